@@ -93,7 +93,14 @@ interface TensorInfo {
 }
 
 function fail(arg: string, rule: string, got: unknown, fix = 'the file is damaged or not safetensors'): never {
-  throw new DataError({ op: 'decodeSafetensors', arg, rule, got, fix });
+  throw new DataError({ op: 'decodeSafetensors', arg, rule, got: describe(got), fix });
+}
+
+/** Values from a hostile header may be deep, huge or define `toString`: objects are named, not printed. */
+function describe(value: unknown): unknown {
+  if (Array.isArray(value) && value.length <= 8 && value.every((item) => typeof item !== 'object')) return JSON.stringify(value);
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  return isRecord(value) ? 'an object' : value;
 }
 
 function readHeader(bytes: Uint8Array): { header: Record<string, unknown>; dataStart: number } {

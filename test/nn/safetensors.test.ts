@@ -103,6 +103,8 @@ test.each<[string, Uint8Array, string]>([
   ['dtype missing', fileOf(entry({ dtype: undefined }), 8), 'w.dtype'],
   ['negative size', fileOf(entry({ shape: [-2] }), 8), 'w.shape'],
   ['fractional size', fileOf(entry({ shape: [1.5] }), 8), 'w.shape'],
+  ['shape an object with its own toString', fileOf(entry({ shape: { toString: 1, valueOf: 1 } }), 8), 'w.shape'],
+  ['shape nested deeper than the stack', fileOf(`{"w":{"dtype":"F32","shape":${'['.repeat(1e5)}${']'.repeat(1e5)}}}`), 'w.shape'],
   ['shape a number', fileOf(entry({ shape: 2 }), 8), 'w.shape'],
   ['sizes whose product overflows', fileOf(entry({ shape: [2 ** 52, 2 ** 52, 2 ** 52] }), 8), 'w.data_offsets'],
   ['shape times dtype is not the span', fileOf(entry({ shape: [3] }), 8), 'w.data_offsets'],
