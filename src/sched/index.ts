@@ -1,0 +1,16 @@
+export { isBalanced, factorSets, meanLogFactor, resolveFactors } from './factors.ts';
+export type { Factors, FactorSetName } from './factors.ts';
+export { normalizers, scores, trialWeights } from './scores.ts';
+export type { NormalizeName, ScoreContext, ScoreName, Scoring } from './scores.ts';
+export { trialUpdate } from './update.ts';
+export type { TrialUpdate, TrialUpdateInput } from './update.ts';
+export { envelopeAt, envelopes } from './envelopes.ts';
+export type { EnvelopeName } from './envelopes.ts';
+export { isDueAt } from './cadence.ts';
+export type { Cadence } from './cadence.ts';
+export { ConstantSchedule } from './schedule.ts';
+export type { Schedule, ScheduleState } from './schedule.ts';
+export { asPublished, holdUlps, robust } from './trialOptions.ts';
+export type { Direction, ScoreBatch, TrialOptions } from './trialOptions.ts';
+export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';
+export type { JsonNumber, TrialEvent, TrialEventJson } from './trialScheduler.ts';

@@ -1,0 +1,109 @@
+/** Options of the trial scheduler and its two presets, which are nothing but sets of them. */
+import { AttrError } from '../gpu/errors.ts';
+import { checkCadence } from './cadence.ts';
+import type { Cadence } from './cadence.ts';
+import { envelopes } from './envelopes.ts';
+import type { EnvelopeName } from './envelopes.ts';
+import { resolveFactors } from './factors.ts';
+import type { Factors } from './factors.ts';
+import { checkLr } from './schedule.ts';
+import { checkName, checkScoring } from './scores.ts';
+import type { NormalizeName, ScoreName } from './scores.ts';
+
+/** On which images trials are scored. The direction always comes from the training batch. */
+export type ScoreBatch = 'same' | 'heldOut' | 'both';
+/** Along what trials step: the batch's raw gradient, or the update the optimizer would make (momentum, weight decay and all). */
+export type Direction = 'gradient' | 'optimizer';
+
+export interface TrialOptions {
+  /** the scale m to start from, > 0 */
+  lr: number;
+  /** trial i runs at m · f_i */
+  factors: Factors;
+  every: Cadence;
+  normalize: NormalizeName;
+  score: ScoreName;
+  /** temperature of the score, > 0; 1 is the published e^−x */
+  tau: number;
+  /** equal scores leave m as it is, whatever the factors */
+  anchor: boolean;
+  /** losses equal within rounding leave m as it is, to the bit */
+  hold: boolean;
+  /** 'same': the training batch; 'heldOut': other training images; 'both': the mean of the two losses */
+  batch: ScoreBatch;
+  /** images a trial is scored on (of the training batch its first ones); null: as many as the training batch has */
+  scoreBatch: number | null;
+  direction: Direction;
+  /** update t is made at m · envelope(t / T) */
+  envelope: EnvelopeName;
+  /** [lowest, highest] m, or null for none */
+  bounds: readonly [number, number] | null;
+}
+
+/** Smallest ranges of losses that count, in float32 ulps of the largest: below, `hold` keeps m. */
+export const holdUlps = 4;
+
+const batchNames: Record<ScoreBatch, true> = { same: true, heldOut: true, both: true };
+const directionNames: Record<Direction, true> = { gradient: true, optimizer: true };
+
+/**
+ * Algorithm 1 as the slides give it: min-max, e^−x, weighted geometric mean; once an epoch, on the training batch, along its raw gradient;
+ * no anchor, no hold, no envelope, no bounds. Start 0.005, factor5.
+ * @source Kim & Yu, Automated learning rate scheduling with in-training information; where they leave a choice open: docs/ARCHITECTURE.md
+ */
+export function asPublished(factors: Factors = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
+  return {
+    lr: 0.005, factors, every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
+    batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', bounds: null, ...overrides,
+  };
+}
+
+/**
+ * The same rule as a scale finder under a fixed decay: factor7, four events an epoch, along the optimizer's own update, cosine envelope;
+ * equal losses hold m, unbalanced factors of your own do not drift (anchor; with factor7 it changes nothing), m stays in [1e-8, 10].
+ */
+export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
+  return {
+    lr: 0.005, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
+    batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', bounds: [1e-8, 10], ...overrides,
+  };
+}
+
+/** Checks every option and resolves the factors. @throws AttrError for the first that is wrong */
+export function resolveTrialOptions(options: TrialOptions): TrialOptions & { factors: number[] } {
+  const op = 'TrialScheduler';
+  checkLr(op, options.lr);
+  checkCadence(op, options.every);
+  checkScoring(op, options);
+  checkName(op, 'batch', options.batch, batchNames);
+  checkName(op, 'direction', options.direction, directionNames);
+  checkName(op, 'envelope', options.envelope, envelopes);
+  checkFlag('anchor', options.anchor);
+  checkFlag('hold', options.hold);
+  const { scoreBatch } = options;
+  if (scoreBatch !== null && !(Number.isInteger(scoreBatch) && scoreBatch >= 1)) {
+    throw new AttrError({ op, arg: 'scoreBatch', rule: 'must be an integer ≥ 1 or null', got: scoreBatch, fix: 'null: as training' });
+  }
+  checkBounds(options);
+  const every = { ...options.every };
+  const bounds = options.bounds === null ? null : ([options.bounds[0], options.bounds[1]] as const);
+  return { ...options, every, bounds, factors: resolveFactors(options.factors) };
+}
+
+function checkFlag(arg: string, value: boolean): void {
+  if (typeof value === 'boolean') return;
+  throw new AttrError({ op: 'TrialScheduler', arg, rule: 'must be true or false', got: value, fix: 'start from a preset' });
+}
+
+function checkBounds({ bounds, lr }: TrialOptions): void {
+  const op = 'TrialScheduler';
+  if (bounds === null) return;
+  const isPair = Array.isArray(bounds) && bounds.length === 2 && bounds.every(Number.isFinite);
+  if (!isPair || !(bounds[0] > 0 && bounds[0] < bounds[1])) {
+    const rule = 'must be [low, high] with 0 < low < high, or null';
+    throw new AttrError({ op, arg: 'bounds', rule, got: bounds, fix: 'pass [1e-8, 10]' });
+  }
+  if (lr < bounds[0] || lr > bounds[1]) {
+    throw new AttrError({ op, arg: 'lr', rule: `must lie within bounds [${bounds.join(', ')}]`, got: lr, fix: 'widen the bounds' });
+  }
+}

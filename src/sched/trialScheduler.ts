@@ -1,0 +1,143 @@
+/** The trial scheduler's host side: a scale m, moved by events, and the log of them. Running the trials is the training loop's part. */
+import { AttrError } from '../gpu/errors.ts';
+import { isDueAt } from './cadence.ts';
+import { envelopeAt } from './envelopes.ts';
+import { checkKind, checkLr } from './schedule.ts';
+import type { Schedule, ScheduleState } from './schedule.ts';
+import { holdUlps, resolveTrialOptions } from './trialOptions.ts';
+import type { TrialOptions } from './trialOptions.ts';
+import { trialUpdate } from './update.ts';
+
+/** One scheduling event. Learning rates are the scale m; update `step` itself runs at lrAfter · envelope(step). */
+export interface TrialEvent {
+  /** the update it came before, from 0 */
+  step: number;
+  lrBefore: number;
+  lrAfter: number;
+  /** what the trials asked for: lrBefore · multiplier, before the bounds */
+  multiplier: number;
+  /** one a trial, as are losses and weights */
+  factors: number[];
+  losses: number[];
+  /** score weights, Σ = 1; all 0 where every trial diverged */
+  weights: number[];
+  /** loss at the current weights on the trials' batch, where the loop gave it */
+  baseLoss: number | null;
+  /** a bound changed lrAfter */
+  clamped: boolean;
+  /** trials with a NaN or infinite loss */
+  nonFinite: number;
+  /** the losses were equal within rounding, lr was kept for that */
+  held: boolean;
+  /** every trial diverged; lr was cut by the smallest factor */
+  allNonFinite: boolean;
+}
+
+/**
+ * Sets a scale m from trials at m · f_i; update t is made at m · envelope(t / T).
+ * The loop: if isDue(step), run trials at trialRates(), apply(step, losses); then step at lrAt(step, totalSteps).
+ */
+export class TrialScheduler implements Schedule {
+  /** all options, factors resolved to numbers; batch, scoreBatch and direction tell the loop what to run */
+  readonly options: Readonly<TrialOptions & { factors: number[] }>;
+  #m: number;
+  #events: TrialEvent[] = [];
+
+  /** @throws AttrError for the first option that is wrong */
+  constructor(options: TrialOptions) {
+    this.options = resolveTrialOptions(options);
+    this.#m = options.lr;
+  }
+
+  /** The scale m now. */
+  get lr(): number {
+    return this.#m;
+  }
+
+  /** All events so far, oldest first. */
+  get events(): readonly TrialEvent[] {
+    return this.#events;
+  }
+
+  isDue(step: number, stepsPerEpoch?: number): boolean {
+    return isDueAt(this.options.every, step, stepsPerEpoch);
+  }
+
+  /** m · f_i, in the order of the factors: trial i's losses are L(θ − trialRates[i] · d). */
+  trialRates(): number[] {
+    return this.options.factors.map((f) => this.#m * f);
+  }
+
+  /**
+   * Moves m by the trials' losses and logs the event. With every loss non-finite m is cut by the smallest factor; the loop decides whether
+   * the run goes on.
+   * @param losses one a factor, in their order; NaN and ±Infinity mark diverged trials
+   * @param baseLoss loss at the current weights on the trials' batch; score 'relGain' needs it
+   */
+  apply(step: number, losses: readonly number[], baseLoss: number | null = null): TrialEvent {
+    const { factors, normalize, score, tau, anchor, bounds, hold } = this.options;
+    const last = this.#events.at(-1);
+    if (!(Number.isInteger(step) && step >= 0) || (last !== undefined && step <= last.step)) {
+      const rule = last === undefined ? 'must be an integer ≥ 0' : `must be an integer > ${last.step}`;
+      throw new AttrError({ op: 'TrialScheduler.apply', arg: 'step', rule, got: step, fix: 'apply each event once, in order' });
+    }
+    const lrBefore = this.#m;
+    const holdBelow = hold ? holdUlps : null;
+    const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, normalize, score, tau, anchor, bounds, holdBelow });
+    const event: TrialEvent = { step, lrBefore, ...update, factors: [...factors], losses: [...losses], baseLoss };
+    this.#m = update.lrAfter;
+    this.#events.push(event);
+    return event;
+  }
+
+  lrAt(step: number, totalSteps?: number): number {
+    return this.#m * envelopeAt(this.options.envelope, step, totalSteps);
+  }
+
+  state(): ScheduleState {
+    return { kind: 'trial', lr: this.#m, factors: [...this.options.factors], events: this.#events.map(eventToJson) };
+  }
+
+  /** @throws AttrError for a state of another schedule or of other factors, or a malformed one; the scheduler is then unchanged */
+  load(state: ScheduleState): void {
+    const op = 'TrialScheduler.load';
+    checkKind(op, state, 'trial');
+    checkLr(op, state.lr);
+    if (JSON.stringify(state.factors) !== JSON.stringify(this.options.factors)) {
+      throw new AttrError({
+        op, arg: 'state.factors', rule: `must be this scheduler's [${this.options.factors.join(', ')}]`, got: state.factors,
+        fix: 'make the scheduler with the options of the run that it continues',
+      });
+    }
+    if (!Array.isArray(state.events)) {
+      throw new AttrError({ op, arg: 'state.events', rule: 'must be a list', got: state.events, fix: 'pass what state() gave' });
+    }
+    const events = (state.events as TrialEventJson[]).map(eventFromJson);
+    this.#m = state.lr;
+    this.#events = events;
+  }
+}
+
+/** A number JSON can hold: 'NaN', 'Infinity' and '-Infinity' as text. */
+export type JsonNumber = number | 'NaN' | 'Infinity' | '-Infinity';
+/** An event as JSON holds it. */
+export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss'> & { losses: JsonNumber[]; baseLoss: JsonNumber | null };
+
+const toJson = (x: number): JsonNumber => (Number.isFinite(x) ? x : (String(x) as JsonNumber));
+
+/** JSON writes NaN and Infinity as null; here they become text, which eventFromJson turns back. */
+export function eventToJson(event: TrialEvent): TrialEventJson {
+  const { factors, losses, weights, baseLoss } = event;
+  return {
+    ...event, factors: [...factors], weights: [...weights], losses: losses.map(toJson),
+    baseLoss: baseLoss === null ? null : toJson(baseLoss),
+  };
+}
+
+export function eventFromJson(event: TrialEventJson): TrialEvent {
+  const { factors, losses, weights, baseLoss } = event;
+  return {
+    ...event, factors: [...factors], weights: [...weights], losses: losses.map(Number),
+    baseLoss: baseLoss === null ? null : Number(baseLoss),
+  };
+}

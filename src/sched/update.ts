@@ -1,0 +1,85 @@
+/** The learning-rate update of one scheduling event: pure, float64. */
+import { AttrError } from '../gpu/errors.ts';
+import { meanLogFactor } from './factors.ts';
+import { checkScoring, trialWeights, ULP } from './scores.ts';
+import type { Scoring } from './scores.ts';
+
+export interface TrialUpdateInput extends Scoring {
+  /** learning rate before the event, > 0 */
+  lr: number;
+  /** f_i > 0, one a trial */
+  factors: readonly number[];
+  /** L(θ − f_i · lr · d), one a trial, in the order of `factors`; NaN and ±Infinity mark diverged trials */
+  losses: readonly number[];
+  /** loss at the current weights; needed by score 'relGain' @default null */
+  baseLoss?: number | null;
+  /** subtract mean ln f, so that equal scores leave lr as it is whatever the factors */
+  anchor: boolean;
+  /** [lowest, highest] lr, or null for none */
+  bounds: readonly [number, number] | null;
+  /** keep lr where all losses are finite and their range is at most so many float32 ulps of the largest |L|; null never holds */
+  holdBelow: number | null;
+}
+
+export interface TrialUpdate {
+  lrAfter: number;
+  /** what the trials asked for, before the bounds: lr · multiplier */
+  multiplier: number;
+  /** score weights, Σ = 1; all 0 where no loss is finite */
+  weights: number[];
+  /** true where a bound changed lr */
+  clamped: boolean;
+  /** trials whose loss is NaN or ±Infinity */
+  nonFinite: number;
+  /** true where the losses were equal within rounding and lr was kept for that */
+  held: boolean;
+  /** true where every trial diverged; the multiplier is then the smallest factor */
+  allNonFinite: boolean;
+}
+
+/**
+ * Weighted geometric mean of the factors.   ln lr' = ln lr + Σ_i w_i ln f_i − [anchor] (1/N) Σ_i ln f_i,   w = score(normalize(L)) / Σ
+ * The mean of the anchor runs over all N trials, so that a diverged large factor still lowers lr.
+ * No finite loss: lr' = lr · min f.  holdBelow: range(L) ≤ holdBelow · 2^-23 · max|L| ⇒ lr' = lr exactly; with a diverged trial nothing is
+ * held, as that trial has told something.
+ * @throws AttrError for lr not > 0, losses and factors of different length, bad scoring, a relGain without base loss
+ * @source Kim & Yu, Automated learning rate scheduling with in-training information, Algorithm 1; anchor, hold, bounds and the treatment
+ * of diverged trials are ours
+ */
+export function trialUpdate(input: TrialUpdateInput): TrialUpdate {
+  const { lr, factors, losses, baseLoss = null, anchor, bounds, holdBelow } = input;
+  checkInput(input);
+  const weights = trialWeights(losses, input, baseLoss);
+  const nonFinite = losses.filter((l) => !Number.isFinite(l)).length;
+  const allNonFinite = nonFinite === losses.length;
+  const held = holdBelow !== null && nonFinite === 0 && isFlat(losses, holdBelow);
+  const multiplier = held ? 1 : allNonFinite ? Math.min(...factors) : weightedGeometricMean(factors, weights, anchor);
+  const asked = lr * multiplier;
+  const lrAfter = bounds === null ? asked : Math.min(Math.max(asked, bounds[0]), bounds[1]);
+  return { lrAfter, multiplier, weights, clamped: lrAfter !== asked, nonFinite, held, allNonFinite };
+}
+
+function weightedGeometricMean(factors: readonly number[], weights: readonly number[], anchor: boolean): number {
+  const log = factors.reduce((sum, f, i) => sum + weights[i] * Math.log(f), 0);
+  return Math.exp(anchor ? log - meanLogFactor(factors) : log);
+}
+
+function isFlat(losses: readonly number[], ulps: number): boolean {
+  const largest = Math.max(...losses.map(Math.abs));
+  return Math.max(...losses) - Math.min(...losses) <= ulps * ULP * largest;
+}
+
+function checkInput(input: TrialUpdateInput): void {
+  const op = 'trialUpdate';
+  const { lr, factors, losses } = input;
+  if (!(Number.isFinite(lr) && lr > 0)) {
+    throw new AttrError({ op, arg: 'lr', rule: 'must be finite and > 0', got: lr, fix: 'set bounds if trials drive it out of range' });
+  }
+  if (losses.length !== factors.length || losses.length === 0) {
+    throw new AttrError({
+      op, arg: 'losses', rule: `must hold one loss a factor (${factors.length})`, got: losses.length,
+      fix: 'pass them in the order of factors',
+    });
+  }
+  checkScoring(op, input);
+}

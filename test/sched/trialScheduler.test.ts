@@ -1,0 +1,216 @@
+import { describe, expect, it } from 'vitest';
+import { AttrError } from '../../src/gpu/errors.ts';
+import {
+  asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler,
+} from '../../src/sched/index.ts';
+import type { Cadence, EnvelopeName, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
+
+const dueSteps = (every: Cadence, stepsPerEpoch: number | undefined, until: number): number[] =>
+  Array.from({ length: until }, (_, step) => step).filter((step) => isDueAt(every, step, stepsPerEpoch));
+
+describe('cadence', () => {
+  it.each([
+    [{ epochs: 1 }, 5, [0, 5, 10]], [{ epochs: 2 }, 5, [0, 10]], [{ steps: 4 }, undefined, [0, 4, 8, 12]], [{ perEpoch: 1 }, 5, [0, 5, 10]],
+    [{ perEpoch: 2 }, 5, [0, 2, 5, 7, 10, 12]], [{ perEpoch: 4 }, 8, [0, 2, 4, 6, 8, 10, 12]],
+    [{ perEpoch: 9 }, 2, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]],
+  ] as [Cadence, number | undefined, number[]][])('%j with %s steps an epoch', (every, stepsPerEpoch, due) => {
+    expect(dueSteps(every, stepsPerEpoch, 13)).toEqual(due);
+  });
+
+  it('n times an epoch is n times in each, for every length', () => {
+    for (let stepsPerEpoch = 1; stepsPerEpoch <= 60; stepsPerEpoch += 1) {
+      for (const n of [1, 3, 4, 7]) {
+        const due = dueSteps({ perEpoch: n }, stepsPerEpoch, 2 * stepsPerEpoch);
+        expect(due.length, `${n} in ${stepsPerEpoch}`).toBe(2 * Math.min(n, stepsPerEpoch));
+      }
+    }
+  });
+
+  it('needs to know the epoch unless it counts steps', () => {
+    expect(() => isDueAt({ epochs: 1 }, 0)).toThrow(expect.objectContaining({ arg: 'stepsPerEpoch' }));
+    expect(() => isDueAt({ perEpoch: 4 }, 0, 1.5)).toThrow(expect.objectContaining({ arg: 'stepsPerEpoch' }));
+    expect(() => isDueAt({ steps: 1 }, -1)).toThrow(expect.objectContaining({ arg: 'step' }));
+  });
+});
+
+describe('envelopes', () => {
+  it.each([
+    ['none', [1, 1, 1, 1, 1]], ['linear', [1, 0.99, 0.5, 0.01, 0]],
+    ['cosine', [1, 0.5 + 0.5 * Math.cos(Math.PI / 100), 0.5, 0.5 - 0.5 * Math.cos(Math.PI / 100), 0]],
+  ] as [EnvelopeName, number[]][])('%s at 0, 1, 50, 99, 100 of 100', (name, want) => {
+    [0, 1, 50, 99, 100].forEach((step, i) => expect(Math.abs(envelopeAt(name, step, 100) - want[i])).toBeLessThanOrEqual(1e-15));
+  });
+
+  it('need the length of the run, and stay within it', () => {
+    expect(envelopeAt('none', 7)).toBe(1);
+    for (const total of [undefined, 0, Infinity, NaN]) {
+      expect(() => envelopeAt('cosine', 0, total)).toThrow(expect.objectContaining({ arg: 'totalSteps' }));
+    }
+    expect(() => envelopeAt('linear', 11, 10)).toThrow(expect.objectContaining({ arg: 'step' }));
+    expect(() => envelopeAt('none', -1)).toThrow(expect.objectContaining({ arg: 'step' }));
+    expect(() => envelopeAt('exp' as never, 0, 10)).toThrow(expect.objectContaining({ arg: 'envelope' }));
+  });
+});
+
+describe('presets', () => {
+  it('asPublished', () => {
+    expect(asPublished()).toEqual({
+      lr: 0.005, factors: 'factor5', every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
+      batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', bounds: null,
+    });
+    expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
+  });
+
+  it('robust', () => {
+    expect(robust({ lr: 0.1 })).toEqual({
+      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
+      batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', bounds: [1e-8, 10],
+    });
+  });
+});
+
+describe('TrialScheduler', () => {
+  it('runs trials at m f, moves m, and steps at m times the envelope', () => {
+    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    expect([0, 1, 25, 26].map((step) => scheduler.isDue(step, 100))).toEqual([true, false, true, false]);
+    expect(scheduler.trialRates()).toEqual([1, 0.5, 0.25]);
+    expect(scheduler.lrAt(50, 100)).toBeCloseTo(0.25, 14);
+    const event = scheduler.apply(0, [3, 2, 1], 2.5);
+    expect(event).toMatchObject({
+      step: 0, lrBefore: 0.5, lrAfter: scheduler.lr, factors: [2, 1, 0.5], losses: [3, 2, 1], baseLoss: 2.5, clamped: false,
+      nonFinite: 0, held: false,
+    });
+    expect(Math.abs(event.multiplier - 2 ** ((Math.exp(-1) - 1) / (1 + Math.exp(-0.5) + Math.exp(-1))))).toBeLessThanOrEqual(1e-12);
+    expect(event.lrAfter).toBe(0.5 * event.multiplier);
+    expect(scheduler.trialRates()[1]).toBe(event.lrAfter);
+    expect(scheduler.lrAt(0, 100)).toBe(event.lrAfter);
+    expect(scheduler.lrAt(50, 100)).toBeCloseTo(event.lrAfter / 2, 14);
+    expect(scheduler.events).toEqual([event]);
+  });
+
+  it('asPublished drifts on equal losses, robust holds, bounds stop', () => {
+    const drifting = new TrialScheduler(asPublished('factor5', { lr: 1 }));
+    const holding = new TrialScheduler(robust({ lr: 1, factors: 'factor5' }));
+    const bounded = new TrialScheduler(robust({ lr: 9 }));
+    for (let step = 0; step < 10; step += 1) {
+      drifting.apply(step, [2, 2, 2, 2, 2]);
+      holding.apply(step, [2, 2, 2, 2, 2]);
+      bounded.apply(step, [1, 2, 2, 2, 2, 2, 2]);
+    }
+    expect(Math.abs(drifting.lr - 0.25)).toBeLessThanOrEqual(1e-12);
+    expect(holding.lr).toBe(1);
+    expect(holding.events.every((e) => e.held)).toBe(true);
+    expect(bounded.lr).toBe(10);
+    expect(bounded.events[0].clamped).toBe(true);
+  });
+
+  it('goes on from its state in a fresh object, through JSON, to the bit', () => {
+    const make = (): TrialScheduler => new TrialScheduler(robust({ lr: 0.05 }));
+    const losses = (step: number): number[] => [NaN, Infinity, 2.5, 2.1, 2.2 + Math.sin(step) / 9, 2.25, 2.3];
+    const whole = make();
+    for (let step = 0; step < 12; step += 1) whole.apply(step, losses(step), step === 3 ? -Infinity : 2.4);
+    for (let cut = 0; cut <= 12; cut += 1) {
+      const first = make();
+      for (let step = 0; step < cut; step += 1) first.apply(step, losses(step), step === 3 ? -Infinity : 2.4);
+      const second = make();
+      second.load(JSON.parse(JSON.stringify(first.state())) as ScheduleState);
+      for (let step = cut; step < 12; step += 1) second.apply(step, losses(step), step === 3 ? -Infinity : 2.4);
+      expect(second.lr).toBe(whole.lr);
+      expect(second.events).toEqual(whole.events);
+      expect(second.lrAt(7, 12)).toBe(whole.lrAt(7, 12));
+    }
+  });
+
+  it('state is a copy', () => {
+    const scheduler = new TrialScheduler(asPublished('factor3'));
+    const event = scheduler.apply(0, [1, 2, 3]);
+    const state = scheduler.state();
+    const before = JSON.stringify(state);
+    scheduler.apply(1, [3, 2, 1]);
+    event.losses[0] = 99;
+    expect(JSON.stringify(state)).toBe(before);
+  });
+
+  it('refuses a state that is not its own, and keeps its own', () => {
+    const scheduler = new TrialScheduler(asPublished('factor3', { lr: 0.3 }));
+    const good = scheduler.state();
+    const rows: [Partial<ScheduleState>, string][] = [
+      [{ kind: 'constant' }, 'state.kind'], [{ lr: 0 }, 'lr'], [{ lr: null as never }, 'lr'],
+      [{ factors: [2, 1] }, 'state.factors'], [{ events: null }, 'state.events'],
+    ];
+    for (const [change, arg] of rows) {
+      expect(() => scheduler.load({ ...good, lr: 0.7, ...change })).toThrow(expect.objectContaining({ arg }));
+      expect(scheduler.lr).toBe(0.3);
+    }
+  });
+
+  it('refuses a wrong number of losses and events out of order', () => {
+    const scheduler = new TrialScheduler(asPublished('factor3'));
+    expect(() => scheduler.apply(0, [1, 2])).toThrow(expect.objectContaining({ arg: 'losses' }));
+    expect(scheduler.events).toHaveLength(0);
+    scheduler.apply(4, [1, 2, 3]);
+    for (const step of [4, 3, 5.5, -1, NaN]) {
+      expect(() => scheduler.apply(step, [1, 2, 3])).toThrow(expect.objectContaining({ arg: 'step' }));
+    }
+    expect(scheduler.events).toHaveLength(1);
+  });
+
+  const bad: [string, Partial<TrialOptions>][] = [
+    ['lr', { lr: 0 }], ['lr', { lr: -1 }], ['lr', { lr: NaN }], ['lr', { lr: Infinity }], ['factors', { factors: [] }],
+    ['factors[0]', { factors: [0] }],
+    ['factors', { factors: 'factor9' as never }], ['every.epochs', { every: { epochs: 0 } }], ['every.steps', { every: { steps: 0.5 } }],
+    ['every.perEpoch', { every: { perEpoch: -4 } }], ['every', { every: {} as never }], ['every', { every: { days: 1 } as never }],
+    ['every', { every: { steps: 1, epochs: 1 } }], ['every', { every: null as never }],
+    ['normalize', { normalize: 'max' as never }], ['score', { score: 'best' as never }], ['tau', { tau: -1 }],
+    ['normalize', { score: 'relGain' }],
+    ['anchor', { anchor: undefined }], ['hold', { hold: 1 as never }], ['batch', { batch: 'heldout' as never }],
+    ['scoreBatch', { scoreBatch: 0 }],
+    ['direction', { direction: 'raw' as never }], ['envelope', { envelope: 'step' as never }],
+    ['bounds', { bounds: [10, 1e-8] }], ['bounds', { bounds: [0, 1] }], ['bounds', { bounds: [1, NaN] }],
+    ['bounds', { bounds: [1] as never }],
+    ['lr', { lr: 20 }],
+  ];
+  it.each(bad)('bad option %s: %j', (arg, overrides) => {
+    const make = (): unknown => new TrialScheduler(robust({ lr: 0.1, ...overrides }));
+    expect(make).toThrow(AttrError);
+    expect(make).toThrow(expect.objectContaining({ arg }));
+  });
+
+  it('says what and how', () => {
+    expect(() => new TrialScheduler(robust({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
+      `[AttrError: TrialScheduler: every must be one of { epochs: n }, { steps: n }, { perEpoch: n }, got {"perHour":2}; pass { epochs: 1 }]`);
+  });
+
+  it('events survive JSON with their NaN and Infinity', () => {
+    const event = new TrialScheduler(asPublished('factor3')).apply(3, [NaN, -Infinity, 1], Infinity);
+    const json = JSON.stringify(eventToJson(event));
+    expect(json).toContain('["NaN","-Infinity",1]');
+    expect(eventFromJson(JSON.parse(json))).toEqual(event);
+  });
+});
+
+describe('ConstantSchedule', () => {
+  it('is constant, without events', () => {
+    const schedule = new ConstantSchedule({ lr: 0.1 });
+    expect([0, 5, 1e6].map((step) => schedule.lrAt(step))).toEqual([0.1, 0.1, 0.1]);
+    expect(schedule.isDue()).toBe(false);
+  });
+
+  it('decays under an envelope as PyTorch does: CosineAnnealingLR(100) and LinearLR(1, 0, 100) at 0.005', () => {
+    const at = (envelope: EnvelopeName): string[] =>
+      [0, 30, 50, 75, 99].map((step) => new ConstantSchedule({ lr: 0.005, envelope }).lrAt(step, 100).toPrecision(3));
+    expect(at('cosine')).toEqual(['0.00500', '0.00397', '0.00250', '0.000732', '0.00000123']);
+    expect(at('linear')).toEqual(['0.00500', '0.00350', '0.00250', '0.00125', '0.0000500']);
+  });
+
+  it('state into a fresh object', () => {
+    const fresh = new ConstantSchedule({ lr: 1 });
+    fresh.load(JSON.parse(JSON.stringify(new ConstantSchedule({ lr: 0.02 }).state())) as ScheduleState);
+    expect(fresh.lrAt(3)).toBe(0.02);
+    expect(() => fresh.load({ kind: 'trial', lr: 1 })).toThrow(expect.objectContaining({ arg: 'state.kind' }));
+  });
+
+  it.each([[{ lr: 0 }, 'lr'], [{ lr: 1, envelope: 'x' as never }, 'envelope']])('refuses %j', (options, arg) => {
+    expect(() => new ConstantSchedule(options)).toThrow(expect.objectContaining({ arg }));
+  });
+});
