@@ -1,0 +1,159 @@
+/** The option tables of the commands, and the rules that span several options. */
+import { ForkstepError } from '../gpu/errors.ts';
+import { factorSets, resolveFactors } from '../sched/index.ts';
+import type { Cadence, Factors } from '../sched/index.ts';
+import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
+import type { Option, OptionValues, Parsed } from './args.ts';
+
+/** `1epoch`, `2epochs`, `50steps`, or `4/epoch` for four times an epoch. */
+export function cadence(spec: { help: string; defaultText: string }): Option<Cadence | undefined> {
+  const parse = (value: string): Cadence => {
+    const match = /^([1-9]\d{0,8})(\/epoch|epochs?|steps?)$/.exec(value);
+    if (!match) throw new BadValue('must be a count of epochs or steps such as 1epoch, 50steps or 4/epoch');
+    const n = Number(match[1]);
+    if (match[2] === '/epoch') return { perEpoch: n };
+    return match[2].startsWith('epoch') ? { epochs: n } : { steps: n };
+  };
+  return { placeholder: '1epoch|50steps|4/epoch', default: undefined, isRequired: false, ...spec, parse };
+}
+
+/** Factors: a list such as 4,2,1,0.5,0.125, or a set's name. */
+export function factors(spec: { help: string; defaultText: string }): Option<Factors | undefined> {
+  const names = Object.keys(factorSets) as (keyof typeof factorSets)[];
+  const parse = (value: string): Factors => {
+    const name = names.find((candidate) => candidate === value);
+    if (name) return name;
+    const list = value.split(',').map((item) => decimal(item.trim()));
+    if (list.some(Number.isNaN)) throw new BadValue(`must be numbers such as 4,2,1,0.5,0.125, or ${names.join(', ')}`);
+    try {
+      return resolveFactors(list);
+    } catch (error) {
+      if (!(error instanceof ForkstepError)) throw error;
+      throw new BadValue('must be factors > 0, each there once');
+    }
+  };
+  return { placeholder: 'F,F,…', default: undefined, isRequired: false, ...spec, parse };
+}
+
+const MAX_SEED = 2 ** 32 - 1;
+const ofPreset = (asPublished: string, robust: string): string => `the preset's, ${asPublished}|${robust}`;
+
+/** Which images: common to all commands that read some. */
+const dataOptions = {
+  dataset: choice(['procedural', 'cifar10', 'cifar100'], { default: 'procedural', help: 'the images; procedural ones are made on the spot' }),
+  data: path('folder', { default: undefined, help: "folder of CIFAR's binary files; see forkstep data fetch" }),
+};
+
+/** Which network. */
+const modelOptions = {
+  model: choice(['resnet18'], { default: 'resnet18', help: 'the network' }),
+  stem: choice(['cifar', 'imagenet'], { default: 'cifar', help: '3×3 without max pool, or 7×7 stride 2 with it' }),
+  width: integer({ default: 64, min: 1, help: 'channels of the first stage' }),
+};
+
+const sgdOptions = {
+  lr: number({ default: 0.005, above: 0, help: 'learning rate to start from' }),
+  momentum: number({ default: 0, min: 0, below: 1, help: 'of SGD' }),
+  weightDecay: number({ default: 0, min: 0, help: 'of SGD' }),
+  nesterov: flag("Nesterov's momentum; needs --momentum"),
+};
+
+const trialOptions = {
+  preset: choice(['asPublished', 'robust'], { default: 'asPublished', help: 'set of choices that the trial scheduler starts from' }),
+  factors: factors({ defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'), help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}` }),
+  every: cadence({ defaultText: ofPreset('1epoch', '4/epoch'), help: 'how often trials are made' }),
+  envelope: choice(['none', 'cosine', 'linear'], { default: undefined, defaultText: ofPreset('none', 'cosine'), help: 'decay over the run that multiplies the learning rate' }),
+  scoreBatch: integer({ default: undefined, min: 1, defaultText: '--batch', help: 'images that a trial is scored on' }),
+};
+
+/** Options of a training run, but the scheduler's name. */
+function runOptions({ epochs, out }: { epochs: number; out: string }) {
+  return {
+    batch: integer({ default: 32, min: 1, help: 'images a step' }),
+    epochs: integer({ default: epochs, min: 1, help: 'passes over the training images' }),
+    maxSteps: integer({ default: undefined, min: 1, help: 'end after this many steps' }),
+    trainLimit: integer({ default: undefined, min: 1, help: 'use only the first N training images' }),
+    testLimit: integer({ default: undefined, min: 1, help: 'use only the first N test images' }),
+    ...sgdOptions,
+    ...trialOptions,
+    augment: choice(['none', 'crop-flip'], { default: 'none', help: 'random crop of the padded image and flip' }),
+    init: path('file', { default: undefined, help: 'safetensors file of the weights to start from' }),
+    noShuffle: flag('take the training images in their order'),
+    logEvery: integer({ default: 10, min: 1, help: 'steps between printed lines' }),
+    seed: integer({ default: 0, min: 0, max: MAX_SEED, help: 'of weights, order, augmentation and procedural images' }),
+    out: path('output', { default: out, help: 'folder for events.jsonl, model.safetensors and report.html' }),
+    json: flag('print one JSON object last'),
+  };
+}
+
+export const devicesOptions = { json: flag('print one JSON object') };
+
+export const trainOptions = {
+  ...dataOptions,
+  ...modelOptions,
+  scheduler: choice(['trial', 'constant'], { default: 'trial', help: 'what sets the learning rate' }),
+  ...runOptions({ epochs: 10, out: 'runs/train' }),
+};
+
+/** As train's, without --scheduler: both are run. Defaults that a 2-core machine without a GPU finishes in minutes. */
+export const compareOptions = {
+  ...dataOptions,
+  ...modelOptions,
+  ...runOptions({ epochs: 3, out: 'runs/compare' }),
+  width: integer({ default: 16, min: 1, help: modelOptions.width.help }),
+};
+
+export const evalOptions = {
+  checkpoint: required(path('file', { default: undefined, help: 'safetensors file of the weights' })),
+  ...dataOptions,
+  ...modelOptions,
+  batch: integer({ default: 32, min: 1, help: 'images at a time' }),
+  testLimit: integer({ default: undefined, min: 1, help: 'use only the first N test images' }),
+  seed: integer({ default: 0, min: 0, max: MAX_SEED, help: 'of procedural images' }),
+  json: flag('print one JSON object last'),
+};
+
+export const dataFetchOptions = {
+  data: required(path('output', { default: undefined, help: 'folder to unpack the data set into' })),
+  baseUrl: text({ default: undefined, placeholder: 'URL', defaultText: "the authors' site", help: 'where the archive lies' }),
+};
+
+export type DevicesValues = OptionValues<typeof devicesOptions>;
+export type TrainValues = OptionValues<typeof trainOptions>;
+export type CompareValues = OptionValues<typeof compareOptions>;
+export type EvalValues = OptionValues<typeof evalOptions>;
+export type DataFetchValues = OptionValues<typeof dataFetchOptions>;
+
+const refuse = (op: string, arg: string, rule: string, got: string, fix: string): never => {
+  throw new UsageError({ op, arg, rule, got, fix });
+};
+
+/** --data belongs to the data sets that are read from files, and only to them. @throws UsageError */
+export function checkData(command: string, { values }: Pick<Parsed<typeof dataOptions>, 'values'>): void {
+  const { dataset, data } = values;
+  if (dataset === 'procedural' && data !== undefined) {
+    refuse(command, '--data', 'must go with --dataset cifar10 or cifar100', '--dataset procedural', 'leave --data out, or name the data set in it');
+  }
+  if (dataset !== 'procedural' && data === undefined) {
+    refuse(command, '--data', `must be given with --dataset ${dataset}`, 'nothing', `forkstep data fetch ${dataset} --data DIR downloads it`);
+  }
+}
+
+/** Options that would be ignored are refused. @throws UsageError */
+export function checkTrain(command: string, { values, given }: Parsed<typeof trainOptions>): void {
+  checkData(command, { values });
+  checkSgd(command, values);
+  if (values.scheduler === 'trial') return;
+  const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key));
+  if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${values.scheduler}`, `leave ${flagOf(idle)} out`);
+}
+
+/** @throws UsageError */
+export function checkCompare(command: string, { values }: Parsed<typeof compareOptions>): void {
+  checkData(command, { values });
+  checkSgd(command, values);
+}
+
+function checkSgd(command: string, { nesterov, momentum }: { nesterov: boolean; momentum: number }): void {
+  if (nesterov && momentum === 0) refuse(command, '--nesterov', 'must go with --momentum', '--momentum 0', 'add --momentum 0.9');
+}
