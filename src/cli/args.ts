@@ -127,15 +127,19 @@ export function required<V>(option: Option<V>): Option<Exclude<V, undefined>> {
 /** `maxSteps` → `--max-steps` */
 export const flagOf = (key: string): string => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
-/** Edits (insert, delete, replace) that lead from a to b. */
+/** Edits (insert, delete, replace, swap two neighbours) that lead from a to b. */
 function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) next.push(Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    row = next;
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const edited = Math.min(row[j - 1] + 1, rows[i - 1][j] + 1, rows[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+      const isSwapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      row.push(isSwapped ? Math.min(edited, rows[i - 2][j - 2] + 1) : edited);
+    }
+    rows.push(row);
   }
-  return row[b.length];
+  return rows[a.length][b.length];
 }
 
 /** 'did you mean …?' where one of the words is near, else undefined. */

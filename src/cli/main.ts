@@ -1,0 +1,105 @@
+#!/usr/bin/env node
+/** The command `forkstep`. Exit codes: 0 done, 1 the run failed or diverged, 2 the command line or the files it names are at fault. */
+import { version } from '../../package.json';
+import { DataError, ForkstepError } from '../gpu/errors.ts';
+import { UsageError, columns, helpText, parseArgs, suggestion } from './args.ts';
+import type { OptionTable, OptionValues, Parsed } from './args.ts';
+import { checkCompare, checkData, checkTrain, compareOptions, dataFetchOptions, devicesOptions, evalOptions, trainOptions } from './options.ts';
+
+interface Spec<T extends OptionTable, P extends string> {
+  summary: string;
+  options: T;
+  /** Words that must follow the command's name, one of them. */
+  positional?: readonly P[];
+  /** Rules that span options. @throws UsageError */
+  check?(command: string, parsed: Parsed<T>): void;
+  /** The module behind the command; run() resolves with the exit code. */
+  load(): Promise<{ run(values: OptionValues<T>, positional: P): Promise<number> }>;
+}
+
+interface Command {
+  summary: string;
+  execute(name: string, argv: readonly string[]): Promise<number>;
+}
+
+/** A command from its parts; its option values are typed by its own table. */
+function command<T extends OptionTable, const P extends string>(spec: Spec<T, P>): Command {
+  const { summary, options, positional = [], check, load } = spec;
+  const execute = async (name: string, argv: readonly string[]): Promise<number> => {
+    const parsed = parseArgs(name, options, argv);
+    if (parsed.wantsHelp) {
+      process.stdout.write(helpText(name, summary, options, positional.join('|')));
+      return 0;
+    }
+    const [word = '', ...extra] = parsed.positionals;
+    const unexpected = positional.length === 0 ? parsed.positionals[0] : extra[0];
+    if (unexpected !== undefined) {
+      throw new UsageError({ op: name, arg: 'argument', rule: 'must follow an option', got: unexpected, fix: `see ${name} --help` });
+    }
+    if (positional.length > 0 && !positional.includes(word as P)) {
+      const fix = suggestion(word, positional) ?? `see ${name} --help`;
+      throw new UsageError({ op: name, arg: 'argument', rule: `must be ${positional.join(' or ')}`, got: word || 'none', fix });
+    }
+    check?.(name, parsed);
+    return (await load()).run(parsed.values, word as P);
+  };
+  return { summary, execute };
+}
+
+const commands: Record<string, Command> = {
+  devices: command({ summary: 'List the adapters, and which one is chosen and why.', options: devicesOptions, load: () => import('./commands/devices.ts') }),
+  train: command({
+    summary: 'Train a network, its learning rate set by fused trials.',
+    options: trainOptions, check: checkTrain, load: () => import('./commands/train.ts'),
+  }),
+  compare: command({
+    summary: 'Train twice from the same start, at a constant learning rate and with the trial scheduler, and report both.',
+    options: compareOptions, check: checkCompare, load: () => import('./commands/compare.ts'),
+  }),
+  eval: command({
+    summary: 'Measure a checkpoint on the test images.',
+    options: evalOptions, check: checkData, load: () => import('./commands/eval.ts'),
+  }),
+  'data fetch': command({
+    summary: "Download a data set from its authors' site, verified; a broken download is resumed.",
+    options: dataFetchOptions, positional: ['cifar10', 'cifar100'], load: () => import('./commands/dataFetch.ts'),
+  }),
+};
+
+function generalHelp(): string {
+  const rows = Object.entries(commands).map(([name, { summary }]): [string, string] => [name, summary]);
+  return `forkstep ${version}: train on WebGPU, and let fused trial steps set the learning rate.\n\nUsage: forkstep COMMAND [options]\n\n${
+    columns(rows, 12)}\nforkstep COMMAND --help lists a command's options; forkstep --version prints the version.\n`;
+}
+
+/** Runs one command line. Resolves with the exit code. @throws UsageError, or whatever the command throws */
+async function dispatch(argv: readonly string[]): Promise<number> {
+  const [first = '', second = ''] = argv;
+  if (first === '--version') {
+    process.stdout.write(`${version}\n`);
+    return 0;
+  }
+  if (first === '--help' || first === '-h' || first === '') {
+    (first === '' ? process.stderr : process.stdout).write(generalHelp());
+    return first === '' ? 2 : 0;
+  }
+  const twoWords = `${first} ${second}`;
+  const name = Object.hasOwn(commands, twoWords) ? twoWords : first;
+  if (!Object.hasOwn(commands, name)) {
+    const got = Object.keys(commands).some((known) => known.startsWith(`${first} `)) ? twoWords.trimEnd() : first;
+    const fix = suggestion(got, Object.keys(commands)) ?? 'see forkstep --help';
+    throw new UsageError({ op: 'forkstep', arg: 'command', rule: `must be one of ${Object.keys(commands).join(', ')}`, got, fix });
+  }
+  return commands[name].execute(`forkstep ${name}`, argv.slice(name.split(' ').length));
+}
+
+/** Prints what went wrong: one line for what forkstep refuses or the system reports, the stack for what nobody foresaw. Returns the exit code. */
+function report(error: unknown): number {
+  const isForeseen = error instanceof ForkstepError || (error instanceof Error && 'code' in error);
+  process.stderr.write(`${isForeseen ? (error as Error).message : ((error as Error)?.stack ?? String(error))}\n`);
+  return error instanceof UsageError || error instanceof DataError ? 2 : 1;
+}
+
+// A reader that closes early (forkstep … | head) is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+process.exitCode = await dispatch(process.argv.slice(2)).catch(report);
