@@ -1,0 +1,244 @@
+/** The run report: one HTML file with its plots inside. Pure, runs in browsers; loads nothing from anywhere. */
+import { AttrError } from '../gpu/errors.ts';
+import { formatLoss, formatNumber } from './format.ts';
+import { colorStyle, frame, plotMap, renderChart, stepAxis } from './report/chart.ts';
+import type { ChartRun, Point } from './report/chart.ts';
+import { escapeHtml, showValue } from './report/html.ts';
+import type { ReportValue } from './report/html.ts';
+import { linearScale, logScale } from './report/scale.ts';
+import type { Scale } from './report/scale.ts';
+import { nonFiniteStretches, rangeOf, smooth, thin } from './report/series.ts';
+import { css, runColor } from './report/style.ts';
+import { bestTrial, eventTable, summaryTable, valueTable } from './report/tables.ts';
+import type { ReportEvent } from './report/tables.ts';
+
+export type { ReportEvent, ReportValue };
+
+type Values = { readonly [key: string]: ReportValue };
+
+export interface ReportRun {
+  name: string;
+  /** a CSS colour name or #hex @default from a palette that follows light and dark */
+  color?: string;
+  /** logged updates, in order of step */
+  steps: readonly { step: number; loss: number; lr: number }[];
+  events: readonly ReportEvent[];
+  /** testAccuracy in 0 … 1 */
+  evals: readonly { step: number; testLoss: number; testAccuracy: number }[];
+  /** the summary object of the run; nested records become rows, memory is shown in MiB */
+  summary: Values;
+}
+
+export interface Report {
+  title: string;
+  /** at least one; drawn over each other */
+  runs: readonly ReportRun[];
+  /** every option of the run(s) */
+  recipe: Values;
+  adapter: string | Values;
+}
+
+type ColoredRun = ReportRun & { color: string };
+
+/**
+ * One self-contained HTML document: cards, loss, accuracy and learning rate over steps, the trials' weights, event table, summary, recipe.
+ * Losses that are not finite are gaps, with a cross where they begin.
+ * @throws AttrError without a run, or for a colour that is not a name or #hex
+ */
+export function renderReport(report: Report): string {
+  const runs = colorRuns(report.runs);
+  const logs = runs.flatMap((run): readonly { step: number }[][] => [[...run.steps], [...run.events], [...run.evals]]);
+  const lastStep = Math.max(1, ...logs.map((log) => log.at(-1)?.step ?? 0));
+  const x = linearScale(0, lastStep, 8, { fixed: true, minStep: 1, label: groupDigits });
+  const adapter = typeof report.adapter === 'string' ? { adapter: report.adapter } : report.adapter;
+  const device = Object.values(adapter).filter((value) => typeof value === 'string').join(' · ');
+  const sections = [
+    lossPanel(runs, x), accuracyPanel(runs, x), ratePanel(runs, x),
+    ...runs.filter((run) => run.events.length > 0).map((run) => eventPanel(run, x)),
+    panel('Summary', '', `<div class="wide">${summaryTable(runs)}</div>`),
+    panel('Recipe', '', `<div class="wide">${valueTable(report.recipe)}</div>`),
+    panel('Device', '', valueTable(adapter)),
+  ];
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>${escapeHtml(report.title)}</title><style>${css}</style></head>
+<body><main><h1>${escapeHtml(report.title)}</h1><p class="sub">${escapeHtml(device)}</p>
+<div class="cards">${runs.map(card).join('')}</div>
+${runs.length > 1 ? legend(runs) : ''}
+${sections.join('\n')}
+</main></body></html>
+`;
+}
+
+function colorRuns(runs: readonly ReportRun[]): ColoredRun[] {
+  const op = 'renderReport';
+  if (runs.length === 0) {
+    throw new AttrError({ op, arg: 'runs', rule: 'must hold at least one run', got: runs, fix: 'pass a run, even an empty one' });
+  }
+  return runs.map((run, i) => {
+    if (run.color !== undefined && !/^(#[0-9a-f]{3,8}|[a-z]+)$/i.test(run.color)) {
+      throw new AttrError({ op, arg: `runs[${i}].color`, rule: 'must be a CSS colour name or #hex', got: run.color, fix: 'leave it out' });
+    }
+    return { ...run, color: run.color ?? runColor(i) };
+  });
+}
+
+/** 12345 → '12,345'. */
+const groupDigits = (n: number): string => n.toLocaleString('en-US');
+
+const panel = (title: string, note: string, content: string): string =>
+  `<section class="panel"><h2>${escapeHtml(title)}</h2>${note === '' ? '' : `<p>${escapeHtml(note)}</p>`}${content}</section>`;
+
+const legend = (runs: readonly ColoredRun[]): string =>
+  `<ul class="legend">${runs.map((run) => `<li><i${colorStyle(run.color)}></i>${escapeHtml(run.name)}</li>`).join('')}</ul>`;
+
+/** The headline of a run: its last test accuracy (else its last loss), and what stands behind it. */
+function card(run: ColoredRun): string {
+  const last = run.evals.at(-1);
+  const lastStep = run.steps.at(-1);
+  const lastLoss = lastStep === undefined ? '–' : formatLoss(lastStep.loss);
+  const headline = last === undefined ? lastLoss : showValue('testAccuracy', last.testAccuracy);
+  const { imagesPerSecond: speed, steps: nSteps = lastStep === undefined ? undefined : lastStep.step + 1 } = run.summary;
+  const small = [
+    last !== undefined ? 'test accuracy' : 'training loss',
+    last !== undefined ? `test loss ${formatLoss(last.testLoss)}` : '',
+    typeof nSteps === 'number' ? `${groupDigits(nSteps)} ${nSteps === 1 ? 'update' : 'updates'}` : '',
+    lastStep !== undefined ? `learning rate at the end ${formatNumber(lastStep.lr, 3)}` : '',
+    typeof speed === 'number' ? `${formatNumber(speed, 3)} images/s` : '',
+  ].filter((text) => text !== '');
+  const diverged = run.summary.diverged;
+  const bad = diverged === undefined || diverged === null || diverged === false ? '' : '<small class="bad">diverged</small>';
+  return `<div class="card"${colorStyle(run.color)}><span class="run">${escapeHtml(run.name)}</span><b>${escapeHtml(headline)}</b>`
+    + `${small.map((text) => `<small>${escapeHtml(text)}</small>`).join('')}${bad}</div>`;
+}
+
+const empty = (what: string): string => `<p>No ${what} logged.</p>`;
+
+function lossPanel(runs: readonly ColoredRun[], x: Scale): string {
+  const raw = runs.map((run) => run.steps.map(({ step, loss }): Point => [step, loss]));
+  const windowOf = (n: number): number => (n < 30 ? 1 : 2 * Math.floor(n / 60) + 1);
+  const means = raw.map((points) => smooth(points, windowOf(points.length)));
+  const tests = runs.map((run) => run.evals.map(({ step, testLoss }): Point => [step, testLoss]));
+  const shown = rangeOf([...means, ...tests].flat().map(([, y]) => y));
+  const spread = rangeOf(raw.flat().map(([, y]) => y), 0.01);
+  if (shown === null || spread === null) return panel('Training loss', '', empty('finite loss'));
+  const [low, high] = [Math.min(shown[0], spread[0]), Math.max(shown[1], spread[1])];
+  const isLog = low > 0 && high / low > 12;
+  const drawn = runs.map((run, i): ChartRun => ({
+    color: run.color,
+    lines: [
+      ...(windowOf(raw[i].length) > 1 ? [{ kind: 'raw', points: thin(raw[i], 1400) }] : []),
+      { kind: 'test', points: tests[i] },
+      { kind: 'mean', points: thin(means[i], 700) },
+    ],
+    dots: [],
+    crosses: nonFiniteStretches(raw[i], `${run.name}: training loss`),
+  }));
+  const hasRaw = raw.some((points) => windowOf(points.length) > 1);
+  const note = [
+    isLog ? 'cross-entropy in nats, log axis' : 'cross-entropy in nats',
+    hasRaw ? 'faint: each logged update; line: running mean over about a thirtieth of the run' : '',
+    tests.some((points) => points.length > 1) ? 'dotted: test loss' : '',
+    drawn.some((run) => run.crosses.length > 0) ? '✕: not finite from here' : '',
+  ].filter((text) => text !== '').join(' · ');
+  const y = isLog ? logScale(low, high) : linearScale(low, high, 5);
+  const chart = renderChart({ id: 'loss', label: 'Training loss over steps', xLabel: 'step', x, y, height: 300, runs: drawn });
+  return panel('Training loss', note, chart);
+}
+
+function accuracyPanel(runs: readonly ColoredRun[], x: Scale): string {
+  const range = rangeOf(runs.flatMap((run) => run.evals.map((e) => 100 * e.testAccuracy)));
+  if (range === null) return panel('Test accuracy', '', empty('evaluation'));
+  const y = linearScale(Math.max(0, range[0] - 2), Math.min(100, range[1] + 2), 5, { label: (v) => `${formatNumber(v)} %` });
+  const drawn = runs.map((run): ChartRun => ({
+    color: run.color,
+    lines: [{ kind: 'mean', points: run.evals.map(({ step, testAccuracy }): Point => [step, 100 * testAccuracy]) }],
+    dots: run.evals.map(({ step, testLoss, testAccuracy }) => ({
+      x: step, y: 100 * testAccuracy,
+      title: `${run.name}, step ${step}: ${showValue('testAccuracy', testAccuracy)}, test loss ${formatLoss(testLoss)}`,
+    })),
+    crosses: [],
+  }));
+  return panel('Test accuracy', 'percent of the test images', renderChart({
+    id: 'accuracy', label: 'Test accuracy over steps', xLabel: 'step', x, y, height: 270, runs: drawn,
+  }));
+}
+
+function ratePanel(runs: readonly ColoredRun[], x: Scale): string {
+  const positive = (values: number[]): number[] => values.filter((v) => v > 0 && Number.isFinite(v));
+  const all = positive(runs.flatMap((run) => run.steps.map((s) => s.lr)));
+  const bulk = rangeOf(all, 0.01);
+  if (bulk === null) return panel('Learning rate', '', empty('learning rate above 0'));
+  const ends = rangeOf([...all, ...positive(runs.flatMap((run) => run.events.map((e) => e.lrAfter)))])!;
+  const hasEvents = runs.some((run) => run.events.length > 0);
+  const drawn = runs.map((run): ChartRun => ({
+    color: run.color,
+    lines: [{ kind: 'mean', points: thin(run.steps.map(({ step, lr }): Point => [step, lr]), 1400) }],
+    dots: run.events.length > 200 ? [] : run.events.map(({ step, lrBefore, lrAfter }) => ({
+      x: step, y: lrAfter, title: `${run.name}, event before step ${step}: ${formatNumber(lrBefore)} → ${formatNumber(lrAfter)}`,
+    })),
+    crosses: [],
+  }));
+  const note = hasEvents ? 'log axis · ring: the scale that an event set; the line is the rate in force, with its envelope' : 'log axis';
+  // The last hundredth of a decay to 0 would take decades of the axis: it runs out of the plot below.
+  const y = logScale(Math.max(ends[0], bulk[0]), ends[1]);
+  const chart = renderChart({ id: 'rate', label: 'Learning rate over steps', xLabel: 'step', x, y, height: 270, runs: drawn });
+  return panel('Learning rate', note, chart);
+}
+
+/** Events of one run: a strip of weights, factor against step, and the table. */
+function eventPanel(run: ColoredRun, x: Scale): string {
+  const note = 'strip: weight of each trial, stronger is more; outlined: the lowest loss; ✕: not finite. '
+    + 'Table: loss of each trial, shaded by weight; the factor chosen is their weighted geometric mean.';
+  return panel(`Scheduling events: ${run.name}`, note, weightStrip(run, x) + eventTable(run.events, run.color));
+}
+
+/** Most events in a strip; of more, evenly chosen ones are shown. */
+const mostColumns = 240;
+
+function weightStrip(run: ColoredRun, x: Scale): string {
+  const every = Math.ceil(run.events.length / mostColumns);
+  const events = run.events.filter((_, i) => i % every === 0);
+  const factors = [...new Set(events.flatMap((e) => e.factors))].sort((a, b) => b - a);
+  const rowHeight = 19;
+  const height = frame.top + factors.length * rowHeight + frame.bottom;
+  const { px } = plotMap(x, x, height);
+  const names = factors.map((f, i) =>
+    `<text x="${frame.left - 9}" y="${frame.top + (i + 0.5) * rowHeight}" dy=".34em" text-anchor="end">× ${formatNumber(f)}</text>`);
+  const cells = events.map((event, i) => {
+    const left = px(event.step);
+    const right = i + 1 < events.length ? px(events[i + 1].step) : frame.width - frame.right;
+    const width = Math.max(2, Math.min(right - left, 26) - 1.5);
+    const best = bestTrial(event.losses);
+    return event.factors.map((f, j) => {
+      const box = { left, top: frame.top + factors.indexOf(f) * rowHeight, width, height: rowHeight - 2 };
+      return stripCell(event, j, j === best, box);
+    }).join('');
+  });
+  const label = 'role="img" aria-label="Weights of the trials over steps"';
+  return `<div class="wide"><svg viewBox="0 0 ${frame.width} ${height}" ${label}${colorStyle(run.color)}>`
+    + `${names.join('')}${stepAxis(x, 'step', height)}${cells.join('')}</svg></div>`;
+}
+
+interface Box {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
+}
+
+function stripCell(event: ReportEvent, j: number, isBest: boolean, at: Box): string {
+  const { left, top, width, height } = at;
+  const loss = event.losses[j];
+  const weight = event.weights[j] ?? 0;
+  const what = `loss ${formatNumber(loss, 5)}, weight ${Math.round(100 * weight)} %`;
+  const title = `step ${event.step}, × ${formatNumber(event.factors[j])}: ${what}`;
+  const box = `x="${left.toFixed(1)}" y="${top}" width="${width.toFixed(1)}" height="${height}" rx="2"`;
+  const heaviest = Math.max(...event.weights, 1e-12);
+  const opacity = (0.06 + 0.94 * (weight / heaviest) ** 2).toFixed(2);
+  const alive = `<rect class="cell" ${box} fill-opacity="${opacity}"/>${isBest ? `<rect class="best" ${box}/>` : ''}`;
+  const middle = `${(left + width / 2).toFixed(1)} ${top + height / 2}`;
+  const dead = `<rect class="cell dead" ${box}/><path class="dead-mark" d="M${middle}m-3 -3l6 6m0 -6l-6 6"/>`;
+  const body = Number.isFinite(loss) ? alive : dead;
+  return `<g>${body}<title>${escapeHtml(title)}</title></g>`;
+}
