@@ -51,6 +51,7 @@ describe('renderReport', () => {
     const tickAt = (label: string): number => Number(svg.match(new RegExp(`y="([0-9.]+)"[^>]*>${label}<`))![1]);
     const points = pathsOf(svg, 'mean')[0].slice(1).split('L').map((p) => p.split(' ').map(Number));
     const perPercent = (tickAt('60 %') - tickAt('40 %')) / 20;
+    expect(tickAt('60 %')).toBeLessThan(tickAt('40 %'));
     expect(points[0][1]).toBeCloseTo(tickAt('40 %'), 0);
     expect(points[1][1]).toBeCloseTo(tickAt('40 %') + 15.12 * perPercent, 0);
     expect(points[1][0]).toBeCloseTo(862, 0);

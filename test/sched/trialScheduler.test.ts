@@ -123,7 +123,10 @@ describe('TrialScheduler', () => {
 
   it('state is a copy', () => {
     const scheduler = new TrialScheduler(asPublished('factor3'));
-    const event = scheduler.apply(0, [1, 2, 3]);
+    const losses = [1, 2, 3];
+    const event = scheduler.apply(0, losses);
+    losses[1] = 99;
+    expect(event.losses).toEqual([1, 2, 3]);
     const state = scheduler.state();
     const before = JSON.stringify(state);
     scheduler.apply(1, [3, 2, 1]);

@@ -127,8 +127,8 @@ describe('hold', () => {
     expect(update(factor3, [0, 0, 0], { holdBelow: 4 })).toMatchObject({ lrAfter: 0.1, held: true });
   });
 
-  it('does not hold where a trial diverged', () => {
-    const got = update(factor3, [NaN, 2, 2], { holdBelow: 4 });
+  it.each([NaN, Infinity, -Infinity])('does not hold where a trial diverged to %s', (bad) => {
+    const got = update(factor3, [bad, 2, 2], { holdBelow: 4 });
     expect(got.held).toBe(false);
     expect(Math.abs(got.multiplier - Math.SQRT1_2)).toBeLessThanOrEqual(1e-15);
   });
