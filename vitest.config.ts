@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
-/** One worker runs all files one after the other, in one module graph: they share one GPU device, and a software adapter has no core to spare. */
+/**
+ * One worker runs all files one after the other, in one module graph: they share one GPU device, and a software adapter has no core to
+ * spare.
+ */
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],

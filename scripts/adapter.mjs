@@ -1,6 +1,6 @@
 /**
- * Sees to it that this machine has a WebGPU adapter. A GPU is taken as it is; where there is no adapter at all and the machine is Linux with apt,
- * lavapipe is installed; elsewhere one message says what to install.
+ * Sees to it that this machine has a WebGPU adapter. A GPU is taken as it is; where there is no adapter at all and the machine is Linux
+ * with apt, lavapipe is installed; elsewhere one message says what to install.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -20,13 +20,16 @@ function probe(env) {
 }
 
 /**
- * The environments to try, best first: as it is, then the driver of a GPU that the Vulkan loader does not look for, then lavapipe alone, which a
- * broken driver beside it may have kept from loading.
+ * The environments to try, best first: as it is, then the driver of a GPU that the Vulkan loader does not look for, then lavapipe alone,
+ * which a broken driver beside it may have kept from loading.
  */
 function candidates() {
   if (process.platform !== 'linux' || chosenDriver()) return [{ env: {}, isLavapipe: false }];
-  const files = ICD_FOLDERS.filter((folder) => existsSync(folder)).flatMap((folder) => readdirSync(folder).map((name) => `${folder}/${name}`));
-  const drivers = (pattern, isLavapipe) => files.filter((file) => pattern.test(file)).map((file) => ({ env: { VK_DRIVER_FILES: file }, isLavapipe }));
+  const files = ICD_FOLDERS.filter((folder) => existsSync(folder)).flatMap((folder) =>
+    readdirSync(folder).map((name) => `${folder}/${name}`),
+  );
+  const drivers = (pattern, isLavapipe) =>
+    files.filter((file) => pattern.test(file)).map((file) => ({ env: { VK_DRIVER_FILES: file }, isLavapipe }));
   return [{ env: {}, isLavapipe: false }, ...drivers(/\/nvidia_icd[^/]*\.json$/, false), ...drivers(/\/lvp_icd[^/]*\.json$/, true)];
 }
 
@@ -50,7 +53,8 @@ export function findAdapter() {
 
 /** What to install by hand on this machine. */
 function advice(os) {
-  if (process.platform === 'darwin') return 'macOS gives one by Metal on every Mac with a GPU; in a virtual machine without one there is none.';
+  if (process.platform === 'darwin')
+    return 'macOS gives one by Metal on every Mac with a GPU; in a virtual machine without one there is none.';
   if (process.platform === 'win32') return "Install the GPU maker's current driver (Direct3D 12).";
   const family = `${os.ID ?? ''} ${os.ID_LIKE ?? ''}`;
   const gpuDriver = "For a GPU, install its maker's Vulkan driver. Without a GPU, install Mesa's lavapipe:";
@@ -69,15 +73,20 @@ function giveUp(reason, hint, log) {
 }
 
 /**
- * The adapter that findAdapter() gives, after an installation where that is needed and possible; its env is set in this process, for children.
- * Ends the process with code 1 and one message where none is to be had.
+ * The adapter that findAdapter() gives, after an installation where that is needed and possible; its env is set in this process, for
+ * children. Ends the process with code 1 and one message where none is to be had.
  */
 export async function ensureAdapter() {
   let adapter = findAdapter();
   if (!adapter.found) {
     const os = osRelease();
-    if (adapter.bindingFailed) giveUp(adapter.reason, "Dawn's Node binding (package webgpu) does not load on this system; it is built for glibc Linux, macOS and Windows.");
-    if (chosenDriver()) giveUp(adapter.reason, `The environment names the Vulkan driver ${chosenDriver()} (VK_DRIVER_FILES); unset it or correct it.`);
+    if (adapter.bindingFailed)
+      giveUp(
+        adapter.reason,
+        "Dawn's Node binding (package webgpu) does not load on this system; it is built for glibc Linux, macOS and Windows.",
+      );
+    if (chosenDriver())
+      giveUp(adapter.reason, `The environment names the Vulkan driver ${chosenDriver()} (VK_DRIVER_FILES); unset it or correct it.`);
     const prefix = hasApt() ? rootPrefix() : null;
     if (prefix === null) giveUp(adapter.reason, advice(os));
     process.stderr.write("No WebGPU adapter found: installing lavapipe, Mesa's software Vulkan.\n");

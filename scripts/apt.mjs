@@ -46,7 +46,11 @@ function oneLineSources(text) {
   for (const line of text.split('\n')) {
     const entry = /^\s*(deb|deb-src)\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s*([^#]*)/.exec(line);
     if (!entry) continue;
-    const options = (entry[2] ?? '').trim().split(/\s+/).filter(Boolean).map((option) => option.split(/=(.*)/s).slice(0, 2));
+    const options = (entry[2] ?? '')
+      .trim()
+      .split(/\s+/)
+      .filter(Boolean)
+      .map((option) => option.split(/=(.*)/s).slice(0, 2));
     const named = { arch: 'architectures' };
     const fields = Object.fromEntries(options.map(([key, value]) => [named[key] ?? key, value.replaceAll(',', ' ')]));
     stanzas.push({ ...fields, types: entry[1], uris: entry[3], suites: entry[4], components: entry[5].trim() });
@@ -57,7 +61,9 @@ function oneLineSources(text) {
 /** Every binary package source that apt reads on this machine. */
 export function aptSources(etcApt = '/etc/apt') {
   const list = existsSync(`${etcApt}/sources.list`) ? [`${etcApt}/sources.list`] : [];
-  const parts = existsSync(`${etcApt}/sources.list.d`) ? readdirSync(`${etcApt}/sources.list.d`).map((name) => `${etcApt}/sources.list.d/${name}`) : [];
+  const parts = existsSync(`${etcApt}/sources.list.d`)
+    ? readdirSync(`${etcApt}/sources.list.d`).map((name) => `${etcApt}/sources.list.d/${name}`)
+    : [];
   const stanzas = [...list, ...parts.sort()].flatMap((file) => {
     if (file.endsWith('.sources')) return deb822Sources(readFileSync(file, 'utf8'));
     return file.endsWith('.list') ? oneLineSources(readFileSync(file, 'utf8')) : [];
@@ -130,13 +136,18 @@ export async function installLavapipe(os, prefix) {
   const apt = [...prefix, 'env', 'DEBIAN_FRONTEND=noninteractive', 'NEEDRESTART_SUSPEND=1', 'apt-get', ...LOCK_WAIT];
   const release = needsBackports(os) ? ['-t', `${os.VERSION_CODENAME}-backports`] : [];
   const end = elapsedLine(`Installing ${PACKAGES.join(' and ')}${release.length ? ` from ${release[1]}` : ''} with apt-get`);
+  let source = null;
   try {
-    const source = release.length ? backportsSource(os.VERSION_CODENAME, aptSources()) : null;
-    if (source !== null && (await capture([...prefix, 'tee', BACKPORTS_FILE], log, source)) !== 0) throw new Error(`could not write ${BACKPORTS_FILE}`);
+    source = release.length ? backportsSource(os.VERSION_CODENAME, aptSources()) : null;
+    if (source !== null && (await capture([...prefix, 'tee', BACKPORTS_FILE], log, source)) !== 0)
+      throw new Error(`could not write ${BACKPORTS_FILE}`);
     // A source that has nothing to do with ours may be broken: only the installation's own result counts.
     await capture([...apt, 'update'], log);
-    if ((await capture([...apt, 'install', '-y', '--no-install-recommends', ...release, ...PACKAGES], log)) !== 0) throw new Error('apt-get install failed');
+    if ((await capture([...apt, 'install', '-y', '--no-install-recommends', ...release, ...PACKAGES], log)) !== 0)
+      throw new Error('apt-get install failed');
   } catch (error) {
+    // A mirror without backports would trouble every later update.
+    if (source !== null) await capture([...prefix, 'rm', '-f', BACKPORTS_FILE], log);
     end('failed');
     return `${log.join('')}${error.message}\n`;
   }

@@ -1,6 +1,6 @@
 /**
- * Builds the package into dist/: index.node.js, node.js and cli.js (which share chunks, so that an error class is one class whatever entry it
- * came through), index.browser.js, and the declarations in dist/types.
+ * Builds the package into dist/: index.node.js, node.js and cli.js (which share chunks, so that an error class is one class whatever
+ * entry it came through), index.browser.js, and the declarations in dist/types.
  *
  *   node scripts/build.mjs [--no-types]
  */

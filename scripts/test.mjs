@@ -1,6 +1,6 @@
 /**
- * `npm test [-- FILTER …]`: finds or installs an adapter, builds, runs vitest with its own live output, and ends in the line
- * `N passed, N failed[, N skipped]`. Arguments go to vitest. The exit code is 0 only if something ran, nothing failed and vitest itself was content.
+ * `npm test [-- FILTER …]`: finds or installs an adapter, builds, runs vitest with its own live output, and ends in the line `N passed, N
+ * failed[, N skipped]`. Arguments go to vitest. The exit code is 0 only if something ran, nothing failed and vitest itself was content.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
@@ -25,15 +25,17 @@ function runVitest(filters) {
 }
 
 /**
- * The counts of vitest's JSON report. A file that failed as a whole counts as one failure, and so does whatever made vitest exit with an error
- * without a failed test: a crashed worker, an unhandled rejection, no test found.
+ * The counts of vitest's JSON report. A file that failed as a whole counts as one failure, and so does whatever made vitest exit with an
+ * error without a failed test: a crashed worker, an unhandled rejection, no test found.
  */
 function count(exitCode) {
   const report = existsSync(REPORT) ? JSON.parse(readFileSync(REPORT, 'utf8')) : { testResults: [] };
   const files = report.testResults;
   const tests = files.flatMap((file) => file.assertionResults);
   const withStatus = (...wanted) => tests.filter((test) => wanted.includes(test.status)).length;
-  const failedFiles = files.filter((file) => file.status === 'failed' && !file.assertionResults.some((test) => test.status === 'failed')).length;
+  const failedFiles = files.filter(
+    (file) => file.status === 'failed' && !file.assertionResults.some((test) => test.status === 'failed'),
+  ).length;
   const passed = withStatus('passed');
   const failed = withStatus('failed') + failedFiles;
   const skipped = withStatus('skipped', 'pending', 'todo', 'disabled');
@@ -47,6 +49,7 @@ mkdirSync(join(ROOT, '.cache'), { recursive: true });
 rmSync(REPORT, { force: true });
 const exitCode = await runVitest(process.argv.slice(2));
 const { passed, failed, skipped, isUnexplained } = count(exitCode);
-if (isUnexplained) process.stdout.write(`No test failed, but vitest exited with code ${exitCode} and ${passed} passed: counted as a failure (see above).\n`);
+if (isUnexplained)
+  process.stdout.write(`No test failed, but vitest exited with code ${exitCode} and ${passed} passed: counted as a failure (see above).\n`);
 process.stdout.write(`${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ''}\n`);
 process.exitCode = failed ? 1 : 0;

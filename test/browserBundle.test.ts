@@ -9,13 +9,24 @@ import { ROOT, browserOptions } from '../scripts/build.mjs';
 function foreignParts({ inputs, outputs }: Metafile): string[] {
   const isBuiltin = (path: string) => path.startsWith('node:') || builtinModules.includes(path);
   const asked = [...Object.values(inputs), ...Object.values(outputs)].flatMap(({ imports }) => imports).filter(({ external }) => external);
-  const files = Object.keys(inputs).filter((path) => isBuiltin(path) || path.includes('node_modules') || path.endsWith('.node.ts') || path.startsWith('src/cli/'));
+  const files = Object.keys(inputs).filter(
+    (path) => isBuiltin(path) || path.includes('node_modules') || path.endsWith('.node.ts') || path.startsWith('src/cli/'),
+  );
   return [...new Set([...files, ...asked.map(({ path }) => path)])].sort();
 }
 
 /** esbuild's result, kept in memory. */
 const bundle = (overrides: BuildOptions) =>
-  build({ absWorkingDir: ROOT, bundle: true, format: 'esm', metafile: true, write: false, logLevel: 'silent', outdir: 'dist', ...overrides } as BuildOptions & { write: false; metafile: true });
+  build({
+    absWorkingDir: ROOT,
+    bundle: true,
+    format: 'esm',
+    metafile: true,
+    write: false,
+    logLevel: 'silent',
+    outdir: 'dist',
+    ...overrides,
+  } as BuildOptions & { write: false; metafile: true });
 
 /** A page's globals: this process's, without what only Node has. */
 function pageGlobals(): Record<string, unknown> {
@@ -40,18 +51,28 @@ describe('the bundle for browsers', () => {
 });
 
 describe('the check', () => {
-  const contents = "import { readFileSync } from 'node:fs'; import { join } from 'path'; import { create } from 'webgpu'; console.log(readFileSync, join, create);";
+  const contents = `import { readFileSync } from 'node:fs';
+    import { join } from 'path';
+    import { create } from 'webgpu';
+    console.log(readFileSync, join, create);`;
   it('finds built-ins and packages that are left to the page', async () => {
     const { metafile } = await bundle({ stdin: { contents, resolveDir: ROOT }, packages: 'external', external: ['node:*'] });
     expect(foreignParts(metafile)).toEqual(['node:fs', 'path', 'webgpu']);
   });
 
   it("finds packages and Node's files that are bundled", async () => {
-    const { metafile } = await bundle({ stdin: { contents: "import 'webgpu'; import './src/gpu/host.node.ts';", resolveDir: ROOT }, platform: 'node' });
-    expect(foreignParts(metafile)).toEqual(expect.arrayContaining([expect.stringMatching(/node_modules\/webgpu\/index\.js$/), 'src/gpu/host.node.ts', 'node:fs']));
+    const { metafile } = await bundle({
+      stdin: { contents: "import 'webgpu'; import './src/gpu/host.node.ts';", resolveDir: ROOT },
+      platform: 'node',
+    });
+    expect(foreignParts(metafile)).toEqual(
+      expect.arrayContaining([expect.stringMatching(/node_modules\/webgpu\/index\.js$/), 'src/gpu/host.node.ts', 'node:fs']),
+    );
   });
 
   it('and a built-in that nothing stands in for stops the build', async () => {
-    await expect(bundle({ stdin: { contents, resolveDir: ROOT }, platform: 'browser', external: ['webgpu'] })).rejects.toThrow('Could not resolve');
+    await expect(bundle({ stdin: { contents, resolveDir: ROOT }, platform: 'browser', external: ['webgpu'] })).rejects.toThrow(
+      'Could not resolve',
+    );
   });
 });

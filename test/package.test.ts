@@ -14,7 +14,12 @@ const minutes = 60_000;
 
 /** Runs a command to its end. @throws Error with its output unless it exits with 0 */
 function run(cwd: string, command: string, ...args: string[]): string {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, encoding: 'utf8', timeout: 10 * minutes, shell: process.platform === 'win32' });
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    timeout: 10 * minutes,
+    shell: process.platform === 'win32',
+  });
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? `exit code ${status}`}\n${stdout}\n${stderr}`);
   return stdout;
 }
@@ -39,7 +44,9 @@ describe('the package', () => {
   });
 
   it('has one class for one error, whichever entry it comes from', () => {
-    const program = "import * as a from 'forkstep'; import * as b from 'forkstep/node'; console.log(Object.keys(a).length > 0, Object.keys(b).every((name) => !(name in a) || a[name] === b[name]));";
+    const program = `import * as a from 'forkstep';
+      import * as b from 'forkstep/node';
+      console.log(Object.keys(a).length > 0, Object.keys(b).every((name) => !(name in a) || a[name] === b[name]));`;
     expect(run(project, process.execPath, '--input-type=module', '-e', program)).toBe('true true\n');
   });
 
@@ -61,12 +68,16 @@ describe("the README's program", () => {
     run(project, process.execPath, join(ROOT, 'node_modules/typescript/bin/tsc'), ...options, '@webgpu/types', 'program.ts');
   });
 
-  it('prints what the README says, numbers within 2 %', async () => {
-    const { code } = await transform(markedBlock(readme(), 'readme-program', 'ts'), { loader: 'ts', format: 'esm', target: 'es2022' });
-    writeFileSync(join(project, 'program.mjs'), code);
-    const printed = run(project, process.execPath, 'program.mjs');
-    expect(outputDifferences(printed, markedBlock(readme(), 'readme-output', 'text'), 0.02)).toEqual([]);
-  }, 10 * minutes);
+  it(
+    'prints what the README says, numbers within 2 %',
+    async () => {
+      const { code } = await transform(markedBlock(readme(), 'readme-program', 'ts'), { loader: 'ts', format: 'esm', target: 'es2022' });
+      writeFileSync(join(project, 'program.mjs'), code);
+      const printed = run(project, process.execPath, 'program.mjs');
+      expect(outputDifferences(printed, markedBlock(readme(), 'readme-output', 'text'), 0.02)).toEqual([]);
+    },
+    10 * minutes,
+  );
 });
 
 describe('the comparison of outputs', () => {

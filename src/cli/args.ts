@@ -1,6 +1,7 @@
 /**
- * A strict, table-driven command-line parser. An option is a row of a table: how its value is read, its default and its help; parsing, error
- * lines and help texts all come from the table. Whatever is wrong throws UsageError, which the command turns into one line and exit code 2.
+ * A strict, table-driven command-line parser. An option is a row of a table: how its value is read, its default and its help; parsing,
+ * error lines and help texts all come from the table. Whatever is wrong throws UsageError, which the command turns into one line and exit
+ * code 2.
  */
 import { statSync } from 'node:fs';
 import { ForkstepError } from '../gpu/errors.ts';
@@ -27,7 +28,10 @@ export type OptionValues<T extends OptionTable> = { [K in keyof T]: T[K] extends
 
 /** What a value's text breaks: completes the sentence "--flag …, got …; …". */
 export class BadValue extends Error {
-  constructor(readonly rule: string, readonly fix?: string) {
+  constructor(
+    readonly rule: string,
+    readonly fix?: string,
+  ) {
     super(rule);
   }
 }
@@ -54,8 +58,10 @@ interface Range {
 
 function checkRange(value: number, noun: string, { min, max, above, below }: Range): void {
   const bounds = [
-    ...(min !== undefined ? [`≥ ${min}`] : []), ...(above !== undefined ? [`> ${above}`] : []),
-    ...(max !== undefined ? [`≤ ${max}`] : []), ...(below !== undefined ? [`< ${below}`] : []),
+    ...(min !== undefined ? [`≥ ${min}`] : []),
+    ...(above !== undefined ? [`> ${above}`] : []),
+    ...(max !== undefined ? [`≤ ${max}`] : []),
+    ...(below !== undefined ? [`< ${below}`] : []),
   ];
   const isInside = value >= (min ?? -Infinity) && value <= (max ?? Infinity) && value > (above ?? -Infinity) && value < (below ?? Infinity);
   if (!isInside || !Number.isFinite(value)) throw new BadValue(`must be ${noun} ${bounds.join(' and ')}`);
@@ -220,7 +226,8 @@ function defaultNote(option: Option<unknown>): string {
 /** The help text of a command. */
 export function helpText(command: string, summary: string, table: OptionTable, positional = ''): string {
   const rows = Object.entries(table).map(([key, option]): [string, string] => [
-    `${flagOf(key)} ${option.placeholder}`.trimEnd(), option.help + defaultNote(option),
+    `${flagOf(key)} ${option.placeholder}`.trimEnd(),
+    option.help + defaultNote(option),
   ]);
   return `${summary}\n\nUsage: ${command}${positional && ` ${positional}`} [options]\n\n${columns([...rows, ['--help', 'this text']])}`;
 }

@@ -4,7 +4,16 @@ import { version } from '../../package.json';
 import { DataError, ForkstepError } from '../gpu/errors.ts';
 import { UsageError, columns, helpText, parseArgs, suggestion } from './args.ts';
 import type { OptionTable, OptionValues, Parsed } from './args.ts';
-import { checkCompare, checkData, checkTrain, compareOptions, dataFetchOptions, devicesOptions, evalOptions, trainOptions } from './options.ts';
+import {
+  checkCompare,
+  checkData,
+  checkTrain,
+  compareOptions,
+  dataFetchOptions,
+  devicesOptions,
+  evalOptions,
+  trainOptions,
+} from './options.ts';
 
 interface Spec<T extends OptionTable, P extends string> {
   summary: string;
@@ -47,29 +56,44 @@ function command<T extends OptionTable, const P extends string>(spec: Spec<T, P>
 }
 
 const commands: Record<string, Command> = {
-  devices: command({ summary: 'List the adapters, and which one is chosen and why.', options: devicesOptions, load: () => import('./commands/devices.ts') }),
+  devices: command({
+    summary: 'List the adapters, and which one is chosen and why.',
+    options: devicesOptions,
+    load: () => import('./commands/devices.ts'),
+  }),
   train: command({
     summary: 'Train a network, its learning rate set by fused trials.',
-    options: trainOptions, check: checkTrain, load: () => import('./commands/train.ts'),
+    options: trainOptions,
+    check: checkTrain,
+    load: () => import('./commands/train.ts'),
   }),
   compare: command({
     summary: 'Train twice from the same start, at a constant learning rate and with the trial scheduler, and report both.',
-    options: compareOptions, check: checkCompare, load: () => import('./commands/compare.ts'),
+    options: compareOptions,
+    check: checkCompare,
+    load: () => import('./commands/compare.ts'),
   }),
   eval: command({
     summary: 'Measure a checkpoint on the test images.',
-    options: evalOptions, check: checkData, load: () => import('./commands/eval.ts'),
+    options: evalOptions,
+    check: checkData,
+    load: () => import('./commands/eval.ts'),
   }),
   'data fetch': command({
     summary: "Download a data set from its authors' site, verified; a broken download is resumed.",
-    options: dataFetchOptions, positional: ['cifar10', 'cifar100'], load: () => import('./commands/dataFetch.ts'),
+    options: dataFetchOptions,
+    positional: ['cifar10', 'cifar100'],
+    load: () => import('./commands/dataFetch.ts'),
   }),
 };
 
 function generalHelp(): string {
   const rows = Object.entries(commands).map(([name, { summary }]): [string, string] => [name, summary]);
-  return `forkstep ${version}: train on WebGPU, and let fused trial steps set the learning rate.\n\nUsage: forkstep COMMAND [options]\n\n${
-    columns(rows, 12)}\nforkstep COMMAND --help lists a command's options; forkstep --version prints the version.\n`;
+  return [
+    `forkstep ${version}: train on WebGPU, and let fused trial steps set the learning rate.\n\n`,
+    `Usage: forkstep COMMAND [options]\n\n${columns(rows, 12)}\n`,
+    "forkstep COMMAND --help lists a command's options; forkstep --version prints the version.\n",
+  ].join('');
 }
 
 /** Runs one command line. Resolves with the exit code. @throws UsageError, or whatever the command throws */
@@ -93,7 +117,10 @@ async function dispatch(argv: readonly string[]): Promise<number> {
   return commands[name].execute(`forkstep ${name}`, argv.slice(name.split(' ').length));
 }
 
-/** Prints what went wrong: one line for what forkstep refuses or the system reports, the stack for what nobody foresaw. Returns the exit code. */
+/**
+ * Prints what went wrong: one line for what forkstep refuses or the system reports, the stack for what nobody foresaw. Returns the exit
+ * code.
+ */
 function report(error: unknown): number {
   const isForeseen = error instanceof ForkstepError || (error instanceof Error && 'code' in error);
   process.stderr.write(`${isForeseen ? (error as Error).message : ((error as Error)?.stack ?? String(error))}\n`);

@@ -40,7 +40,10 @@ const ofPreset = (asPublished: string, robust: string): string => `the preset's,
 
 /** Which images: common to all commands that read some. */
 const dataOptions = {
-  dataset: choice(['procedural', 'cifar10', 'cifar100'], { default: 'procedural', help: 'the images; procedural ones are made on the spot' }),
+  dataset: choice(['procedural', 'cifar10', 'cifar100'], {
+    default: 'procedural',
+    help: 'the images; procedural ones are made on the spot',
+  }),
   data: path('folder', { default: undefined, help: "folder of CIFAR's binary files; see forkstep data fetch" }),
 };
 
@@ -60,9 +63,16 @@ const sgdOptions = {
 
 const trialOptions = {
   preset: choice(['asPublished', 'robust'], { default: 'asPublished', help: 'set of choices that the trial scheduler starts from' }),
-  factors: factors({ defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'), help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}` }),
+  factors: factors({
+    defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'),
+    help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}`,
+  }),
   every: cadence({ defaultText: ofPreset('1epoch', '4/epoch'), help: 'how often trials are made' }),
-  envelope: choice(['none', 'cosine', 'linear'], { default: undefined, defaultText: ofPreset('none', 'cosine'), help: 'decay over the run that multiplies the learning rate' }),
+  envelope: choice(['none', 'cosine', 'linear'], {
+    default: undefined,
+    defaultText: ofPreset('none', 'cosine'),
+    help: 'decay over the run that multiplies the learning rate',
+  }),
   scoreBatch: integer({ default: undefined, min: 1, defaultText: '--batch', help: 'images that a trial is scored on' }),
 };
 
@@ -132,10 +142,22 @@ const refuse = (op: string, arg: string, rule: string, got: string, fix: string)
 export function checkData(command: string, { values }: Pick<Parsed<typeof dataOptions>, 'values'>): void {
   const { dataset, data } = values;
   if (dataset === 'procedural' && data !== undefined) {
-    refuse(command, '--data', 'must go with --dataset cifar10 or cifar100', '--dataset procedural', 'leave --data out, or name the data set in it');
+    refuse(
+      command,
+      '--data',
+      'must go with --dataset cifar10 or cifar100',
+      '--dataset procedural',
+      'leave --data out, or name the data set in it',
+    );
   }
   if (dataset !== 'procedural' && data === undefined) {
-    refuse(command, '--data', `must be given with --dataset ${dataset}`, 'nothing', `forkstep data fetch ${dataset} --data DIR downloads it`);
+    refuse(
+      command,
+      '--data',
+      `must be given with --dataset ${dataset}`,
+      'nothing',
+      `forkstep data fetch ${dataset} --data DIR downloads it`,
+    );
   }
 }
 

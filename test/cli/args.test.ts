@@ -1,8 +1,28 @@
 import { describe, expect, it } from 'vitest';
-import { BadValue, UsageError, choice, flag, flagOf, helpText, integer, number, parseArgs, path, required, suggestion } from '../../src/cli/args.ts';
+import {
+  BadValue,
+  UsageError,
+  choice,
+  flag,
+  flagOf,
+  helpText,
+  integer,
+  number,
+  parseArgs,
+  path,
+  required,
+  suggestion,
+} from '../../src/cli/args.ts';
 import type { OptionTable } from '../../src/cli/args.ts';
 import {
-  checkCompare, checkData, checkTrain, compareOptions, dataFetchOptions, devicesOptions, evalOptions, trainOptions,
+  checkCompare,
+  checkData,
+  checkTrain,
+  compareOptions,
+  dataFetchOptions,
+  devicesOptions,
+  evalOptions,
+  trainOptions,
 } from '../../src/cli/options.ts';
 
 const tables = { devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions };
@@ -52,15 +72,41 @@ const wrongOutputs = ['', 'package.json'];
 
 /** Values that each option takes, with what they mean. */
 const rightValues: Record<string, readonly (readonly [string, unknown])[]> = {
-  lr: [['0.1', 0.1], ['1e-3', 1e-3], ['.5', 0.5], ['2.', 2], ['+1', 1]],
-  momentum: [['0', 0], ['0.9', 0.9]],
-  seed: [['0', 0], ['4294967295', 4294967295]],
-  every: [['1epoch', { epochs: 1 }], ['2epochs', { epochs: 2 }], ['50steps', { steps: 50 }], ['1step', { steps: 1 }], ['4/epoch', { perEpoch: 4 }]],
-  factors: [['4,2,1,0.5,0.125', [4, 2, 1, 0.5, 0.125]], ['factor3', 'factor3'], ['2, 1', [2, 1]], ['1', [1]]],
+  lr: [
+    ['0.1', 0.1],
+    ['1e-3', 1e-3],
+    ['.5', 0.5],
+    ['2.', 2],
+    ['+1', 1],
+  ],
+  momentum: [
+    ['0', 0],
+    ['0.9', 0.9],
+  ],
+  seed: [
+    ['0', 0],
+    ['4294967295', 4294967295],
+  ],
+  every: [
+    ['1epoch', { epochs: 1 }],
+    ['2epochs', { epochs: 2 }],
+    ['50steps', { steps: 50 }],
+    ['1step', { steps: 1 }],
+    ['4/epoch', { perEpoch: 4 }],
+  ],
+  factors: [
+    ['4,2,1,0.5,0.125', [4, 2, 1, 0.5, 0.125]],
+    ['factor3', 'factor3'],
+    ['2, 1', [2, 1]],
+    ['1', [1]],
+  ],
   dataset: [['cifar100', 'cifar100']],
   data: [['src', 'src']],
   init: [['package.json', 'package.json']],
-  out: [['src', 'src'], ['runs/not/there/yet', 'runs/not/there/yet']],
+  out: [
+    ['src', 'src'],
+    ['runs/not/there/yet', 'runs/not/there/yet'],
+  ],
 };
 
 describe.each(Object.entries(tables) as [string, OptionTable][])('forkstep %s', (name, table) => {
@@ -68,21 +114,25 @@ describe.each(Object.entries(tables) as [string, OptionTable][])('forkstep %s', 
   const valued = Object.keys(table).filter((key) => table[key].placeholder !== '');
   const flags = Object.keys(table).filter((key) => table[key].placeholder === '');
   /** The required options other than one, so that this one is what is at fault. */
-  const others = (key: string): string[] => Object.keys(table).filter((other) => other !== key && table[other].isRequired).flatMap((other) => [flagOf(other), 'package.json']);
+  const others = (key: string): string[] =>
+    Object.keys(table)
+      .filter((other) => other !== key && table[other].isRequired)
+      .flatMap((other) => [flagOf(other), 'package.json']);
 
-  if (valued.length > 0) it('refuses every wrong value in one line that names option and value', () => {
-    for (const key of valued) {
-      const wrong = table === dataFetchOptions && key === 'data' ? wrongOutputs : wrongValues[key];
-      expect(wrong, `${key} has no wrong values in this test`).toBeDefined();
-      for (const value of wrong) {
-        const error = usageError(() => parseArgs(command, table, [`${flagOf(key)}=${value}`]));
-        expect(error.arg).toBe(flagOf(key));
-        expect(error.got).toBe(JSON.stringify(value));
-        expect(error.message.startsWith(`${command}: ${flagOf(key)} must `)).toBe(true);
-        expect(error.message).not.toContain('\n');
+  if (valued.length > 0)
+    it('refuses every wrong value in one line that names option and value', () => {
+      for (const key of valued) {
+        const wrong = table === dataFetchOptions && key === 'data' ? wrongOutputs : wrongValues[key];
+        expect(wrong, `${key} has no wrong values in this test`).toBeDefined();
+        for (const value of wrong) {
+          const error = usageError(() => parseArgs(command, table, [`${flagOf(key)}=${value}`]));
+          expect(error.arg).toBe(flagOf(key));
+          expect(error.got).toBe(JSON.stringify(value));
+          expect(error.message.startsWith(`${command}: ${flagOf(key)} must `)).toBe(true);
+          expect(error.message).not.toContain('\n');
+        }
       }
-    }
-  });
+    });
 
   it('reads right values, given either way', () => {
     for (const [key, rows] of Object.entries(rightValues)) {
@@ -111,7 +161,8 @@ describe.each(Object.entries(tables) as [string, OptionTable][])('forkstep %s', 
     for (const [key, option] of Object.entries(table)) {
       expect(help).toContain(`  ${flagOf(key)} ${option.placeholder}`.trimEnd());
       expect(help).toContain(option.help);
-      if (option.placeholder !== '' && option.default !== undefined && !option.defaultText) expect(help).toContain(`${option.help} (default: ${option.default})`);
+      if (option.placeholder !== '' && option.default !== undefined && !option.defaultText)
+        expect(help).toContain(`${option.help} (default: ${option.default})`);
     }
     expect(help).toContain('--help');
     expect(parseArgs(command, table, ['--frobnicate', '--help']).wantsHelp).toBe(true);
@@ -119,7 +170,8 @@ describe.each(Object.entries(tables) as [string, OptionTable][])('forkstep %s', 
 
   it('misses what is required', () => {
     const needed = Object.keys(table).filter((key) => table[key].isRequired);
-    for (const key of needed) expect(usageError(() => parseArgs(command, table, others(key)))).toMatchObject({ arg: flagOf(key), expected: 'must be given' });
+    for (const key of needed)
+      expect(usageError(() => parseArgs(command, table, others(key)))).toMatchObject({ arg: flagOf(key), expected: 'must be given' });
     if (needed.length === 0) expect(parseArgs(command, table, []).given.size).toBe(0);
   });
 });
@@ -128,8 +180,22 @@ describe('defaults', () => {
   it("are the issue's for train", () => {
     const { values } = parseArgs('forkstep train', trainOptions, []);
     expect(values).toMatchObject({
-      dataset: 'procedural', model: 'resnet18', stem: 'cifar', width: 64, batch: 32, lr: 0.005, momentum: 0, weightDecay: 0, nesterov: false,
-      scheduler: 'trial', preset: 'asPublished', augment: 'none', noShuffle: false, logEvery: 10, seed: 0, json: false,
+      dataset: 'procedural',
+      model: 'resnet18',
+      stem: 'cifar',
+      width: 64,
+      batch: 32,
+      lr: 0.005,
+      momentum: 0,
+      weightDecay: 0,
+      nesterov: false,
+      scheduler: 'trial',
+      preset: 'asPublished',
+      augment: 'none',
+      noShuffle: false,
+      logEvery: 10,
+      seed: 0,
+      json: false,
     });
     for (const key of ['data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'init'] as const) {
       expect(values[key]).toBeUndefined();
@@ -166,13 +232,23 @@ describe('rules that span options', () => {
 
   it('hold for eval and compare as well', () => {
     expect(usageError(() => checkCompare('c', parseArgs('c', compareOptions, ['--nesterov']))).arg).toBe('--nesterov');
-    expect(usageError(() => checkData('c', parseArgs('c', evalOptions, ['--checkpoint', 'package.json', '--dataset', 'cifar100']))).arg).toBe('--data');
+    expect(
+      usageError(() => checkData('c', parseArgs('c', evalOptions, ['--checkpoint', 'package.json', '--dataset', 'cifar100']))).arg,
+    ).toBe('--data');
   });
 });
 
 describe('suggestions', () => {
-  it.each([['--momentun', '--momentum'], ['--lrr', '--lr'], ['--wieght-decay', '--weight-decay'], ['--Batch', '--batch'], ['--hepl', '--help']])('%s → %s', (typed, meant) => {
-    expect(usageError(() => parseArgs('forkstep train', trainOptions, [typed, '1'])).message).toMatch(new RegExp(`did you mean ${meant}\\?$`));
+  it.each([
+    ['--momentun', '--momentum'],
+    ['--lrr', '--lr'],
+    ['--wieght-decay', '--weight-decay'],
+    ['--Batch', '--batch'],
+    ['--hepl', '--help'],
+  ])('%s → %s', (typed, meant) => {
+    expect(usageError(() => parseArgs('forkstep train', trainOptions, [typed, '1'])).message).toMatch(
+      new RegExp(`did you mean ${meant}\\?$`),
+    );
   });
 
   it('are not made for what is near nothing', () => {
@@ -184,7 +260,10 @@ describe('suggestions', () => {
 describe('the parts', () => {
   it('keep positional arguments apart and take values that begin with one dash', () => {
     const table = { x: number({ default: 0, help: '' }), on: flag('') };
-    expect(parseArgs('c', table, ['a', '--x', '-1.5', 'b', '--on'])).toMatchObject({ values: { x: -1.5, on: true }, positionals: ['a', 'b'] });
+    expect(parseArgs('c', table, ['a', '--x', '-1.5', 'b', '--on'])).toMatchObject({
+      values: { x: -1.5, on: true },
+      positionals: ['a', 'b'],
+    });
   });
 
   it('check bounds of both kinds at the bound', () => {
@@ -198,6 +277,8 @@ describe('the parts', () => {
   it('leave the given keys on record, so that a default spelt out counts as given', () => {
     const table = { word: choice(['a', 'b'], { default: 'a', help: '' }), file: path('file', { default: undefined, help: '' }) };
     expect([...parseArgs('c', table, ['--word', 'a']).given]).toEqual(['word']);
-    expect(usageError(() => parseArgs('c', { file: required(table.file) }, [])).message).toBe('c: --file must be given, got nothing; add --file FILE');
+    expect(usageError(() => parseArgs('c', { file: required(table.file) }, [])).message).toBe(
+      'c: --file must be given, got nothing; add --file FILE',
+    );
   });
 });

@@ -26,7 +26,10 @@ describe('forkstep, built', () => {
   });
 
   it.each([
-    ['devices', options.devicesOptions], ['train', options.trainOptions], ['compare', options.compareOptions], ['eval', options.evalOptions],
+    ['devices', options.devicesOptions],
+    ['train', options.trainOptions],
+    ['compare', options.compareOptions],
+    ['eval', options.evalOptions],
     ['data fetch', options.dataFetchOptions],
   ])('%s --help lists its own options', (command, table) => {
     const { code, stdout, stderr } = forkstep([...command.split(' '), '--help']);
@@ -42,16 +45,34 @@ describe('forkstep, built', () => {
     [['data', 'ftech', 'cifar10'], 'got data ftech; did you mean data fetch?'],
     [['toString'], 'got toString; see forkstep --help'],
     [['--verbose'], 'got --verbose; see forkstep --help'],
-    [['data', 'fetch', '--data', emptyFolder], 'forkstep data fetch: argument must be cifar10 or cifar100, got none; see forkstep data fetch --help'],
+    [
+      ['data', 'fetch', '--data', emptyFolder],
+      'forkstep data fetch: argument must be cifar10 or cifar100, got none; see forkstep data fetch --help',
+    ],
     [['data', 'fetch', 'cifar11', '--data', emptyFolder], 'got cifar11; did you mean cifar10?'],
-    [['data', 'fetch', 'cifar10', 'cifar100', '--data', emptyFolder], 'forkstep data fetch: argument must follow an option, got cifar100; see forkstep data fetch --help'],
+    [
+      ['data', 'fetch', 'cifar10', 'cifar100', '--data', emptyFolder],
+      'forkstep data fetch: argument must follow an option, got cifar100; see forkstep data fetch --help',
+    ],
     [['data', 'fetch', 'cifar10'], 'forkstep data fetch: --data must be given, got nothing; add --data DIR'],
     [['train', '--lr', '0'], 'forkstep train: --lr must be a number > 0, got "0"; see forkstep train --help'],
-    [['train', '--learning-rate', '1'], 'forkstep train: option must be one that --help lists, got --learning-rate; see forkstep train --help'],
+    [
+      ['train', '--learning-rate', '1'],
+      'forkstep train: option must be one that --help lists, got --learning-rate; see forkstep train --help',
+    ],
     [['train', 'cifar10'], 'forkstep train: argument must follow an option, got cifar10; see forkstep train --help'],
-    [['train', '--dataset', 'cifar10'], 'forkstep train: --data must be given with --dataset cifar10, got nothing; forkstep data fetch cifar10 --data DIR downloads it'],
-    [['train', '--init', 'no/such.safetensors'], 'forkstep train: --init must be a file that exists, got "no/such.safetensors"; see forkstep train --help'],
-    [['compare', '--scheduler', 'trial'], 'forkstep compare: option must be one that --help lists, got --scheduler; see forkstep compare --help'],
+    [
+      ['train', '--dataset', 'cifar10'],
+      'forkstep train: --data must be given with --dataset cifar10, got nothing; forkstep data fetch cifar10 --data DIR downloads it',
+    ],
+    [
+      ['train', '--init', 'no/such.safetensors'],
+      'forkstep train: --init must be a file that exists, got "no/such.safetensors"; see forkstep train --help',
+    ],
+    [
+      ['compare', '--scheduler', 'trial'],
+      'forkstep compare: option must be one that --help lists, got --scheduler; see forkstep compare --help',
+    ],
     [['eval'], 'forkstep eval: --checkpoint must be given, got nothing; add --checkpoint FILE'],
     [['devices', '--jsn'], 'forkstep devices: option must be one that --help lists, got --jsn; did you mean --json?'],
   ];
@@ -68,7 +89,15 @@ describe('forkstep, built', () => {
   });
 
   it('ends with exit code 1 where a download fails: the command line was right', () => {
-    const { code, stdout, stderr } = forkstep(['data', 'fetch', 'cifar10', '--data', join(emptyFolder, 'fetched'), '--base-url', 'http://127.0.0.1:9']);
+    const { code, stdout, stderr } = forkstep([
+      'data',
+      'fetch',
+      'cifar10',
+      '--data',
+      join(emptyFolder, 'fetched'),
+      '--base-url',
+      'http://127.0.0.1:9',
+    ]);
     expect(stderr).toMatch(/^(Downloading cifar10\n)?fetchDataset: .*cifar-10-binary\.tar\.gz.*\n$/);
     expect([code, stdout]).toEqual([1, '']);
   });
@@ -82,7 +111,12 @@ describe('forkstep, built', () => {
 
 describe('forkstep devices', () => {
   interface Reported {
-    isChosen: boolean; reason?: string; isSoftware: boolean; description: string; features: string[]; limits: Record<string, number>;
+    isChosen: boolean;
+    reason?: string;
+    isSoftware: boolean;
+    description: string;
+    features: string[];
+    limits: Record<string, number>;
   }
   it('lists each adapter once, the chosen one first and with the reason', () => {
     const { code, stdout } = forkstep(['devices', '--json']);

@@ -15,11 +15,20 @@ export interface Import {
 export type ImportGraph = ReadonlyMap<string, readonly Import[]>;
 
 /**
- * Layers from the lowest up; those on one line may use each other, as long as no cycle comes of it. index.ts gathers the public API and node.ts
- * what is Node's alone: only the command may use them.
+ * Layers from the lowest up; those on one line may use each other, as long as no cycle comes of it. index.ts gathers the public API and
+ * node.ts what is Node's alone: only the command may use them.
  */
 const layers: readonly (readonly string[])[] = [
-  ['kernels', 'gpu'], ['graph'], ['autograd', 'trials'], ['nn', 'optim'], ['sched'], ['data', 'train'], ['study'], ['index.ts'], ['node.ts'], ['cli'],
+  ['kernels', 'gpu'],
+  ['graph'],
+  ['autograd', 'trials'],
+  ['nn', 'optim'],
+  ['sched'],
+  ['data', 'train'],
+  ['study'],
+  ['index.ts'],
+  ['node.ts'],
+  ['cli'],
 ];
 
 /** Every import, re-export, dynamic import and `import('…').T` of a file. */
@@ -49,7 +58,9 @@ export function importsOf(source: string, fileName = 'file.ts'): Import[] {
 
 /** The graph of all .ts files below a folder. */
 export function readImports(folder: string): ImportGraph {
-  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts')).sort();
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .sort();
   return new Map(names.map((name) => [name.split(sep).join('/'), importsOf(readFileSync(join(folder, name), 'utf8'), name)]));
 }
 
@@ -77,7 +88,11 @@ function edges(graph: ImportGraph, seams: ReadonlyMap<string, readonly string[]>
   for (const [from, imports] of graph) {
     for (const { specifier, isTypeOnly } of imports) {
       const to = posix.normalize(posix.join(dirname(from), specifier));
-      const targets = specifier.startsWith('#') ? seams.get(specifier) : specifier.startsWith('.') && !specifier.endsWith('.json') ? [to] : [];
+      const targets = specifier.startsWith('#')
+        ? seams.get(specifier)
+        : specifier.startsWith('.') && !specifier.endsWith('.json')
+          ? [to]
+          : [];
       if (!targets || targets.some((target) => !graph.has(target))) problems.push(`${from} imports ${specifier}, which is not there`);
       else found.push(...targets.map((target) => ({ from, to: target, isTypeOnly })));
     }
@@ -133,8 +148,15 @@ export function checkArchitecture(graph: ImportGraph, seams: ReadonlyMap<string,
 
 /** The seams that a graph uses, from package.json. */
 export function seamsOf(root: string, graph: ImportGraph): Map<string, string[]> {
-  const names = new Set([...graph.values()].flat().map(({ specifier }) => specifier).filter((specifier) => specifier.startsWith('#')));
-  return new Map([...names].map((name) => [name, subpathTargets(root, name)]).filter(([, targets]) => targets.length > 0) as [string, string[]][]);
+  const names = new Set(
+    [...graph.values()]
+      .flat()
+      .map(({ specifier }) => specifier)
+      .filter((specifier) => specifier.startsWith('#')),
+  );
+  return new Map(
+    [...names].map((name) => [name, subpathTargets(root, name)]).filter(([, targets]) => targets.length > 0) as [string, string[]][],
+  );
 }
 
 /** @throws Error where the folder holds no source at all, so that an empty walk cannot pass */

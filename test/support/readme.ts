@@ -17,7 +17,8 @@ function split(line: string): { words: string; numbers: number[] } {
 }
 
 /**
- * Where two printed outputs differ: in the number of lines, in a word, or in a number by more than the tolerance (relative to the expected one).
+ * Where two printed outputs differ: in the number of lines, in a word, or in a number by more than the tolerance (relative to the
+ * expected one).
  * @returns one sentence each; [] where they agree
  */
 export function outputDifferences(actual: string, expected: string, rtol: number): string[] {
@@ -25,7 +26,8 @@ export function outputDifferences(actual: string, expected: string, rtol: number
   if (got.length !== want.length) return [`expected ${want.length} lines, got ${got.length}:\n${actual}`];
   return want.flatMap((line, i) => {
     const [a, b] = [split(got[i]), split(line)];
-    const isClose = a.numbers.length === b.numbers.length && b.numbers.every((number, k) => Math.abs(a.numbers[k] - number) <= rtol * Math.abs(number));
+    const isClose =
+      a.numbers.length === b.numbers.length && b.numbers.every((number, k) => Math.abs(a.numbers[k] - number) <= rtol * Math.abs(number));
     return a.words === b.words && isClose ? [] : [`line ${i + 1}: expected ${JSON.stringify(line)}, got ${JSON.stringify(got[i])}`];
   });
 }

@@ -18,8 +18,12 @@ interface AdapterReport {
 
 /** The limits that decide what fits, which the text shows; JSON has all. */
 const shownLimits = [
-  'maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize',
-  'maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupsPerDimension',
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupsPerDimension',
 ];
 
 function describe(adapter: GPUAdapter): Omit<AdapterReport, 'isChosen'> {
@@ -36,13 +40,20 @@ function describe(adapter: GPUAdapter): Omit<AdapterReport, 'isChosen'> {
 /** All adapters that WebGPU's ways of asking bring up, the chosen one first, none twice. */
 async function findAdapters(): Promise<AdapterReport[]> {
   const chosen = await requestAdapter();
-  if (!chosen) throw new DeviceError({ op: 'forkstep devices', arg: 'adapter', rule: 'must be available', got: 'none', fix: adapterAdvice() });
+  if (!chosen)
+    throw new DeviceError({ op: 'forkstep devices', arg: 'adapter', rule: 'must be available', got: 'none', fix: adapterAdvice() });
   const { create } = await import('webgpu');
   // Kept until the end: Dawn aborts the process when an instance is collected while its adapters live.
   const instance = create([]) as GPU;
-  const ways: GPURequestAdapterOptions[] = [{}, { powerPreference: 'high-performance' }, { powerPreference: 'low-power' }, { forceFallbackAdapter: true }];
+  const ways: GPURequestAdapterOptions[] = [
+    {},
+    { powerPreference: 'high-performance' },
+    { powerPreference: 'low-power' },
+    { forceFallbackAdapter: true },
+  ];
   const found = new Map<string, AdapterReport>();
-  const key = ({ vendor, architecture, device, description }: Omit<AdapterReport, 'isChosen'>) => JSON.stringify([vendor, architecture, device, description]);
+  const key = ({ vendor, architecture, device, description }: Omit<AdapterReport, 'isChosen'>) =>
+    JSON.stringify([vendor, architecture, device, description]);
   const add = (adapter: GPUAdapter, isChosen: boolean): void => {
     const report = { ...describe(adapter), isChosen };
     if (!found.has(key(report))) found.set(key(report), report);
@@ -59,23 +70,27 @@ async function findAdapters(): Promise<AdapterReport[]> {
 
 /** Why the first of these adapters is chosen. */
 function reasonFor([chosen, ...others]: readonly AdapterReport[]): string {
-  if (others.length === 0) return chosen.isSoftware ? 'no GPU is available to WebGPU: the only adapter is a software one' : 'it is the only adapter';
-  if (others.every((other) => other.isSoftware)) return chosen.isSoftware ? 'the system lists it first; no GPU is available' : 'it is a GPU, the others are software';
+  if (others.length === 0)
+    return chosen.isSoftware ? 'no GPU is available to WebGPU: the only adapter is a software one' : 'it is the only adapter';
+  if (others.every((other) => other.isSoftware))
+    return chosen.isSoftware ? 'the system lists it first; no GPU is available' : 'it is a GPU, the others are software';
   return chosen.isSoftware ? 'WebGPU prefers it for high performance' : 'it is the GPU that WebGPU prefers for high performance';
 }
 
 function asText(adapters: readonly AdapterReport[]): string {
-  return adapters.map((adapter) => {
-    const name = adapter.description || adapter.device || adapter.vendor;
-    const lines = [
-      `${adapter.isChosen ? '*' : ' '} ${name} (${adapter.isSoftware ? 'software' : 'GPU'})`,
-      ...(adapter.reason ? [`    chosen: ${adapter.reason}`] : []),
-      `    vendor ${adapter.vendor}, architecture ${adapter.architecture}`,
-      `    features: ${adapter.features.join(', ')}`,
-      ...shownLimits.map((limit) => `    ${limit}: ${adapter.limits[limit]}`),
-    ];
-    return `${lines.join('\n')}\n`;
-  }).join('\n');
+  return adapters
+    .map((adapter) => {
+      const name = adapter.description || adapter.device || adapter.vendor;
+      const lines = [
+        `${adapter.isChosen ? '*' : ' '} ${name} (${adapter.isSoftware ? 'software' : 'GPU'})`,
+        ...(adapter.reason ? [`    chosen: ${adapter.reason}`] : []),
+        `    vendor ${adapter.vendor}, architecture ${adapter.architecture}`,
+        `    features: ${adapter.features.join(', ')}`,
+        ...shownLimits.map((limit) => `    ${limit}: ${adapter.limits[limit]}`),
+      ];
+      return `${lines.join('\n')}\n`;
+    })
+    .join('\n');
 }
 
 /** Prints the adapters. @throws DeviceError where there is none */
