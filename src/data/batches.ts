@@ -1,5 +1,5 @@
 import { AttrError } from '../gpu/errors.ts';
-import { checkU32, hash32, STREAM } from './random.ts';
+import { checkU32, hash32, STREAM } from '../nn/random.ts';
 
 export interface EpochSamplerOptions {
   /** Images in the set, 1 … 2³²−1. */

@@ -134,9 +134,10 @@ function copyRecords(format: CifarFormat, { file, bytes }: CifarFile, images: Ui
   const recordBytes = nLabels + IMAGE_BYTES;
   for (let r = 0; r < labels.length; r++) {
     const start = r * recordBytes;
-    for (let l = 0; l < nLabels; l++) {
-      if (bytes[start + l] >= format.labels[l].count) throw labelError(format, file, { offset: start + l, record: r, value: bytes[start + l] }, format.labels[l]);
-    }
+    format.labels.forEach((label, l) => {
+      const value = bytes[start + l];
+      if (value >= label.count) throw labelError(format, file, { offset: start + l, record: r, value }, label);
+    });
     labels[r] = bytes[start + nLabels - 1];
     images.set(bytes.subarray(start + nLabels, start + recordBytes), r * IMAGE_BYTES);
   }
@@ -153,6 +154,6 @@ function labelError(
     arg: file,
     rule: `must hold a ${label.name} 0…${label.count - 1} at byte offset ${at.offset} (record ${at.record})`,
     got: at.value,
-    fix: `this is another format or a damaged file; take the binary version of ${format.title}: forkstep data fetch ${format.name} --data DIR`,
+    fix: `damaged or another format; take the binary version of ${format.title}: forkstep data fetch ${format.name} --data DIR`,
   });
 }

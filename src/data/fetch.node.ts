@@ -104,7 +104,8 @@ async function download(url: string, part: string, retries: number, onProgress: 
       // Our own errors are answers of the server; they do not get better by asking again.
       if (error instanceof ForkstepError) throw error;
       if (attempt < retries) continue;
-      const reason = error instanceof Error ? [error.message, (error.cause as Error | undefined)?.message].filter(Boolean).join(': ') : error;
+      const { message, cause } = error as Error;
+      const reason = cause instanceof Error ? `${message}: ${cause.message}` : message;
       throw new DataError(
         {
           op: 'fetchDataset',
@@ -208,7 +209,7 @@ async function install(
 }
 
 async function* gunzip(part: string, archive: string, onProgress: (progress: FetchProgress) => void): AsyncGenerator<Uint8Array> {
-  const unzipped = createGunzip();
+  const unzipped = createGunzip({ chunkSize: 1 << 20 });
   // Failures reach the loop below through `unzipped`, which pipeline destroys with them.
   pipeline(Readable.from(readWithProgress(part, 'extract', onProgress)), unzipped, () => undefined);
   try {

@@ -7,4 +7,4 @@ export { limitSet } from './dataset.ts';
 export type { DatasetName, ImageDataset, ImageSet } from './dataset.ts';
 export { PROCEDURAL_CLASSES, PROCEDURAL_MEAN, PROCEDURAL_STD, proceduralDataset } from './procedural.ts';
 export type { ProceduralOptions } from './procedural.ts';
-export { CounterRandom, hash32, STREAM } from './random.ts';
+export { CounterRandom, hash32, STREAM } from '../nn/random.ts';

@@ -1,7 +1,7 @@
 import { AttrError } from '../gpu/errors.ts';
 import type { ImageDataset, ImageSet } from './dataset.ts';
-import { exactCosSinTurns } from './exactMath.ts';
-import { checkU32, CounterRandom, hash32, STREAM } from './random.ts';
+import { exactCosSinTurns } from '../nn/exactMath.ts';
+import { checkU32, CounterRandom, hash32, STREAM } from '../nn/random.ts';
 
 /**
  * The procedural set: one textured shape an image, 32×32 RGB, made from a seed in about a second, so that training can be
@@ -54,7 +54,8 @@ export function proceduralDataset({ seed = 0, train = 2048, test = 512 }: Proced
 
 function makeSet(part: 'train' | 'test', count: number, seed: number, stream: number): ImageSet {
   if (!Number.isInteger(count) || count < 1) {
-    throw new AttrError({ op: 'proceduralDataset', arg: part, rule: 'must be an integer ≥ 1', got: count, fix: 'ask for at least one image' });
+    const fix = 'ask for at least one image';
+    throw new AttrError({ op: 'proceduralDataset', arg: part, rule: 'must be an integer ≥ 1', got: count, fix });
   }
   const images = new Uint8Array(count * 3 * PLANE);
   const labels = new Uint8Array(count);

@@ -1,9 +1,5 @@
-import { createWriteStream } from 'node:fs';
-import type { WriteStream } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import path from 'node:path';
-import { once } from 'node:events';
-import { finished } from 'node:stream/promises';
 import { DataError } from '../gpu/errors.ts';
 
 /** What an archive may hold at most. */
@@ -55,7 +51,9 @@ export async function extractTar(source: AsyncIterable<Uint8Array>, dir: string,
     if (entry.type !== '0') throw refuse('must hold regular files only', `an entry of type '${entry.type}' (${entry.name})`);
     if (names.includes(entry.name)) throw refuse('must hold each file once', entry.name);
     totalBytes += entry.sizeBytes;
-    if (totalBytes > limits.totalBytes) throw refuse(`must unpack to at most ${limits.totalBytes} bytes`, `${totalBytes} with ${entry.name}`);
+    if (totalBytes > limits.totalBytes) {
+      throw refuse(`must unpack to at most ${limits.totalBytes} bytes`, `${totalBytes} with ${entry.name}`);
+    }
     await writeEntry(reader, path.join(dir, ...parts), entry.sizeBytes);
     names.push(entry.name);
   }
@@ -105,23 +103,17 @@ async function checkMetadata(reader: BlockReader, entry: Entry, refuse: (rule: s
   if (key !== undefined) throw refuse('must not rename or resize entries by pax records', `'${key}'`);
 }
 
-async function writeEntry(reader: BlockReader, file: string, sizeBytes: number): Promise<void> {
-  await mkdir(path.dirname(file), { recursive: true });
-  const out: WriteStream = createWriteStream(file, { flags: 'wx' });
-  const closed = finished(out);
-  // A failure shows in the awaits below too; this keeps it from being reported as unhandled before they are reached.
-  closed.catch(() => undefined);
+async function writeEntry(reader: BlockReader, target: string, sizeBytes: number): Promise<void> {
+  await mkdir(path.dirname(target), { recursive: true });
+  const file = await open(target, 'wx');
   try {
     for (let left = sizeBytes; left > 0; ) {
       const piece = await reader.takeUpTo(left);
-      if (!out.write(piece)) await Promise.race([once(out, 'drain'), closed]);
+      await file.writeFile(piece);
       left -= piece.length;
     }
-    out.end();
-    await closed;
-  } catch (error) {
-    out.destroy();
-    throw error;
+  } finally {
+    await file.close();
   }
   await reader.skipPadding(sizeBytes);
 }

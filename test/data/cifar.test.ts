@@ -6,7 +6,7 @@ import { CIFAR100_CLASSES, CIFAR10_CLASSES, parseCifar10, parseCifar100 } from '
 import { readCifar10, readCifar100 } from '../../src/data/cifar.node.ts';
 import { limitSet } from '../../src/data/dataset.ts';
 import type { ImageSet } from '../../src/data/dataset.ts';
-import { hash32 } from '../../src/data/random.ts';
+import { hash32 } from '../../src/nn/random.ts';
 import { AttrError, DataError } from '../../src/gpu/errors.ts';
 import { realCifar100Dir, realCifar10Dir } from './realData.ts';
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { ImageSet } from '../../src/data/dataset.ts';
 import { PROCEDURAL_CLASSES, PROCEDURAL_MEAN, PROCEDURAL_STD, proceduralDataset } from '../../src/data/procedural.ts';
-import { CounterRandom } from '../../src/data/random.ts';
+import { CounterRandom } from '../../src/nn/random.ts';
 
 const dataset = proceduralDataset();
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { exactCosSinTurns, exactLog } from '../../src/data/exactMath.ts';
-import { CounterRandom, hash32, STREAM } from '../../src/data/random.ts';
+import { exactCosSinTurns, exactLog } from '../../src/nn/exactMath.ts';
+import { CounterRandom, hash32, STREAM } from '../../src/nn/random.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 
 /** The mixing of the file's head, in BigInt: an independent reading of the text that the WGSL twin is written from. */

@@ -1,0 +1,222 @@
+/**
+ * The device: opened once, it owns pipelines, counts every live GPU byte, and turns GPU errors into rejections of the caller's await.
+ */
+import { adapterAdvice, politely, requestAdapter } from '#gpu-host';
+import type { Kernel } from '../kernels/contract.ts';
+import { AttrError, DeviceError, KernelError } from './errors.ts';
+
+export interface AdapterSummary {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** True for a software rasteriser (lavapipe, SwiftShader, WARP): no GPU behind it. */
+  readonly isSoftware: boolean;
+}
+
+export interface CompiledKernel {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+const wantedLimits = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+] as const;
+
+const wantedFeatures = ['timestamp-query', 'shader-f16', 'subgroups'] as const;
+
+export class Device {
+  readonly #pipelines = new Map<string, Promise<CompiledKernel>>();
+  readonly #live = new Map<GPUBuffer, number>();
+  #error: Error | null = null;
+  #lastDispatch = '';
+
+  /** Use `openDevice()`. */
+  constructor(
+    readonly gpu: GPUDevice,
+    readonly adapter: AdapterSummary,
+  ) {
+    gpu.addEventListener('uncapturederror', (event) => {
+      const { error } = event as GPUUncapturedErrorEvent;
+      this.#error ??= new DeviceError({
+        op: 'device', arg: 'command', rule: 'must be valid', got: error.message.slice(0, 2000), fix: `last kernel encoded: ${this.#lastDispatch || 'none'}`,
+      }, { cause: error });
+    });
+    void gpu.lost.then((info) => {
+      if (info.reason === 'destroyed') return;
+      this.#error = new DeviceError({
+        op: 'device', arg: 'GPU', rule: 'must stay available', got: `lost: ${info.message}`, fix: `open a new device; last kernel encoded: ${this.#lastDispatch || 'none'}`,
+      });
+    });
+  }
+
+  get limits(): GPUSupportedLimits {
+    return this.gpu.limits;
+  }
+
+  /** Bytes of all live GPU buffers made through this device. */
+  get liveBytes(): number {
+    return [...this.#live.values()].reduce((sum, size) => sum + size, 0);
+  }
+
+  /** @throws the first GPU error since the device was opened: a validation error, out of memory, or loss. */
+  check(): void {
+    if (this.#error) throw this.#error;
+  }
+
+  /** Remembered for error messages: the kernel encoded last. */
+  noteDispatch(name: string): void {
+    this.#lastDispatch = name;
+  }
+
+  createBuffer(label: string, sizeBytes: number, usage: GPUBufferUsageFlags): GPUBuffer {
+    const size = Math.max(16, Math.ceil(sizeBytes / 16) * 16);
+    if (size > this.limits.maxBufferSize) {
+      throw new DeviceError({ op: 'createBuffer', arg: label, rule: `must be ≤ ${this.limits.maxBufferSize} bytes on this adapter`, got: size, fix: 'use a smaller batch or model' });
+    }
+    const buffer = this.gpu.createBuffer({ label, size, usage });
+    this.#live.set(buffer, size);
+    return buffer;
+  }
+
+  destroyBuffer(buffer: GPUBuffer): void {
+    if (this.#live.delete(buffer)) buffer.destroy();
+  }
+
+  /** The compiled pipeline of a kernel, made at most once per source. Rejects with the compiler's message, line and caret. */
+  compile(kernel: Kernel): Promise<CompiledKernel> {
+    let compiled = this.#pipelines.get(kernel.source);
+    if (!compiled) {
+      compiled = this.#compile(kernel);
+      this.#pipelines.set(kernel.source, compiled);
+    }
+    return compiled;
+  }
+
+  async #compile(kernel: Kernel): Promise<CompiledKernel> {
+    const names = Object.keys(kernel.bindings);
+    if (names.length > this.limits.maxStorageBuffersPerShaderStage) {
+      throw new KernelError({ op: kernel.name, arg: 'bindings', rule: `must be ≤ ${this.limits.maxStorageBuffersPerShaderStage} on this adapter`, got: names.length, fix: 'bind fewer buffers' });
+    }
+    this.gpu.pushErrorScope('validation');
+    const module = this.gpu.createShaderModule({ label: kernel.name, code: kernel.source });
+    const layout = this.gpu.createBindGroupLayout({
+      label: kernel.name,
+      entries: [
+        ...names.map((name, binding) => ({
+          binding,
+          visibility: GPUShaderStage.COMPUTE,
+          buffer: { type: kernel.bindings[name].access === 'read' ? 'read-only-storage' : 'storage' } as const,
+        })),
+        { binding: names.length, visibility: GPUShaderStage.COMPUTE, buffer: { type: 'uniform' } },
+      ],
+    });
+    const scope = this.gpu.popErrorScope();
+    const info = await module.getCompilationInfo();
+    const failure = info.messages.find((message) => message.type === 'error');
+    if (failure) {
+      await scope;
+      throw new KernelError({ op: kernel.name, arg: 'WGSL', rule: 'must compile', got: compilerMessage(kernel.source, failure), fix: `mend the kernel (adapter: ${this.adapter.description})` });
+    }
+    const invalid = await scope;
+    if (invalid) throw new KernelError({ op: kernel.name, arg: 'WGSL', rule: 'must be valid', got: invalid.message, fix: 'mend the kernel' });
+    try {
+      const pipeline = await politely(this.gpu.createComputePipelineAsync({
+        label: kernel.name,
+        layout: this.gpu.createPipelineLayout({ label: kernel.name, bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: 'main' },
+      }));
+      return { pipeline, layout };
+    } catch (cause) {
+      throw new KernelError({ op: kernel.name, arg: 'pipeline', rule: 'must fit this adapter', got: String((cause as Error).message ?? cause), fix: 'use smaller tiles' }, { cause });
+    }
+  }
+
+  /** Waits until everything submitted has run. @throws pending GPU errors */
+  async idle(): Promise<void> {
+    await this.wait(this.gpu.queue.onSubmittedWorkDone());
+    this.check();
+  }
+
+  /** Awaits a GPU promise; on software adapters without taking the processor from the adapter's threads. */
+  wait<T>(promise: Promise<T>): Promise<T> {
+    return this.adapter.isSoftware ? politely(promise) : promise;
+  }
+
+  /** Copies bytes to the host. For exploring, tests and logs; never called inside a training step. */
+  async read(source: GPUBuffer, offset: number, sizeBytes: number): Promise<ArrayBuffer> {
+    const size = Math.ceil(sizeBytes / 4) * 4;
+    const staging = this.createBuffer('read', size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    try {
+      const encoder = this.gpu.createCommandEncoder({ label: 'read' });
+      encoder.copyBufferToBuffer(source, offset, staging, 0, size);
+      this.gpu.queue.submit([encoder.finish()]);
+      await this.wait(staging.mapAsync(GPUMapMode.READ)).catch((cause) => {
+        this.check();
+        throw new DeviceError({ op: 'read', arg: source.label, rule: 'must be readable', got: String(cause), fix: 'see the cause' }, { cause });
+      });
+      this.check();
+      return staging.getMappedRange(0, size).slice(0, sizeBytes);
+    } finally {
+      this.destroyBuffer(staging);
+    }
+  }
+
+  /** Frees every buffer and the device itself. */
+  close(): void {
+    for (const buffer of [...this.#live.keys()]) this.destroyBuffer(buffer);
+    this.gpu.destroy();
+  }
+}
+
+function compilerMessage(source: string, message: GPUCompilationMessage): string {
+  const line = source.split('\n')[message.lineNum - 1] ?? '';
+  return `${message.lineNum}:${message.linePos} ${message.message}\n${line}\n${' '.repeat(Math.max(0, message.linePos - 1))}^`;
+}
+
+const softwareNames = /llvmpipe|lavapipe|swiftshader|basic render|warp|software/i;
+
+export function summarizeAdapter(adapter: GPUAdapter): AdapterSummary {
+  const { vendor, architecture, device, description } = adapter.info;
+  const isFallback = (adapter.info as { isFallbackAdapter?: boolean }).isFallbackAdapter === true;
+  return {
+    vendor, architecture, device, description,
+    isSoftware: isFallback || softwareNames.test(`${vendor} ${architecture} ${device} ${description}`),
+  };
+}
+
+let opened: Promise<Device> | null = null;
+
+/**
+ * Opens the best adapter with every limit and feature that forkstep can use.
+ * @throws DeviceError when there is no adapter, saying what to install
+ */
+export async function openDevice(): Promise<Device> {
+  const adapter = await requestAdapter();
+  if (!adapter) {
+    throw new DeviceError({ op: 'openDevice', arg: 'adapter', rule: 'must exist', got: 'no WebGPU adapter', fix: adapterAdvice() });
+  }
+  const requiredLimits = Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]]));
+  const requiredFeatures = wantedFeatures.filter((name) => adapter.features.has(name));
+  const gpu = await adapter.requestDevice({ label: 'forkstep', requiredLimits, requiredFeatures });
+  return new Device(gpu, summarizeAdapter(adapter));
+}
+
+/** The device that `tensor.read()` and friends use when none is named: opened at first use, shared afterwards. */
+export function defaultDevice(): Promise<Device> {
+  opened ??= openDevice();
+  return opened;
+}
+
+/** Makes `device` the one that `defaultDevice()` returns. */
+export function setDefaultDevice(device: Device): void {
+  if (!(device instanceof Device)) {
+    throw new AttrError({ op: 'setDefaultDevice', arg: 'device', rule: 'must be a Device', got: device, fix: 'pass what openDevice() returned' });
+  }
+  opened = Promise.resolve(device);
+}

@@ -1,0 +1,78 @@
+/**
+ * Node's side of the device seam (`#gpu-host`): Dawn through the npm package `webgpu`. Browsers get `host.browser.ts`.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Dawn aborts the process when the object that `create()` returned is collected: every one made stays reachable here. */
+const instances: GPU[] = [];
+let software: GPU | null = null;
+let standard: GPU | null = null;
+
+const toggles = [
+  'enable-dawn-features=vulkan_enable_f16_on_nvidia',
+  'disable-dawn-features=timestamp_quantization',
+];
+
+async function createInstance(): Promise<GPU> {
+  const { create, globals } = await import('webgpu');
+  for (const [name, value] of Object.entries(globals)) {
+    if (!(name in globalThis)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  }
+  const instance = create(toggles) as GPU;
+  instances.push(instance);
+  return instance;
+}
+
+/** Manifests of Mesa's lavapipe, the software Vulkan, where Debian, Ubuntu, Fedora and Arch put them. */
+function lavapipeManifests(): string[] {
+  return ['/usr/share/vulkan/icd.d', '/etc/vulkan/icd.d'].flatMap((folder) =>
+    existsSync(folder) ? readdirSync(folder).filter((name) => /^lvp_icd.*\.json$/.test(name)).map((name) => join(folder, name)) : [],
+  );
+}
+
+/**
+ * The best adapter: a GPU where there is one, else whatever the system's Vulkan offers, else lavapipe asked for by name.
+ * @returns null when there is none at all
+ */
+export async function requestAdapter(): Promise<GPUAdapter | null> {
+  standard ??= await createInstance();
+  const adapter =
+    (await standard.requestAdapter({ powerPreference: 'high-performance' })) ?? (await standard.requestAdapter());
+  if (adapter) return adapter;
+  const manifests = lavapipeManifests();
+  if (manifests.length === 0 || process.env.VK_DRIVER_FILES) return null;
+  process.env.VK_DRIVER_FILES = manifests.join(':');
+  software ??= await createInstance();
+  return software.requestAdapter();
+}
+
+/** What a person on this machine has to do when `requestAdapter` finds nothing. */
+export function adapterAdvice(): string {
+  return process.platform === 'linux'
+    ? "install a Vulkan driver: your GPU's own, or Mesa's software one ≥ 25 (Debian 12: mesa-vulkan-drivers from bookworm-backports; `npm start` in a checkout does it)"
+    : "install or update the GPU driver; WebGPU needs Vulkan, Metal or Direct3D 12";
+}
+
+const polled = globalThis as unknown as { setImmediate: typeof setImmediate };
+const realSetImmediate = polled.setImmediate;
+let waiting = 0;
+
+/**
+ * Awaits a GPU promise on a software adapter without burning a core. Dawn's bindings poll through `globalThis.setImmediate`, looked up at
+ * every poll; while a wait is pending each poll sleeps 0.3 ms, so that the adapter's own threads get the processor.
+ */
+export async function politely<T>(promise: Promise<T>): Promise<T> {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  if (waiting++ === 0) {
+    polled.setImmediate = ((callback: (...args: unknown[]) => void, ...args: unknown[]) => {
+      Atomics.wait(cell, 0, 0, 0.3);
+      return realSetImmediate(callback, ...args);
+    }) as typeof setImmediate;
+  }
+  try {
+    return await promise;
+  } finally {
+    if (--waiting === 0) polled.setImmediate = realSetImmediate;
+  }
+}

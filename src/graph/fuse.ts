@@ -1,0 +1,107 @@
+/**
+ * Graph passes that leave the values as they are and save launches and memory traffic. Each can be switched off.
+ *
+ *   normRelu          relu(batchNorm(x)), relu(batchNorm(x) + r)  →  one batchNorm that adds r and clips as it writes
+ *   normReluBackward  batchNormBackward(reluBackward(dy, y), …)    →  one batchNormBackward that masks as it reads
+ */
+import { op } from './ops.ts';
+import type { Node, Tensor } from './tensor.ts';
+import { consumersOf, topologicalOrder, withInputs } from './traverse.ts';
+
+export const fusions = ['normRelu', 'normReluBackward'] as const;
+export type Fusion = (typeof fusions)[number];
+
+interface ForwardMatch {
+  readonly norm: Node<'batchNorm'>;
+  readonly residual: Tensor | null;
+}
+
+type Consumers = ReturnType<typeof consumersOf>;
+
+/** The batchNorm that `relu` can be part of, with the residual in between. */
+function matchForward(relu: Node, consumers: Consumers, kept: ReadonlySet<Tensor>): ForwardMatch | null {
+  const single = (tensor: Tensor) => consumers.get(tensor)!.length === 1 && !kept.has(tensor);
+  const plainNorm = (tensor: Tensor): Node<'batchNorm'> | null => {
+    const node = tensor.node as Node<'batchNorm'>;
+    return node.op === 'batchNorm' && tensor.output === 0 && single(tensor) && !node.attrs.relu && !node.attrs.residual ? node : null;
+  };
+  const [x] = relu.inputs;
+  const direct = plainNorm(x);
+  if (direct) return { norm: direct, residual: null };
+  if (x.node.op !== 'add' || !single(x)) return null;
+  const [a, b] = x.node.inputs;
+  for (const [candidate, other] of [[a, b], [b, a]]) {
+    const norm = plainNorm(candidate);
+    // The fused kernel writes one block a trial of the statistics; a residual with more trials than them would not fit.
+    if (norm && a !== b && (other.trials === 1 || other.trials === candidate.trials)) return { norm, residual: other };
+  }
+  return null;
+}
+
+/** For each reluBackward, the batchNormBackward that can apply its mask. */
+function matchBackward(mask: Node, consumers: Consumers): Node<'batchNormBackward'> | null {
+  const user = consumers.get(mask.outputs[0])?.find(({ node, input }) => input === 0 && node.op === 'batchNormBackward' && !(node as Node<'batchNormBackward'>).attrs.relu);
+  return user ? (user.node as Node<'batchNormBackward'>) : null;
+}
+
+/**
+ * Rewrites the graph of `outputs`.
+ * @returns for every old output the tensor that holds its value now
+ */
+export function fuse(outputs: readonly Tensor[], enabled: readonly Fusion[] = fusions): Tensor[] {
+  const order = topologicalOrder(outputs);
+  const consumers = consumersOf(order);
+  const kept = new Set(outputs);
+  const forward = new Map<Node, ForwardMatch>();
+  const absorbedNorm = new Map<Node, Node>();
+  const backward = new Map<Node, Node>();
+  const absorbedMask = new Map<Node, Node<'batchNormBackward'>>();
+  for (const node of order) {
+    if (node.op === 'relu' && enabled.includes('normRelu')) {
+      const match = matchForward(node, consumers, kept);
+      if (match && !absorbedNorm.has(match.norm)) {
+        forward.set(node, match);
+        absorbedNorm.set(match.norm, node);
+      }
+    }
+    if (node.op === 'reluBackward' && enabled.includes('normReluBackward')) {
+      const match = matchBackward(node, consumers);
+      if (match) {
+        backward.set(match, node);
+        absorbedMask.set(node, match);
+      }
+    }
+  }
+
+  const rebuilt = new Map<Node, readonly Tensor[]>();
+  const renew = (tensor: Tensor): Tensor => outputsOf(tensor.node)[tensor.output];
+  const outputsOf = (node: Node): readonly Tensor[] => {
+    let result = rebuilt.get(node);
+    if (!result) {
+      result = rebuild(node);
+      rebuilt.set(node, result);
+    }
+    return result;
+  };
+  const rebuild = (node: Node): readonly Tensor[] => {
+    const match = forward.get(node);
+    if (match) return [outputsOf(match.norm)[0]];
+    const relu = absorbedNorm.get(node);
+    if (relu) {
+      const { residual } = forward.get(relu)!;
+      const inputs = [...node.inputs, ...(residual ? [residual] : [])].map(renew);
+      return op('batchNorm', inputs, { ...(node as Node<'batchNorm'>).attrs, relu: true, residual: residual !== null });
+    }
+    const mask = backward.get(node);
+    if (mask) {
+      const shared = consumers.get(mask.outputs[0])!.length > 1 || kept.has(mask.outputs[0]);
+      const inputs = [mask.inputs[0], ...node.inputs.slice(1), mask.inputs[1]].map(renew);
+      return op('batchNormBackward', inputs, { ...(node as Node<'batchNormBackward'>).attrs, relu: true, residual: shared });
+    }
+    const user = absorbedMask.get(node);
+    if (user) return [outputsOf(user)[3]];
+    return withInputs(node, node.inputs.map(renew));
+  };
+  for (const node of order) outputsOf(node);
+  return outputs.map(renew);
+}

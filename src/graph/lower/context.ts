@@ -1,0 +1,32 @@
+/** What lowering works with: tensors, scratch memory and storage stand for buffers until a plan places them. */
+import { launch, type Kernel, type Launch } from '../../kernels/contract.ts';
+import type { Tile } from '../../kernels/igemm.ts';
+import type { OpName } from '../ops.ts';
+import type { Node, Storage, Tensor } from '../tensor.ts';
+
+/** Memory that lives only between the launches of one node. */
+export class Scratch {
+  constructor(readonly sizeBytes: number) {}
+}
+
+export type Ref = Tensor | Scratch | Storage;
+
+export interface LowerContext {
+  /** Workgroups that fill the adapter: K is split to reach it. */
+  readonly wantedWorkgroups: number;
+  /** Tiles to choose from on this adapter. */
+  readonly tiles: readonly Tile[];
+}
+
+export type LowerRule<O extends OpName> = (node: Node<O>, context: LowerContext) => Launch<Ref>[];
+
+/** vec4s between the trial blocks of an operand; 0 when all trials share it. */
+export const trialStride = (tensor: Tensor, block: number): number => (tensor.trials > 1 ? block : 0);
+
+/** `launch` for lowering rules: what is bound are tensors, scratch memory and storage. */
+export function emit<B extends string, U extends string>(
+  kernel: Kernel<B, U>,
+  args: { bindings: Record<NoInfer<B>, Ref>; uniforms: Record<NoInfer<U>, number>; grid: readonly [number, number, number] },
+): Launch<Ref> {
+  return launch<Ref, B, U>(kernel, args);
+}

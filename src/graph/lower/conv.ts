@@ -1,0 +1,127 @@
+/** Lowering of the convolutions: geometry, choice of tile, split of K. */
+import { grid1d, type Launch } from '../../kernels/contract.ts';
+import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid, maxDirections } from '../../kernels/conv2d.ts';
+import type { Tile } from '../../kernels/igemm.ts';
+import { sumPartials } from '../../kernels/reduce.ts';
+import { blockVec4s, rowVec4s, type Shape, type Tensor } from '../tensor.ts';
+import { emit, Scratch, type LowerContext, type LowerRule, type Ref } from './context.ts';
+
+interface Geometry {
+  images: number; h: number; w: number; cin4: number; hOut: number; wOut: number; cout4: number; kH: number; kW: number;
+}
+
+/** The sizes of a convolution; a matrix product is a 1 × 1 convolution of 1 × 1 images. */
+function geometry(x: Shape, weight: Shape, y: Shape): Geometry {
+  const cin4 = rowVec4s(x);
+  const cout4 = rowVec4s(y);
+  if (x.length === 2) return { images: x[0], h: 1, w: 1, cin4, hOut: 1, wOut: 1, cout4, kH: 1, kW: 1 };
+  return { images: x[0], h: x[1], w: x[2], cin4, hOut: y[1], wOut: y[2], cout4, kH: weight[0], kW: weight[1] };
+}
+
+const ceilDivide = (a: number, b: number): number => Math.ceil(a / b);
+
+/** Multiply-adds spent outside the matrix cost time too; a larger tile moves fewer bytes a multiply-add. */
+function tileCost(tile: Tile, m: number, n: number, k: number): number {
+  const work = ceilDivide(m, tile.m) * tile.m * ceilDivide(n, tile.n) * tile.n * ceilDivide(k, tile.k) * tile.k;
+  return work * (1 + 4 / tile.m + 4 / tile.n);
+}
+
+export function chooseTile(tiles: readonly Tile[], m: number, n: number, k: number): Tile {
+  return tiles.reduce((best, tile) => (tileCost(tile, m, n, k) < tileCost(best, m, n, k) ? tile : best));
+}
+
+/** How often K is cut so that `wantedWorkgroups` have work, each with at least `leastTiles` tiles of K. */
+export function chooseSplits(workgroups: number, kTiles: number, wantedWorkgroups: number, leastTiles: number): number {
+  const wanted = ceilDivide(wantedWorkgroups, workgroups);
+  return Math.max(1, Math.min(wanted, Math.floor(kTiles / leastTiles), 256));
+}
+
+/** A direct launch, or partial results and their sum. `n` counts the vec4s of one result. */
+function withSplits(splits: number, n: number, output: Ref, trials: number, main: (out: Ref) => Launch<Ref>): Launch<Ref>[] {
+  if (splits === 1) return [main(output)];
+  const partials = new Scratch(trials * splits * n * 16);
+  return [main(partials), emit(sumPartials, { bindings: { partials, y: output }, uniforms: { n, splits }, grid: grid1d(n, 64, trials) })];
+}
+
+/** Base, directions and coefficients when the weight is a perturbed parameter whose tile the kernel forms itself. */
+export function perturbation(weight: Tensor): { base: Tensor; directions: Tensor[]; coefficients: Tensor } | null {
+  if (weight.node.op !== 'perturbed' || weight.node.inputs.length - 2 > maxDirections) return null;
+  const inputs = weight.node.inputs;
+  return { base: inputs[0], directions: inputs.slice(1, -1), coefficients: inputs[inputs.length - 1] };
+}
+
+export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
+  const [x, weight] = node.inputs;
+  const [y] = node.outputs;
+  const g = geometry(x.shape, weight.shape, y.shape);
+  const { stride, padding } = node.attrs;
+  const m = g.images * g.hOut * g.wOut;
+  const k4 = g.kH * g.kW * g.cin4;
+  const tile = chooseTile(context.tiles, m, g.cout4 * 4, k4 * 4);
+  const mTiles = ceilDivide(m, tile.m);
+  const nTiles = ceilDivide(g.cout4 * 4, tile.n);
+  const tiles = ceilDivide(k4, tile.k / 4);
+  const trials = y.trials;
+  const splits = chooseSplits(mTiles * nTiles * trials, tiles, context.wantedWorkgroups, 8);
+  const perturbed = perturbation(weight);
+  const kernel = conv2dForward(tile, perturbed?.directions.length ?? 0);
+  const uniforms = {
+    h: g.h, w: g.w, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m, k4,
+    n_tiles: nTiles, splits, tiles, tiles_per_split: ceilDivide(tiles, splits),
+    x_trial_stride: x.trials > 1 ? blockVec4s(x.shape) : 0, inv_cin4: 1 / g.cin4, inv_k_w: 1 / g.kW,
+  };
+  const operands: Record<string, Ref> = perturbed
+    ? { weight: perturbed.base, ...Object.fromEntries(perturbed.directions.map((d, j) => [`d${j}`, d])), coefficients: perturbed.coefficients }
+    : { weight };
+  return withSplits(splits, m * g.cout4, y, trials, (out) =>
+    emit(kernel, { bindings: { x, ...operands, y: out }, uniforms, grid: igemmGrid(mTiles, nTiles, trials * splits) }),
+  );
+};
+
+export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => {
+  const [dy, weight] = node.inputs;
+  const [dx] = node.outputs;
+  const g = geometry(dx.shape, weight.shape, dy.shape);
+  const { stride, padding } = node.attrs;
+  const classes = stride * stride;
+  const m = g.images * ceilDivide(g.h, stride) * ceilDivide(g.w, stride);
+  const k = ceilDivide(g.kH, stride) * ceilDivide(g.kW, stride) * g.cout4 * 4;
+  const tile = chooseTile(context.tiles, m, g.cin4 * 4, k);
+  const mTiles = ceilDivide(m, tile.m);
+  const nTiles = ceilDivide(g.cin4 * 4, tile.n);
+  const splits = chooseSplits(mTiles * nTiles * classes, ceilDivide(k, tile.k), context.wantedWorkgroups, 8);
+  const uniforms = {
+    images: g.images, h: g.h, w: g.w, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_h: g.kH, k_w: g.kW, stride, padding,
+    n_tiles: nTiles, splits, inv_cout4: 1 / g.cout4,
+  };
+  return withSplits(splits, blockVec4s(dx.shape), dx, 1, (out) =>
+    emit(conv2dBackwardInput(tile), { bindings: { dy, weight, dx: out }, uniforms, grid: igemmGrid(mTiles, nTiles, classes * splits) }),
+  );
+};
+
+export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => {
+  const [x, dy] = node.inputs;
+  const [dw] = node.outputs;
+  const g = geometry(x.shape, dw.shape, dy.shape);
+  const { stride, padding } = node.attrs;
+  const m4 = g.kH * g.kW * g.cin4;
+  const k = g.images * g.hOut * g.wOut;
+  const tile = chooseTile(context.tiles, m4 * 4, g.cout4 * 4, k);
+  const mTiles = ceilDivide(m4 * 4, tile.m);
+  const nTiles = ceilDivide(g.cout4 * 4, tile.n);
+  const tiles = ceilDivide(k, tile.k);
+  const splits = chooseSplits(mTiles * nTiles, tiles, context.wantedWorkgroups, 16);
+  const uniforms = {
+    h: g.h, w: g.w, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m4, k,
+    n_tiles: nTiles, tiles, tiles_per_split: ceilDivide(tiles, splits), inv_plane: 1 / (g.hOut * g.wOut), inv_w_out: 1 / g.wOut,
+  };
+  return withSplits(splits, m4 * g.cout4, dw, 1, (out) =>
+    emit(conv2dBackwardWeight(tile), { bindings: { x, dy, dw: out }, uniforms, grid: igemmGrid(mTiles, nTiles, splits) }),
+  );
+};
+
+export function defaultLowerContext(workgroupBytes: number, maxInvocations: number, isSoftware: boolean): LowerContext {
+  const all: Tile[] = [{ m: 64, n: 64, k: 16 }, { m: 128, n: 32, k: 8 }, { m: 128, n: 16, k: 8 }];
+  const tiles = all.filter((tile) => 2 * (tile.m + tile.n) * tile.k * 4 <= workgroupBytes && (tile.m * tile.n) / 64 <= maxInvocations);
+  return { wantedWorkgroups: isSoftware ? 4 : 264, tiles };
+}

@@ -1,0 +1,57 @@
+/** The op table, part two: how every op becomes launches. Total over the op names. */
+import type { Launch } from '../../kernels/contract.ts';
+import type { OpName } from '../ops.ts';
+import type { Node } from '../tensor.ts';
+import type { LowerContext, LowerRule, Ref } from './context.ts';
+import { lowerConv2d, lowerConv2dBackwardInput, lowerConv2dBackwardWeight, perturbation } from './conv.ts';
+import { fusesPerturbation, lowerBatchNorm, lowerBatchNormBackward } from './norm.ts';
+import * as simple from './simple.ts';
+
+/** Leaves have their memory already. */
+const leaf = (): Launch<Ref>[] => [];
+
+const lowerRules: { [O in OpName]: LowerRule<O> } = {
+  variable: leaf,
+  constant: leaf,
+  external: leaf,
+  conv2d: lowerConv2d,
+  conv2dBackwardInput: lowerConv2dBackwardInput,
+  conv2dBackwardWeight: lowerConv2dBackwardWeight,
+  addBias: simple.lowerAddBias,
+  columnSum: simple.lowerColumnSum,
+  batchNorm: lowerBatchNorm,
+  batchNormBackward: lowerBatchNormBackward,
+  relu: simple.lowerRelu,
+  reluBackward: simple.lowerReluBackward,
+  add: simple.lowerAdd,
+  sub: simple.lowerSub,
+  mul: simple.lowerMul,
+  scale: simple.lowerScale,
+  reshape: simple.lowerReshape,
+  maxPool2d: simple.lowerMaxPool2d,
+  maxPool2dBackward: simple.lowerMaxPool2dBackward,
+  globalAvgPool2d: simple.lowerGlobalAvgPool2d,
+  globalAvgPool2dBackward: simple.lowerGlobalAvgPool2dBackward,
+  crossEntropy: simple.lowerCrossEntropy,
+  crossEntropyBackward: simple.lowerCrossEntropyBackward,
+  sum: simple.lowerSum,
+  broadcast: simple.lowerBroadcast,
+  copy: simple.lowerCopy,
+  perturbed: simple.lowerPerturbed,
+  assembleBatch: simple.lowerAssembleBatch,
+};
+
+/** Which inputs of which ops may be perturbed parameters that the op's own kernel forms, so that they are never materialised. */
+const formsPerturbed: Partial<{ [O in OpName]: (node: Node<O>, input: number) => boolean }> = {
+  conv2d: (node, input) => input === 1 && perturbation(node.inputs[1]) !== null,
+  batchNorm: (node, input) => (input === 1 || input === 2) && fusesPerturbation(node),
+};
+
+export function lower(node: Node, context: LowerContext): Launch<Ref>[] {
+  return (lowerRules[node.op] as LowerRule<OpName>)(node, context);
+}
+
+/** True when `node`'s kernel reads `node.inputs[input]`, a perturbed parameter, as base, directions and coefficients. */
+export function absorbs(node: Node, input: number): boolean {
+  return (formsPerturbed[node.op] as ((node: Node, input: number) => boolean) | undefined)?.(node, input) ?? false;
+}

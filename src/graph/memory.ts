@@ -1,0 +1,83 @@
+/** GPU memory with an owner and a ledger: every buffer is counted under one category, and all of them are freed together. */
+import type { Device } from '../gpu/device.ts';
+import type { Storage } from './tensor.ts';
+
+export const memoryCategories = ['parameters', 'gradients', 'optimizer', 'statistics', 'slots', 'data', 'trials'] as const;
+export type MemoryCategory = (typeof memoryCategories)[number];
+/** Bytes by category, and their sum. */
+export type MemoryReport = Record<MemoryCategory | 'total', number>;
+
+export class Memory {
+  readonly #buffers = new Map<GPUBuffer, { category: MemoryCategory; size: number }>();
+
+  constructor(readonly device: Device) {}
+
+  /** A storage buffer that can be written from the host and copied. */
+  create(category: MemoryCategory, label: string, sizeBytes: number, usage = 0): GPUBuffer {
+    const all = usage || GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+    const buffer = this.device.createBuffer(label, sizeBytes, all);
+    this.#buffers.set(buffer, { category, size: buffer.size });
+    return buffer;
+  }
+
+  storage(category: MemoryCategory, label: string, sizeBytes: number): Storage {
+    const buffer = this.create(category, label, sizeBytes);
+    return { buffer, offset: 0, size: buffer.size };
+  }
+
+  /** Counts `bytes` of the slots as brought about by the trials. */
+  report(trialSlotBytes = 0): MemoryReport {
+    const report = Object.fromEntries([...memoryCategories, 'total'].map((name) => [name, 0])) as MemoryReport;
+    for (const { category, size } of this.#buffers.values()) {
+      report[category] += size;
+      report.total += size;
+    }
+    report.slots -= trialSlotBytes;
+    report.trials += trialSlotBytes;
+    return report;
+  }
+
+  release(): void {
+    for (const buffer of this.#buffers.keys()) this.device.destroyBuffer(buffer);
+    this.#buffers.clear();
+  }
+}
+
+/** Offsets at which every adapter lets a binding begin. */
+export const bindingAlignment = 256;
+export const align = (size: number): number => Math.ceil(size / bindingAlignment) * bindingAlignment;
+
+/** Many tensors in few buffers: as many as fit one binding go into one buffer, in order, so that one launch can run over all of them. */
+export class Arena {
+  readonly segments: Storage[] = [];
+  readonly #places: Storage[] = [];
+
+  constructor(memory: Memory, category: MemoryCategory, label: string, sizes: readonly number[]) {
+    const most = Math.min(memory.device.limits.maxStorageBufferBindingSize, memory.device.limits.maxBufferSize);
+    const cut: number[][] = [[]];
+    let used = 0;
+    sizes.forEach((size, index) => {
+      if (used > 0 && used + align(size) > most) {
+        cut.push([]);
+        used = 0;
+      }
+      cut[cut.length - 1].push(index);
+      used += align(size);
+    });
+    for (const [segment, indices] of cut.entries()) {
+      const size = indices.reduce((sum, index) => sum + align(sizes[index]), 0);
+      const storage = memory.storage(category, `${label} ${segment}`, size);
+      this.segments.push(storage);
+      let offset = 0;
+      for (const index of indices) {
+        this.#places[index] = { buffer: storage.buffer, offset, size: sizes[index] };
+        offset += align(sizes[index]);
+      }
+    }
+  }
+
+  /** Where item `index` lies. */
+  at(index: number): Storage {
+    return this.#places[index];
+  }
+}

@@ -1,0 +1,247 @@
+/**
+ * The op table, part one: every op's attributes and shape rule. Lowering stands in `lower/`, gradients in `autograd/`, trials in `trials/`;
+ * each of those tables is total over the same names, so a missing rule does not compile.
+ */
+import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
+import { makeNode, type Shape, type Storage, type Tensor, type TensorSpec, type Variable } from './tensor.ts';
+
+export interface WindowAttrs {
+  readonly kernelSize: number;
+  readonly stride: number;
+  readonly padding: number;
+}
+
+/** Ops that nothing is computed for: their memory is there already, or is uploaded once. */
+export interface LeafAttrs {
+  variable: { readonly variable: Variable };
+  constant: { readonly data: Float32Array | Uint32Array; readonly shape: Shape };
+  /** Memory that somebody else fills: batch indices, coefficients, optimizer state. */
+  external: { readonly storage: Storage; readonly spec: TensorSpec };
+}
+
+/** Ops that user functions make: each has a gradient rule and a trial rule. */
+export interface ForwardAttrs {
+  /** x [N, H, W, Cin], weight [kH, kW, Cin, Cout]; or a matrix product of x [N, K] and weight [K, M], which is its 1 × 1 case. */
+  conv2d: { readonly stride: number; readonly padding: number };
+  /** x [..., C] + bias [C]. */
+  addBias: Record<never, never>;
+  /**
+   * Inputs x, weight, bias; then running mean and variance when not `training`; then the residual when `residual`.
+   * Outputs y, mean, invStd and the unbiased variance, the last three [C].  y = act((x − mean)·invStd·weight + bias + residual)
+   */
+  batchNorm: { readonly training: boolean; readonly eps: number; readonly relu: boolean; readonly residual: boolean };
+  relu: Record<never, never>;
+  add: Record<never, never>;
+  sub: Record<never, never>;
+  mul: Record<never, never>;
+  scale: { readonly factor: number };
+  reshape: { readonly shape: Shape };
+  /** Outputs y and the window position (u32) of each maximum. */
+  maxPool2d: WindowAttrs;
+  globalAvgPool2d: Record<never, never>;
+  /** logits [N, C], labels u32 [N] → losses [N]. */
+  crossEntropy: { readonly labelSmoothing: number };
+  /** Σ of all elements, times `factor`: a scalar. */
+  sum: { readonly factor: number };
+}
+
+/** Ops that only gradient rules, the trial transform, data feeding and fusion make. */
+export interface InternalAttrs {
+  /** dy, weight → dx. */
+  conv2dBackwardInput: { readonly stride: number; readonly padding: number; readonly xShape: Shape };
+  conv2dBackwardWeight: { readonly stride: number; readonly padding: number; readonly weightShape: Shape };
+  /** dy [..., C] → Σ over rows [C]. */
+  columnSum: Record<never, never>;
+  /**
+   * dy, x, mean, invStd, weight[, y when relu] → dx, dWeight, dBias[, dz when `residual`].
+   * dz = dy·[y > 0] is what flows through the activation, and so the residual's gradient.
+   */
+  batchNormBackward: { readonly training: boolean; readonly relu: boolean; readonly residual: boolean };
+  reluBackward: Record<never, never>;
+  maxPool2dBackward: WindowAttrs & { readonly xShape: Shape };
+  globalAvgPool2dBackward: { readonly xShape: Shape };
+  /** dLosses [N], logits, labels → dLogits. */
+  crossEntropyBackward: { readonly labelSmoothing: number };
+  /** A scalar, times `factor`, in every element of `shape`. */
+  broadcast: { readonly shape: Shape; readonly factor: number };
+  /** variable, directions…, coefficients [T, K] → variable − Σ_k c[t, k]·direction_k, for T trials. */
+  perturbed: { readonly trials: number };
+  /** A copy into memory of its own: how one tensor is given to two places. */
+  copy: Record<never, never>;
+  /** Image segments (u8 in u32 words), labels, indices, control → x [B, H, W, C], labels u32 [B]. */
+  assembleBatch: AssembleAttrs;
+}
+
+export interface AssembleAttrs {
+  readonly batch: number;
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+  /** Images in each segment but the last. */
+  readonly imagesPerSegment: number;
+  readonly count: number;
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+  readonly augment: boolean;
+  /** Words of the control buffer: where in the index buffer the batch begins, how many samples were drawn before it, the seed. */
+  readonly cursorWord: number;
+  readonly counterWord: number;
+  readonly seedWord: number;
+}
+
+export interface OpAttrs extends LeafAttrs, ForwardAttrs, InternalAttrs {}
+export type OpName = keyof OpAttrs;
+export type LeafOp = keyof LeafAttrs;
+export type ForwardOp = keyof ForwardAttrs;
+export type InternalOp = keyof InternalAttrs;
+
+const f32 = (shape: Shape, trials: number): TensorSpec => ({ shape, dtype: 'f32', trials });
+const u32 = (shape: Shape, trials: number): TensorSpec => ({ shape, dtype: 'u32', trials });
+
+export function windowOut(op: string, size: number, kernel: number, stride: number, padding: number): number {
+  const out = Math.floor((size + 2 * padding - kernel) / stride) + 1;
+  if (out < 1) {
+    throw new ShapeError({ op, arg: 'kernel', rule: `must fit the padded image (${size} + 2·${padding})`, got: kernel, fix: 'use a larger image, more padding or a smaller kernel' });
+  }
+  return out;
+}
+
+function requireRank(op: string, arg: string, tensor: Tensor, rank: number, layout: string): void {
+  if (tensor.shape.length !== rank) {
+    throw new ShapeError({ op, arg, rule: `must have rank ${rank} ${layout}`, got: String(tensor), fix: 'layouts are NHWC and [kH][kW][Cin][Cout]' });
+  }
+}
+
+function requireShape(op: string, arg: string, tensor: Tensor, shape: Shape): void {
+  if (tensor.shape.length !== shape.length || tensor.shape.some((size, i) => size !== shape[i])) {
+    throw new ShapeError({ op, arg, rule: `must be [${shape.join(', ')}]`, got: String(tensor), fix: 'shapes are not broadcast' });
+  }
+}
+
+function requireInteger(op: string, arg: string, value: number, least: number): void {
+  if (!Number.isInteger(value) || value < least) {
+    throw new AttrError({ op, arg, rule: `must be an integer ≥ ${least}`, got: value, fix: `pass ${least} or more` });
+  }
+}
+
+/** Trial counts must agree; 1 stands for "shared by all". */
+function trialsOf(op: string, inputs: readonly Tensor[]): number {
+  const counts = [...new Set(inputs.map((input) => input.trials).filter((count) => count > 1))];
+  if (counts.length > 1) {
+    throw new ShapeError({ op, arg: 'inputs', rule: 'must agree in their number of trials', got: inputs.map(String).join(', '), fix: 'transform them with one trials() call' });
+  }
+  return counts[0] ?? 1;
+}
+
+type ShapeRule<O extends OpName> = (inputs: readonly Tensor[], attrs: OpAttrs[O]) => TensorSpec[];
+
+/** y [N, hOut, wOut, Cout] of a convolution, or [N, M] of a matrix product. */
+function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): Shape {
+  if (x.shape.length === 2) {
+    requireRank('linear', 'weight', weight, 2, '[K, M]');
+    if (weight.shape[0] !== x.shape[1]) {
+      throw new ShapeError({ op: 'linear', arg: 'weight.shape[0]', rule: `must equal x.shape[1] = ${x.shape[1]}`, got: `${weight.shape[0]} (x ${x}, weight ${weight})`, fix: 'weights of linear are [inFeatures, outFeatures]' });
+    }
+    return [x.shape[0], weight.shape[1]];
+  }
+  requireRank('conv2d', 'x', x, 4, '[N, H, W, Cin]');
+  requireRank('conv2d', 'weight', weight, 4, '[kH, kW, Cin, Cout]');
+  if (weight.shape[2] !== x.shape[3]) {
+    throw new ShapeError({ op: 'conv2d', arg: 'weight.shape[2]', rule: `must equal x.shape[3] = ${x.shape[3]}`, got: `${weight.shape[2]} (x ${x}, weight ${weight})`, fix: 'layouts are NHWC, [kH][kW][Cin][Cout]' });
+  }
+  requireInteger('conv2d', 'stride', stride, 1);
+  requireInteger('conv2d', 'padding', padding, 0);
+  return [
+    x.shape[0],
+    windowOut('conv2d', x.shape[1], weight.shape[0], stride, padding),
+    windowOut('conv2d', x.shape[2], weight.shape[1], stride, padding),
+    weight.shape[3],
+  ];
+}
+
+const sameShape = (op: string) => ([a, b]: readonly Tensor[]): TensorSpec[] => {
+  requireShape(op, 'second operand', b, a.shape);
+  return [f32(a.shape, trialsOf(op, [a, b]))];
+};
+
+function perChannel(op: string, inputs: readonly Tensor[], channels: number, names: readonly string[]): void {
+  names.forEach((name, i) => requireShape(op, name, inputs[i], [channels]));
+}
+
+export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
+  variable: (_, { variable }) => [f32(variable.shape, 1)],
+  constant: (_, { data, shape }) => [data instanceof Uint32Array ? u32(shape, 1) : f32(shape, 1)],
+  external: (_, { spec }) => [spec],
+  conv2d: ([x, weight], { stride, padding }) => [f32(convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]))],
+  addBias: ([x, bias]) => {
+    requireShape('addBias', 'bias', bias, [x.shape[x.shape.length - 1]]);
+    return [f32(x.shape, trialsOf('addBias', [x, bias]))];
+  },
+  batchNorm: (inputs, { training, residual, eps }) => {
+    const [x, ...rest] = inputs;
+    const channels = x.shape[x.shape.length - 1];
+    perChannel('batchNorm', rest, channels, ['weight', 'bias', ...(training ? [] : ['runningMean', 'runningVar'])]);
+    if (residual) requireShape('batchNorm', 'residual', inputs[inputs.length - 1], x.shape);
+    if (!(eps > 0)) throw new AttrError({ op: 'batchNorm', arg: 'eps', rule: 'must be > 0', got: eps, fix: 'PyTorch uses 1e-5' });
+    const trials = trialsOf('batchNorm', inputs);
+    if (training && x.shape.slice(0, -1).reduce((n, size) => n * size, 1) < 2) {
+      throw new ShapeError({ op: 'batchNorm', arg: 'x', rule: 'must have more than one value a channel in training', got: String(x), fix: 'use a larger batch, or inference mode' });
+    }
+    return [f32(x.shape, trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
+  },
+  relu: ([x]) => [f32(x.shape, x.trials)],
+  add: sameShape('add'),
+  sub: sameShape('sub'),
+  mul: sameShape('mul'),
+  scale: ([x]) => [f32(x.shape, x.trials)],
+  reshape: ([x], { shape }) => {
+    const size = (s: Shape) => s.reduce((n, d) => n * d, 1);
+    if (size(shape) !== size(x.shape)) {
+      throw new ShapeError({ op: 'reshape', arg: 'shape', rule: `must hold ${size(x.shape)} elements`, got: `[${shape.join(', ')}] (x ${x})`, fix: 'keep the number of elements' });
+    }
+    return [f32(shape, x.trials)];
+  },
+  maxPool2d: ([x], { kernelSize, stride, padding }) => {
+    requireRank('maxPool2d', 'x', x, 4, '[N, H, W, C]');
+    requireInteger('maxPool2d', 'kernelSize', kernelSize, 1);
+    requireInteger('maxPool2d', 'stride', stride, 1);
+    requireInteger('maxPool2d', 'padding', padding, 0);
+    if (padding > kernelSize / 2) throw new AttrError({ op: 'maxPool2d', arg: 'padding', rule: `must be ≤ kernelSize / 2 = ${kernelSize / 2}`, got: padding, fix: 'as in PyTorch' });
+    const [n, h, w, c] = x.shape;
+    const shape = [n, windowOut('maxPool2d', h, kernelSize, stride, padding), windowOut('maxPool2d', w, kernelSize, stride, padding), c];
+    return [f32(shape, x.trials), u32(shape, x.trials)];
+  },
+  globalAvgPool2d: ([x]) => {
+    requireRank('globalAvgPool2d', 'x', x, 4, '[N, H, W, C]');
+    return [f32([x.shape[0], x.shape[3]], x.trials)];
+  },
+  crossEntropy: ([logits, labels], { labelSmoothing }) => {
+    requireRank('crossEntropy', 'logits', logits, 2, '[N, C]');
+    requireShape('crossEntropy', 'labels', labels, [logits.shape[0]]);
+    if (labels.dtype !== 'u32') throw new DtypeError({ op: 'crossEntropy', arg: 'labels', rule: 'must be u32 class indices', got: String(labels), fix: 'make them from a Uint32Array' });
+    if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new AttrError({ op: 'crossEntropy', arg: 'labelSmoothing', rule: 'must be in 0…1', got: labelSmoothing, fix: 'PyTorch uses 0' });
+    return [f32([logits.shape[0]], trialsOf('crossEntropy', [logits, labels]))];
+  },
+  sum: ([x]) => [f32([], x.trials)],
+  conv2dBackwardInput: (_, { xShape }) => [f32(xShape, 1)],
+  conv2dBackwardWeight: (_, { weightShape }) => [f32(weightShape, 1)],
+  columnSum: ([dy]) => [f32([dy.shape[dy.shape.length - 1]], 1)],
+  batchNormBackward: ([dy, x], { residual }) => {
+    requireShape('batchNormBackward', 'dy', dy, x.shape);
+    const channel = f32([x.shape[x.shape.length - 1]], 1);
+    return [f32(x.shape, 1), channel, channel, ...(residual ? [f32(x.shape, 1)] : [])];
+  },
+  reluBackward: ([dy]) => [f32(dy.shape, 1)],
+  maxPool2dBackward: (_, { xShape }) => [f32(xShape, 1)],
+  globalAvgPool2dBackward: (_, { xShape }) => [f32(xShape, 1)],
+  crossEntropyBackward: ([, logits]) => [f32(logits.shape, 1)],
+  broadcast: (_, { shape }) => [f32(shape, 1)],
+  perturbed: ([variable], { trials }) => [f32(variable.shape, trials)],
+  copy: ([x]) => [{ shape: x.shape, dtype: x.dtype, trials: x.trials }],
+  assembleBatch: (_, { batch, height, width, channels }) => [f32([batch, height, width, channels], 1), u32([batch], 1)],
+};
+
+/** Makes a node after checking its shapes. @throws ShapeError, DtypeError or AttrError, at the caller's line */
+export function op<O extends OpName>(name: O, inputs: readonly Tensor[], attrs: OpAttrs[O]): Tensor[] {
+  return makeNode(name, inputs, attrs, shapeRules[name](inputs, attrs));
+}

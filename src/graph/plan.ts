@@ -1,0 +1,233 @@
+/**
+ * From a graph to dispatches. A draft lists the launches and the lifetimes of what they touch; drafts of one trainer are placed into shared
+ * slots; a plan is a draft with its pipelines, uniforms and bind groups made, and is replayed by a tight loop.
+ */
+import type { CompiledKernel, Device } from '../gpu/device.ts';
+import type { Launch } from '../kernels/contract.ts';
+import { absorbs, lower } from './lower/index.ts';
+import { Scratch, type LowerContext, type Ref } from './lower/context.ts';
+import { defaultLowerContext } from './lower/conv.ts';
+import { align, type Memory, type MemoryCategory } from './memory.ts';
+import { place, type Item, type Placement } from './placement.ts';
+import { topologicalOrder } from './traverse.ts';
+import { pack, sizeBytes, Tensor, type Node, type Storage } from './tensor.ts';
+
+/** What a plan is made for: a tensor, and memory that outlives the plan to put it into (null where only later launches of the plan read it). */
+export interface Output {
+  readonly tensor: Tensor;
+  readonly storage: Storage | null;
+}
+
+export interface Draft {
+  readonly label: string;
+  readonly launches: readonly Launch<Ref>[];
+  readonly items: readonly Item[];
+  readonly itemOf: ReadonlyMap<Tensor | Scratch, number>;
+  /** Tensors with memory of their own: outputs, variables, constants. */
+  readonly storageOf: ReadonlyMap<Tensor, Storage>;
+}
+
+export const lowerContextOf = (device: Device): LowerContext =>
+  defaultLowerContext(device.limits.maxComputeWorkgroupStorageSize, device.limits.maxComputeInvocationsPerWorkgroup, device.adapter.isSoftware);
+
+/** Perturbed parameters that some op cannot form by itself. */
+function materialized(order: readonly Node[], outputs: readonly Tensor[]): Set<Node> {
+  const needed = new Set(outputs.map((tensor) => tensor.node).filter((node) => node.op === 'perturbed'));
+  for (const node of order) {
+    node.inputs.forEach((input, index) => {
+      if (input.node.op === 'perturbed' && !absorbs(node, index)) needed.add(input.node);
+    });
+  }
+  return needed;
+}
+
+/**
+ * Lowers the graph of `outputs`, then appends `extra` launches (an optimizer's). Constants are uploaded into `memory` as `data`.
+ */
+export function draft(memory: Memory, label: string, outputs: readonly Output[], extra: readonly Launch<Ref>[] = [], context?: LowerContext): Draft {
+  const storageOf = new Map<Tensor, Storage>();
+  const launches: Launch<Ref>[] = [];
+  const order = topologicalOrder(outputs.map((output) => output.tensor));
+  const copies: Launch<Ref>[] = [];
+  for (const { tensor, storage } of outputs) {
+    if (!storage) continue;
+    if (storageOf.has(tensor) || isLeaf(tensor)) copies.push(...copyInto(tensor, storage));
+    else storageOf.set(tensor, storage);
+  }
+  const needed = materialized(order, outputs.map((output) => output.tensor));
+  const lowering = context ?? lowerContextOf(memory.device);
+  for (const node of order) {
+    const leaf = leafStorage(memory, node);
+    if (leaf) storageOf.set(node.outputs[0], leaf);
+    else if (node.op !== 'perturbed' || needed.has(node)) launches.push(...lower(node, lowering));
+  }
+  launches.push(...copies, ...extra);
+  return { label, launches, storageOf, ...lifetimes(launches, storageOf) };
+}
+
+const isLeaf = (tensor: Tensor): boolean => ['variable', 'constant', 'external'].includes(tensor.node.op);
+
+function copyInto(tensor: Tensor, storage: Storage): Launch<Ref>[] {
+  const copy = { op: 'copy', inputs: [tensor], attrs: {}, outputs: [new Tensor(tensor, 0)] } as unknown as Node;
+  return lower(copy, { wantedWorkgroups: 1, tiles: [] }).map((launch) => ({ ...launch, bindings: { ...launch.bindings, y: storage } }));
+}
+
+function leafStorage(memory: Memory, node: Node): Storage | null {
+  if (node.op === 'external') return (node as Node<'external'>).attrs.storage;
+  if (node.op === 'constant') {
+    const { data, shape } = (node as Node<'constant'>).attrs;
+    return upload(memory, 'data', 'constant', pack({ shape, dtype: node.outputs[0].dtype, trials: 1 }, data));
+  }
+  if (node.op !== 'variable') return null;
+  const { variable } = (node as Node<'variable'>).attrs;
+  return variable.storage ?? upload(memory, variable.kind === 'parameter' ? 'parameters' : 'statistics', variable.name, pack(variable, variable.data));
+}
+
+export function upload(memory: Memory, category: MemoryCategory, label: string, data: Float32Array | Uint32Array | Uint8Array): Storage {
+  const storage = memory.storage(category, label, data.byteLength);
+  memory.device.gpu.queue.writeBuffer(storage.buffer, 0, data as Float32Array<ArrayBuffer>);
+  return storage;
+}
+
+function lifetimes(launches: readonly Launch<Ref>[], storageOf: ReadonlyMap<Tensor, Storage>) {
+  const items: Item[] = [];
+  const itemOf = new Map<Tensor | Scratch, number>();
+  launches.forEach((launch, time) => {
+    for (const [name, ref] of Object.entries(launch.bindings)) {
+      if (!(ref instanceof Tensor || ref instanceof Scratch) || (ref instanceof Tensor && storageOf.has(ref))) continue;
+      let index = itemOf.get(ref);
+      if (index === undefined) {
+        index = items.length;
+        itemOf.set(ref, index);
+        items.push({ sizeBytes: ref instanceof Scratch ? ref.sizeBytes : sizeBytes(ref), first: time, last: time, reads: new Set(), writes: new Set() });
+      }
+      const item = items[index];
+      item.last = time;
+      (launch.kernel.bindings[name].access === 'read' ? item.reads : item.writes).add(time);
+    }
+  });
+  return { items, itemOf };
+}
+
+export const placeDrafts = (device: Device, drafts: readonly Draft[]): Placement =>
+  place(drafts.map((one) => one.items), device.limits.maxBufferSize);
+
+export class Plan {
+  readonly #steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[];
+
+  constructor(
+    readonly label: string,
+    steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[],
+  ) {
+    this.#steps = steps;
+  }
+
+  /** Dispatches of one replay. */
+  get dispatches(): number {
+    return this.#steps.length;
+  }
+
+  /** Kernel names in order, for profiles and messages. */
+  get kernelNames(): string[] {
+    return this.#steps.map((step) => step.name);
+  }
+
+  /** Records the whole plan into a compute pass. */
+  encode(pass: GPUComputePassEncoder): void {
+    let pipeline: GPUComputePipeline | null = null;
+    for (const step of this.#steps) {
+      if (step.pipeline !== pipeline) {
+        pipeline = step.pipeline;
+        pass.setPipeline(pipeline);
+      }
+      pass.setBindGroup(0, step.bindGroup);
+      pass.dispatchWorkgroups(step.grid[0], step.grid[1], step.grid[2]);
+    }
+  }
+}
+
+/** Makes the slots' buffers. */
+export function allocateSlots(memory: Memory, placement: Placement): GPUBuffer[] {
+  return placement.slotBytes.map((size, slot) => memory.create('slots', `slot ${slot}`, size));
+}
+
+interface BuildOptions {
+  readonly slots: readonly GPUBuffer[];
+  readonly places: Placement['places'][number];
+  /** Called as pipelines get ready. */
+  readonly onProgress?: (done: number, total: number) => void;
+  /** Where the plan's uniforms are counted. */
+  readonly category?: MemoryCategory;
+}
+
+/** Compiles the pipelines (all at once) and makes uniforms and bind groups: everything that a replay needs. */
+export async function buildPlan(memory: Memory, one: Draft, options: BuildOptions): Promise<Plan> {
+  const { device } = memory;
+  const kernels = [...new Map(one.launches.map(({ kernel }) => [kernel.source, kernel])).values()];
+  let done = 0;
+  const compiled = new Map<string, CompiledKernel>();
+  await Promise.all(kernels.map(async (kernel) => {
+    compiled.set(kernel.source, await device.compile(kernel));
+    options.onProgress?.(++done, kernels.length);
+  }));
+  const uniforms = packUniforms(one.launches);
+  const uniformBuffer = memory.create(options.category ?? 'slots', `${one.label} uniforms`, uniforms.bytes.byteLength, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
+  device.gpu.queue.writeBuffer(uniformBuffer, 0, uniforms.bytes);
+  const bufferOf = (ref: Ref): Storage => {
+    if (!(ref instanceof Tensor || ref instanceof Scratch)) return ref;
+    const own = ref instanceof Tensor ? one.storageOf.get(ref) : undefined;
+    if (own) return own;
+    const { slot, offset } = options.places[one.itemOf.get(ref)!];
+    return { buffer: options.slots[slot], offset, size: ref instanceof Scratch ? ref.sizeBytes : sizeBytes(ref) };
+  };
+  const steps = one.launches.map((launch, index) => {
+    const { pipeline, layout } = compiled.get(launch.kernel.source)!;
+    const names = Object.keys(launch.kernel.bindings);
+    const entries = names.map((name, binding) => ({ binding, resource: bufferOf(launch.bindings[name]) }));
+    const { offset, size } = uniforms.places[index];
+    const bindGroup = device.gpu.createBindGroup({
+      label: launch.kernel.name,
+      layout,
+      entries: [...entries, { binding: names.length, resource: { buffer: uniformBuffer, offset, size } }],
+    });
+    return { pipeline, bindGroup, grid: launch.grid, name: launch.kernel.name };
+  });
+  return new Plan(one.label, steps);
+}
+
+/** All uniform values of a plan in one buffer; equal ones are shared. */
+function packUniforms(launches: readonly Launch<Ref>[]) {
+  const places: { offset: number; size: number }[] = [];
+  const known = new Map<string, { offset: number; size: number }>();
+  const blocks: Uint8Array[] = [];
+  let offset = 0;
+  for (const { kernel, uniforms } of launches) {
+    const names = Object.keys(kernel.uniforms);
+    const size = Math.ceil(names.length / 4) * 16;
+    const view = new DataView(new ArrayBuffer(size));
+    names.forEach((name, index) => {
+      const type = kernel.uniforms[name];
+      if (type === 'f32') view.setFloat32(index * 4, uniforms[name], true);
+      else if (type === 'i32') view.setInt32(index * 4, uniforms[name], true);
+      else view.setUint32(index * 4, uniforms[name], true);
+    });
+    const block = new Uint8Array(view.buffer);
+    const key = block.join();
+    let at = known.get(key);
+    if (!at) {
+      at = { offset, size };
+      known.set(key, at);
+      blocks.push(block);
+      offset += align(size);
+    }
+    places.push(at);
+  }
+  const bytes = new Uint8Array(Math.max(offset, 16));
+  let at = 0;
+  for (const block of blocks) {
+    bytes.set(block, at);
+    at += align(block.byteLength);
+  }
+  return { bytes, places };
+}
+

@@ -1,0 +1,59 @@
+/** Variables placed on a device: all parameters in one flat memory, all statistics in another, so that an optimizer updates them in one launch. */
+import { AttrError, ShapeError } from '../gpu/errors.ts';
+import { Arena, type Memory } from './memory.ts';
+import { readStorage } from './run.ts';
+import { elements, pack, sizeBytes, type Storage, type Variable } from './tensor.ts';
+
+export class VariableStore {
+  readonly parameters: readonly Variable[];
+  readonly statistics: readonly Variable[];
+  readonly parameterArena: Arena;
+  readonly statisticArena: Arena;
+
+  /**
+   * Uploads the variables' values and binds them to the device.
+   * @throws AttrError when a variable is on a device already
+   */
+  constructor(readonly memory: Memory, variables: readonly Variable[]) {
+    for (const variable of variables) {
+      if (variable.storage) {
+        throw new AttrError({ op: 'VariableStore', arg: variable.name, rule: 'must not be on a device already', got: 'a placed variable', fix: 'release its trainer first, or build another model' });
+      }
+    }
+    this.parameters = variables.filter((variable) => variable.kind === 'parameter');
+    this.statistics = variables.filter((variable) => variable.kind === 'statistic');
+    this.parameterArena = new Arena(memory, 'parameters', 'parameters', this.parameters.map(sizeBytes));
+    this.statisticArena = new Arena(memory, 'statistics', 'running statistics', this.statistics.map(sizeBytes));
+    this.parameters.forEach((variable, i) => this.#place(variable, this.parameterArena.at(i)));
+    this.statistics.forEach((variable, i) => this.#place(variable, this.statisticArena.at(i)));
+  }
+
+  #place(variable: Variable, storage: Storage): void {
+    variable.storage = storage;
+    this.write(variable, variable.data);
+  }
+
+  /** Overwrites a variable on the device; `values` in logical layout. */
+  write(variable: Variable, values: Float32Array): void {
+    if (values.length !== elements(variable.shape)) {
+      throw new ShapeError({ op: 'write', arg: variable.name, rule: `must hold ${elements(variable.shape)} values`, got: values.length, fix: `its shape is ${variable}` });
+    }
+    const { buffer, offset } = variable.storage!;
+    this.memory.device.gpu.queue.writeBuffer(buffer, offset, pack(variable, values) as Float32Array<ArrayBuffer>);
+  }
+
+  /** The variable's present values, in logical layout. */
+  async read(variable: Variable): Promise<Float32Array> {
+    return (await readStorage(this.memory.device, variable, variable.storage!)) as Float32Array;
+  }
+
+  /** Brings all values back to the host variables. */
+  async pull(): Promise<void> {
+    for (const variable of [...this.parameters, ...this.statistics]) variable.data = await this.read(variable);
+  }
+
+  /** Unbinds the variables; their buffers go with the memory. */
+  release(): void {
+    for (const variable of [...this.parameters, ...this.statistics]) variable.storage = null;
+  }
+}

@@ -1,0 +1,262 @@
+/**
+ * Batch normalisation over all dimensions but the last. x: [rows, C] with C padded to vec4s (`c4`); z = trial.
+ *
+ * Statistics never use E[x²] − E[x]²: a thread walks the rows of one chunk in groups of 4, takes each group's mean and sum of squared deviations,
+ * and merges them by Chan's formula; the finishing kernel merges the chunks the same way, always in the same order.
+ */
+import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+
+const merge = /* wgsl */ `
+struct Moments { n: f32, mean: vec4f, m2: vec4f }
+/** Chan, Golub & LeVeque: the moments of two sets together. */
+fn merge(a: Moments, b: Moments) -> Moments {
+  let n = a.n + b.n;
+  let ratio = select(0.0, b.n / n, n > 0.0);
+  let delta = b.mean - a.mean;
+  return Moments(n, a.mean + delta * ratio, a.m2 + b.m2 + delta * delta * (a.n * ratio));
+}`;
+
+/** partials[t, chunk, 0 | 1, c] = mean | Σ(x − mean)² of the chunk's rows. */
+export const batchNormPartials = defineKernel({
+  name: 'batchNormPartials',
+  bindings: { x: read('vec4f'), partials: write('vec4f') },
+  uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', x_stride: 'u32' },
+  wgsl: /* wgsl */ `${merge}
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.chunks * u.c4) { return; }
+  let chunk = i / u.c4;
+  let channel = i % u.c4;
+  let first = chunk * u.rows_per_chunk;
+  let end = min(first + u.rows_per_chunk, u.rows);
+  let start = wid.z * u.x_stride + channel;
+  var all = Moments(0.0, vec4f(), vec4f());
+  var row = first;
+  for (; row + 4u <= end; row += 4u) {
+    let at = start + row * u.c4;
+    let a = x[at]; let b = x[at + u.c4]; let c = x[at + 2u * u.c4]; let d = x[at + 3u * u.c4];
+    let mean = ((a + b) + (c + d)) * 0.25;
+    let da = a - mean; let db = b - mean; let dc = c - mean; let dd = d - mean;
+    all = merge(all, Moments(4.0, mean, (da * da + db * db) + (dc * dc + dd * dd)));
+  }
+  for (; row < end; row += 1u) { all = merge(all, Moments(1.0, x[start + row * u.c4], vec4f())); }
+  let out = ((wid.z * u.chunks + chunk) * 2u) * u.c4 + channel;
+  partials[out] = all.mean;
+  partials[out + u.c4] = all.m2;
+}`,
+});
+
+/** Merges the chunks of one (trial, vec4 of channels): a strided run a thread, then a tree over 64 threads. Result in `moments[0]`. */
+const mergeChunks = /* wgsl */ `
+var<workgroup> moments: array<Moments, 64>;
+fn merge_chunks(trial: u32, channel: u32, thread: u32) {
+  var all = Moments(0.0, vec4f(), vec4f());
+  for (var chunk = thread; chunk < u.chunks; chunk += 64u) {
+    let at = ((trial * u.chunks + chunk) * 2u) * u.c4 + channel;
+    let n = f32(min(u.rows_per_chunk, u.rows - chunk * u.rows_per_chunk));
+    all = merge(all, Moments(n, partials[at], partials[at + u.c4]));
+  }
+  moments[thread] = all;
+  for (var half = 32u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (thread < half) { moments[thread] = merge(moments[thread], moments[thread + half]); }
+  }
+}`;
+
+const finishUniforms = { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', eps: 'f32', weight_stride: 'u32', bias_stride: 'u32' } as const;
+
+/** One workgroup a (vec4 of channels, trial). affine[t] = mean | invStd·weight | bias, each [c4]; `variance` is the unbiased one. */
+export const batchNormFinish = defineKernel({
+  name: 'batchNormFinish',
+  bindings: {
+    partials: read('vec4f'), weight: read('vec4f'), bias: read('vec4f'),
+    mean: write('vec4f'), inv_std: write('vec4f'), variance: write('vec4f'), affine: write('vec4f'),
+  },
+  uniforms: finishUniforms,
+  wgsl: /* wgsl */ `${merge}${mergeChunks}
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let channel = wid.x;
+  merge_chunks(wid.z, channel, lid.x);
+  if (lid.x != 0u) { return; }
+  let all = moments[0];
+  let inv = 1.0 / sqrt(all.m2 / f32(u.rows) + u.eps);
+  let at = wid.z * u.c4 + channel;
+  mean[at] = all.mean;
+  inv_std[at] = inv;
+  variance[at] = all.m2 / max(f32(u.rows) - 1.0, 1.0);
+  let out = wid.z * 3u * u.c4 + channel;
+  affine[out] = all.mean;
+  affine[out + u.c4] = inv * weight[wid.z * u.weight_stride + channel];
+  affine[out + 2u * u.c4] = bias[wid.z * u.bias_stride + channel];
+}`,
+});
+
+/** As `batchNormFinish` for trials along one direction: weight − c·d_weight and bias − c·d_bias are formed here; only `affine` is written. */
+export const batchNormFinishPerturbed = defineKernel({
+  name: 'batchNormFinishPerturbed',
+  bindings: {
+    partials: read('vec4f'), weight: read('vec4f'), d_weight: read('vec4f'), bias: read('vec4f'), d_bias: read('vec4f'), coefficients: read('f32'),
+    affine: write('vec4f'),
+  },
+  uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', eps: 'f32' },
+  wgsl: /* wgsl */ `${merge}${mergeChunks}
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let channel = wid.x;
+  merge_chunks(wid.z, channel, lid.x);
+  if (lid.x != 0u) { return; }
+  let all = moments[0];
+  let inv = 1.0 / sqrt(all.m2 / f32(u.rows) + u.eps);
+  let c = coefficients[wid.z];
+  let out = wid.z * 3u * u.c4 + channel;
+  affine[out] = all.mean;
+  affine[out + u.c4] = inv * (weight[channel] - c * d_weight[channel]);
+  affine[out + 2u * u.c4] = bias[channel] - c * d_bias[channel];
+}`,
+});
+
+/** Inference: the same three vectors from the running statistics. z = trial of weight and bias. */
+export const batchNormFromRunning = defineKernel({
+  name: 'batchNormFromRunning',
+  bindings: {
+    weight: read('vec4f'), bias: read('vec4f'), running_mean: read('vec4f'), running_var: read('vec4f'),
+    mean: write('vec4f'), inv_std: write('vec4f'), affine: write('vec4f'),
+  },
+  uniforms: { c4: 'u32', eps: 'f32', weight_stride: 'u32', bias_stride: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let channel = ${linearIndex};
+  if (channel >= u.c4) { return; }
+  let inv = 1.0 / sqrt(running_var[channel] + u.eps);
+  let at = wid.z * u.c4 + channel;
+  mean[at] = running_mean[channel];
+  inv_std[at] = inv;
+  let out = wid.z * 3u * u.c4 + channel;
+  affine[out] = running_mean[channel];
+  affine[out + u.c4] = inv * weight[wid.z * u.weight_stride + channel];
+  affine[out + 2u * u.c4] = bias[wid.z * u.bias_stride + channel];
+}`,
+});
+
+/** y = act((x − mean)·scale + bias [+ residual]); act is relu when `relu` = 1. */
+export const batchNormApply = (residual: boolean) =>
+  defineKernel({
+    name: residual ? 'batchNormApplyResidual' : 'batchNormApply',
+    bindings: { x: read('vec4f'), affine: read('vec4f'), ...(residual ? { residual: read('vec4f') } : {}), y: write('vec4f') } as Record<
+      string,
+      ReturnType<typeof read>
+    >,
+    uniforms: { n: 'u32', c4: 'u32', relu: 'u32', x_stride: 'u32', affine_stride: 'u32', residual_stride: 'u32' },
+    wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n) { return; }
+  let at = wid.z * u.affine_stride + i % u.c4;
+  var value = (x[wid.z * u.x_stride + i] - affine[at]) * affine[at + u.c4] + affine[at + 2u * u.c4];
+  ${residual ? 'value += residual[wid.z * u.residual_stride + i];' : ''}
+  y[wid.z * u.n + i] = select(value, max(value, vec4f()), u.relu == 1u);
+}`,
+  });
+
+/** partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0] when `relu` = 1 (y is bound to dy otherwise). */
+export const batchNormBackwardPartials = defineKernel({
+  name: 'batchNormBackwardPartials',
+  bindings: { dy: read('vec4f'), x: read('vec4f'), y: read('vec4f'), mean: read('vec4f'), inv_std: read('vec4f'), partials: write('vec4f') },
+  uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', relu: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.chunks * u.c4) { return; }
+  let chunk = i / u.c4;
+  let channel = i % u.c4;
+  let first = chunk * u.rows_per_chunk;
+  let end = min(first + u.rows_per_chunk, u.rows);
+  let m = mean[channel];
+  let inv = inv_std[channel];
+  var sum = vec4f();
+  var dot = vec4f();
+  for (var row = first; row < end; row += 1u) {
+    let at = row * u.c4 + channel;
+    var dz = dy[at];
+    if (u.relu == 1u) { dz = select(vec4f(), dz, y[at] > vec4f()); }
+    sum += dz;
+    dot += dz * ((x[at] - m) * inv);
+  }
+  partials[chunk * 2u * u.c4 + channel] = sum;
+  partials[(chunk * 2u + 1u) * u.c4 + channel] = dot;
+}`,
+});
+
+/**
+ * dBias = Σ dz, dWeight = Σ dz·x̂: 64 strided sums, then a tree. One workgroup a vec4 of channels.
+ * factors = mean | invStd | weight·invStd | Σdz·invRows | Σdz·x̂·invRows, each [c4], for `batchNormBackwardApply`; `inv_rows` is 0 in inference.
+ */
+export const batchNormBackwardFinish = defineKernel({
+  name: 'batchNormBackwardFinish',
+  bindings: {
+    partials: read('vec4f'), mean: read('vec4f'), inv_std: read('vec4f'), weight: read('vec4f'),
+    d_weight: write('vec4f'), d_bias: write('vec4f'), factors: write('vec4f'),
+  },
+  uniforms: { c4: 'u32', chunks: 'u32', inv_rows: 'f32' },
+  wgsl: /* wgsl */ `
+var<workgroup> sums: array<vec4f, 64>;
+var<workgroup> dots: array<vec4f, 64>;
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let channel = wid.x;
+  var sum = vec4f();
+  var dot = vec4f();
+  for (var chunk = lid.x; chunk < u.chunks; chunk += 64u) {
+    sum += partials[chunk * 2u * u.c4 + channel];
+    dot += partials[(chunk * 2u + 1u) * u.c4 + channel];
+  }
+  sums[lid.x] = sum;
+  dots[lid.x] = dot;
+  for (var half = 32u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lid.x < half) {
+      sums[lid.x] += sums[lid.x + half];
+      dots[lid.x] += dots[lid.x + half];
+    }
+  }
+  if (lid.x != 0u) { return; }
+  d_bias[channel] = sums[0];
+  d_weight[channel] = dots[0];
+  let inv = inv_std[channel];
+  factors[channel] = mean[channel];
+  factors[channel + u.c4] = inv;
+  factors[channel + 2u * u.c4] = weight[channel] * inv;
+  factors[channel + 3u * u.c4] = sums[0] * u.inv_rows;
+  factors[channel + 4u * u.c4] = dots[0] * u.inv_rows;
+}`,
+});
+
+/**
+ * dx = weight·invStd·(dz − [Σdz + x̂·Σdz·x̂]/rows) with the sums of `batchNormBackwardFinish`; also writes dz where a residual needs it.
+ * y is bound to dy where there is no relu.
+ */
+export const batchNormBackwardApply = (residual: boolean) =>
+  defineKernel({
+    name: residual ? 'batchNormBackwardApplyResidual' : 'batchNormBackwardApply',
+    bindings: {
+      dy: read('vec4f'), x: read('vec4f'), y: read('vec4f'), factors: read('vec4f'), dx: write('vec4f'), ...(residual ? { dz: write('vec4f') } : {}),
+    } as Record<string, ReturnType<typeof read>>,
+    uniforms: { n: 'u32', c4: 'u32', relu: 'u32' },
+    wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n) { return; }
+  let channel = i % u.c4;
+  var dz_i = dy[i];
+  if (u.relu == 1u) { dz_i = select(vec4f(), dz_i, y[i] > vec4f()); }
+  let normalized = (x[i] - factors[channel]) * factors[channel + u.c4];
+  dx[i] = factors[channel + 2u * u.c4] * (dz_i - factors[channel + 3u * u.c4] - normalized * factors[channel + 4u * u.c4]);
+  ${residual ? 'dz[i] = dz_i;' : ''}
+}`,
+  });

@@ -1,0 +1,91 @@
+/**
+ * What a kernel is: WGSL plus the contract that the rest of the engine needs to launch it. Pure data, no GPU calls.
+ *
+ * The declarations of bindings and uniforms are generated from the contract, so their order and types stand in one place only.
+ * `kernel.source` is the whole WGSL, as it is compiled.
+ */
+export type Access = 'read' | 'write';
+export type UniformType = 'u32' | 'i32' | 'f32';
+
+export interface Binding {
+  /** `write` covers read-write too: WGSL has no write-only storage buffers. */
+  readonly access: Access;
+  /** WGSL type of one element of the runtime array, e.g. `vec4f`. */
+  readonly type: string;
+}
+
+export interface KernelContract<B extends string, U extends string> {
+  /** Label of module, pipeline and dispatch: op + direction + variant. */
+  readonly name: string;
+  /** Key order is `@binding` order in `@group(0)`; the uniform buffer comes last. */
+  readonly bindings: Readonly<Record<B, Binding>>;
+  /** Key order is member order of `struct Uniforms`; every member is 4 bytes wide. */
+  readonly uniforms: Readonly<Record<U, UniformType>>;
+  /** WGSL without binding declarations; uniforms are read as `u.name`. */
+  readonly wgsl: string;
+}
+
+export interface Kernel<B extends string = string, U extends string = string> extends KernelContract<B, U> {
+  /** The complete WGSL, declarations included: also the pipeline cache key. */
+  readonly source: string;
+}
+
+export const read = (type: string): Binding => ({ access: 'read', type });
+export const write = (type: string): Binding => ({ access: 'write', type });
+
+/** Completes a contract with its generated declarations. */
+export function defineKernel<B extends string, U extends string>(contract: KernelContract<B, U>): Kernel<B, U> {
+  const uniformNames = Object.keys(contract.uniforms) as U[];
+  const bindingNames = Object.keys(contract.bindings) as B[];
+  const declarations = [
+    `struct Uniforms {\n${uniformNames.map((name) => `  ${name}: ${contract.uniforms[name]},`).join('\n')}\n}`,
+    ...bindingNames.map((name, index) => {
+      const { access, type } = contract.bindings[name];
+      return `@group(0) @binding(${index}) var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${type}>;`;
+    }),
+    `@group(0) @binding(${bindingNames.length}) var<uniform> u: Uniforms;`,
+  ];
+  return { ...contract, source: `// ${contract.name}\n${declarations.join('\n')}\n${contract.wgsl}` };
+}
+
+/** One launch: a kernel, what its bindings hold (`R` is the caller's idea of a buffer), its uniform values and its grid in workgroups. */
+export interface Launch<R> {
+  readonly kernel: Kernel;
+  readonly bindings: Readonly<Record<string, R>>;
+  readonly uniforms: Readonly<Record<string, number>>;
+  readonly grid: readonly [number, number, number];
+}
+
+/** Builds a launch with names checked against the kernel's contract by the compiler. */
+export function launch<R, B extends string, U extends string>(
+  kernel: Kernel<B, U>,
+  args: { bindings: Record<NoInfer<B>, R>; uniforms: Record<NoInfer<U>, number>; grid: readonly [number, number, number] },
+): Launch<R> {
+  return { kernel: kernel as unknown as Kernel, ...args };
+}
+
+/** Most workgroups in one grid dimension that every WebGPU device allows. */
+export const maxGridDimension = 65535;
+
+/** Workgroups for `n` threads of 1-D work; spills into y past 65,535. Threads read their index with `linearIndex`. */
+export function grid1d(n: number, workgroupSize: number, z = 1): [number, number, number] {
+  const workgroups = Math.max(1, Math.ceil(n / workgroupSize));
+  const x = Math.min(workgroups, maxGridDimension);
+  return [x, Math.ceil(workgroups / x), z];
+}
+
+/** Index of the thread in a `grid1d` launch of 64-thread workgroups. Needs `wid`, `lid` and `nwg` in scope. */
+export const linearIndex = '(wid.x + wid.y * nwg.x) * 64u + lid.x';
+
+/** The builtins every 1-D kernel takes. */
+export const builtins =
+  '@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(num_workgroups) nwg: vec3u';
+
+/** floor(x / d) through one float multiplication: exact for x < 2^20 with `inv` = f32(1 / d). */
+export const fastDivide = /* wgsl */ `
+fn fast_divide(x: u32, inv: f32) -> u32 { return u32((f32(x) + 0.5) * inv); }`;
+
+/** Bit test for Inf and NaN: WGSL may assume neither exists, so comparisons cannot tell. */
+export const nonFinite = /* wgsl */ `
+fn non_finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u; }
+fn non_finite4(x: vec4f) -> bool { return any((bitcast<vec4u>(x) & vec4u(0x7f800000u)) == vec4u(0x7f800000u)); }`;

@@ -1,0 +1,106 @@
+/**
+ * Element by element, over vec4s. z = trial; an operand shared by all trials has stride 0. `n` counts the vec4s of one trial's block.
+ * All overwrite y.
+ */
+import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+
+const body = (statement: string): string => /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n) { return; }
+  ${statement}
+}`;
+
+/** y = max(x, 0) */
+export const reluForward = defineKernel({
+  name: 'reluForward',
+  bindings: { x: read('vec4f'), y: write('vec4f') },
+  uniforms: { n: 'u32' },
+  wgsl: body('y[wid.z * u.n + i] = max(x[wid.z * u.n + i], vec4f());'),
+});
+
+/** dx = dy · [y > 0] */
+export const reluBackward = defineKernel({
+  name: 'reluBackward',
+  bindings: { dy: read('vec4f'), y: read('vec4f'), dx: write('vec4f') },
+  uniforms: { n: 'u32' },
+  wgsl: body('dx[i] = select(vec4f(), dy[i], y[i] > vec4f());'),
+});
+
+const binary = (name: string, operator: string) =>
+  defineKernel({
+    name,
+    bindings: { a: read('vec4f'), b: read('vec4f'), y: write('vec4f') },
+    uniforms: { n: 'u32', a_stride: 'u32', b_stride: 'u32' },
+    wgsl: body(`y[wid.z * u.n + i] = a[wid.z * u.a_stride + i] ${operator} b[wid.z * u.b_stride + i];`),
+  });
+
+export const addForward = binary('addForward', '+');
+export const subForward = binary('subForward', '-');
+export const mulForward = binary('mulForward', '*');
+
+/** y = x · factor */
+export const scaleForward = defineKernel({
+  name: 'scaleForward',
+  bindings: { x: read('vec4f'), y: write('vec4f') },
+  uniforms: { n: 'u32', factor: 'f32' },
+  wgsl: body('y[wid.z * u.n + i] = x[wid.z * u.n + i] * u.factor;'),
+});
+
+/** y[row, c] = x[row, c] + bias[c]; `c4` is the row length in vec4s. */
+export const addBiasForward = defineKernel({
+  name: 'addBiasForward',
+  bindings: { x: read('vec4f'), bias: read('vec4f'), y: write('vec4f') },
+  uniforms: { n: 'u32', c4: 'u32', x_stride: 'u32', bias_stride: 'u32' },
+  wgsl: body('y[wid.z * u.n + i] = x[wid.z * u.x_stride + i] + bias[wid.z * u.bias_stride + i % u.c4];'),
+});
+
+/** y = x, bit for bit. */
+export const copyKernel = defineKernel({
+  name: 'copy',
+  bindings: { x: read('vec4u'), y: write('vec4u') },
+  uniforms: { n: 'u32' },
+  wgsl: body('y[i] = x[i];'),
+});
+
+/** y[row, c] = x[0] · factor in the `c` logical elements of each row, 0 in the padding. */
+export const broadcastScalar = defineKernel({
+  name: 'broadcastScalar',
+  bindings: { x: read('f32'), y: write('vec4f') },
+  uniforms: { n: 'u32', c: 'u32', c4: 'u32', factor: 'f32' },
+  wgsl: body(`let column = i % u.c4 * 4u;
+  y[i] = select(vec4f(), vec4f(x[0] * u.factor), vec4u(column) + vec4u(0u, 1u, 2u, 3u) < vec4u(u.c));`),
+});
+
+/** y holds x's elements in the same order, rows cut anew: `c_in` and `c` logical elements a row, `n` vec4s of y. */
+export const reshapeKernel = defineKernel({
+  name: 'reshape',
+  bindings: { x: read('f32'), y: write('vec4f') },
+  uniforms: { n: 'u32', c_in: 'u32', stride_in: 'u32', c: 'u32', c4: 'u32', x_block: 'u32' },
+  wgsl: body(`let row = i / u.c4;
+  var value = vec4f();
+  for (var lane = 0u; lane < 4u; lane += 1u) {
+    let column = i % u.c4 * 4u + lane;
+    if (column < u.c) {
+      let element = row * u.c + column;
+      value[lane] = x[wid.z * u.x_block + element / u.c_in * u.stride_in + element % u.c_in];
+    }
+  }
+  y[wid.z * u.n + i] = value;`),
+});
+
+/** y[t] = base − Σ_k coefficients[t · directions + k] · direction_k: the perturbed parameter, for ops that cannot form it while loading. */
+export const perturb = (directions: number) => {
+  const names = Array.from({ length: directions }, (_, k) => `d${k}`);
+  return defineKernel({
+    name: `perturb${directions}`,
+    bindings: {
+      base: read('vec4f'), ...Object.fromEntries(names.map((name) => [name, read('vec4f')])), coefficients: read('f32'), y: write('vec4f'),
+    } as Record<string, ReturnType<typeof read>>,
+    uniforms: { n: 'u32' },
+    wgsl: body(`var value = base[i];
+  ${names.map((name, k) => `value -= coefficients[wid.z * ${directions}u + ${k}u] * ${name}[i];`).join('\n  ')}
+  y[wid.z * u.n + i] = value;`),
+  });
+};

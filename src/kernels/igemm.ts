@@ -1,0 +1,162 @@
+/**
+ * Implicit GEMM: the one skeleton behind every convolution and every linear layer.
+ *
+ *   out[m, n] = Σ_k A[m, k] · B[k, n]
+ *
+ * A workgroup computes a `tileM × tileN` block with 8 × 8 outputs a thread. Tiles of A and B pass through workgroup memory as vec4
+ * along m and n; the next tile is fetched into registers while the current one is used, and stored into the other half of a double
+ * buffer, so that one barrier a tile is enough. Operands whose memory runs along k are fetched as 4 × 4 blocks and transposed in
+ * registers: no two invocations ever write parts of the same vec4.
+ *
+ * What A, B and out are is given by WGSL fragments; see `conv2d.ts`.
+ */
+export interface Tile {
+  /** Rows of out a workgroup computes: a multiple of 8. */
+  readonly m: number;
+  /** Columns of out a workgroup computes: a multiple of 8. */
+  readonly n: number;
+  /** Depth of a tile: a multiple of 4. */
+  readonly k: number;
+}
+
+export interface Operand {
+  /** `k`: the vec4 of memory runs along k (needs the 4 × 4 transpose); `mn`: along m (A) or n (B). */
+  readonly along: 'k' | 'mn';
+  /**
+   * WGSL run once before the loop for load slot `i`. In scope: `group` (m or n index / 4, of the whole matrix) and
+   * `depth` (k index inside the tile; / 4 when along k). Declares what `load` needs, with names ending in `_i`.
+   */
+  readonly prepare: (i: number) => string;
+  /** WGSL statements shared by the four rows of slot `i` of a tile; `kt` is the k index (/ 4 when along k) of this slot. */
+  readonly address: (i: number) => string;
+  /** WGSL expression of the vec4: row `r` of the 4 × 4 block of slot `i` when along k, else the slot's only vec4 (r = 0). */
+  readonly load: (i: number, r: number) => string;
+}
+
+export interface Igemm {
+  readonly tile: Tile;
+  readonly a: Operand;
+  readonly b: Operand;
+  /** WGSL before everything else: sets `m_tile`, `n_tile` (u32) and `k_begin`, `k_end` (u32, in tiles of the k dimension). */
+  readonly prologue: string;
+  /** WGSL run for each output row of a thread: in scope `m` (row) and, for column group `c`, `n4` (column / 4) and `value` (vec4f). */
+  readonly store: string;
+  /** WGSL run once per row before its column groups; declares what `store` needs. */
+  readonly storeRow: string;
+}
+
+const registerTile = 8;
+
+export const threadsOf = (tile: Tile): number => (tile.m / registerTile) * (tile.n / registerTile);
+/** Bytes of workgroup memory the double buffer takes. */
+export const workgroupBytesOf = (tile: Tile): number => 2 * (tile.m + tile.n) * tile.k * 4;
+
+const times = (count: number, line: (i: number) => string): string => Array.from({ length: count }, (_, i) => line(i)).join('\n');
+
+interface Slots {
+  readonly count: number;
+  readonly units: number;
+  readonly exact: boolean;
+}
+
+/** How many fetches of an operand's tile fall to each thread. */
+function slotsOf(extent: number, tile: Tile, along: 'k' | 'mn'): Slots {
+  const threads = threadsOf(tile);
+  const units = along === 'k' ? (extent / 4) * (tile.k / 4) : (extent / 4) * tile.k;
+  return { count: Math.ceil(units / threads), units, exact: units % threads === 0 };
+}
+
+function operandCode(name: 'a' | 'b', operand: Operand, extent: number, tile: Tile) {
+  const threads = threadsOf(tile);
+  const slots = slotsOf(extent, tile, operand.along);
+  const rows = operand.along === 'k' ? 4 : 1;
+  const perDepth = operand.along === 'k' ? tile.k / 4 : extent / 4;
+  const shared = name === 'a' ? 'tile_a' : 'tile_b';
+  const inside = (i: number) => (slots.exact || i < slots.count - 1 ? '' : `if (slot_${name}${i} < ${slots.units}u) `);
+  const register = (i: number, r: number) => `r${name}${i}_${r}`;
+  const prepare = times(slots.count, (i) => {
+    const split =
+      operand.along === 'k'
+        ? `let local_${name}${i} = slot_${name}${i} / ${perDepth}u; let depth_${name}${i} = slot_${name}${i} % ${perDepth}u;`
+        : `let local_${name}${i} = slot_${name}${i} % ${perDepth}u; let depth_${name}${i} = slot_${name}${i} / ${perDepth}u;`;
+    return `let slot_${name}${i} = li + ${i * threads}u; ${split}
+    let group_${name}${i} = ${name === 'a' ? 'm_tile' : 'n_tile'} * ${extent / 4}u + local_${name}${i};
+    ${operand.prepare(i)}
+    ${times(rows, (r) => `var ${register(i, r)} = vec4f();`)}`;
+  });
+  const fetch = times(slots.count, (i) => {
+    const depthUnit = operand.along === 'k' ? tile.k / 4 : tile.k;
+    return `{ let kt = t * ${depthUnit}u + depth_${name}${i};
+    ${operand.address(i)}
+    ${times(rows, (r) => `${register(i, r)} = ${operand.load(i, r)};`)} }`;
+  });
+  const put = times(slots.count, (i) => {
+    if (operand.along === 'mn') {
+      return `${inside(i)}{ ${shared}[half * ${(tile.k * extent) / 4}u + slot_${name}${i}] = ${register(i, 0)}; }`;
+    }
+    const lanes = ['x', 'y', 'z', 'w'];
+    const transposed = lanes.map((lane) => `vec4f(${[0, 1, 2, 3].map((r) => `${register(i, r)}.${lane}`).join(', ')})`);
+    return `${inside(i)}{ let o = half * ${(tile.k * extent) / 4}u + depth_${name}${i} * ${extent}u + local_${name}${i};
+    ${transposed.map((value, j) => `${shared}[o + ${(j * extent) / 4}u] = ${value};`).join(' ')} }`;
+  });
+  return { prepare, fetch, put };
+}
+
+/** The whole entry point `main`. */
+export function igemmMain(spec: Igemm): string {
+  const { tile } = spec;
+  const wx = tile.n / registerTile;
+  const wy = tile.m / registerTile;
+  const a = operandCode('a', spec.a, tile.m, tile);
+  const b = operandCode('b', spec.b, tile.n, tile);
+  const groups = [0, 1];
+  const rows = Array.from({ length: registerTile }, (_, r) => r);
+  const accumulate = rows
+    .flatMap((r) => groups.map((c) => `acc${r}_${c} = fma(vec4f(a${r >> 2}[${r & 3}]), b${c}, acc${r}_${c});`))
+    .join('\n      ');
+  const store = rows
+    .map((r) => `{ let m = m_tile * ${tile.m}u + (ly + ${(r >> 2) * wy}u) * 4u + ${r & 3}u;
+    ${spec.storeRow}
+    ${groups.map((c) => `{ let n4 = n_tile * ${tile.n / 4}u + lx + ${c * wx}u; let value = acc${r}_${c}; ${spec.store} }`).join('\n    ')} }`)
+    .join('\n  ');
+  return /* wgsl */ `
+var<workgroup> tile_a: array<vec4f, ${(2 * tile.m * tile.k) / 4}>;
+var<workgroup> tile_b: array<vec4f, ${(2 * tile.n * tile.k) / 4}>;
+@compute @workgroup_size(${threadsOf(tile)})
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) li: u32) {
+  let lx = li % ${wx}u;
+  let ly = li / ${wx}u;
+  ${spec.prologue}
+  ${a.prepare}
+  ${b.prepare}
+  ${rows.flatMap((r) => groups.map((c) => `var acc${r}_${c} = vec4f();`)).join(' ')}
+  var t = k_begin;
+  ${a.fetch}
+  ${b.fetch}
+  var half = 0u;
+  ${a.put}
+  ${b.put}
+  workgroupBarrier();
+  loop {
+    let more = t + 1u < k_end;
+    if (more) {
+      t += 1u;
+      ${a.fetch}
+      ${b.fetch}
+    }
+    for (var kk = 0u; kk < ${tile.k}u; kk += 1u) {
+      let row_a = half * ${(tile.k * tile.m) / 4}u + kk * ${tile.m / 4}u + ly;
+      let row_b = half * ${(tile.k * tile.n) / 4}u + kk * ${tile.n / 4}u + lx;
+      let a0 = tile_a[row_a]; let a1 = tile_a[row_a + ${wy}u];
+      let b0 = tile_b[row_b]; let b1 = tile_b[row_b + ${wx}u];
+      ${accumulate}
+    }
+    if (!more) { break; }
+    half = 1u - half;
+    ${a.put}
+    ${b.put}
+    workgroupBarrier();
+  }
+  ${store}
+}`;
+}

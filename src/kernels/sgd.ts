@@ -1,0 +1,104 @@
+/**
+ * SGD over the flat parameter memory, PyTorch's semantics: first the direction, then the step, so that trials can look along the direction
+ * in between. z is unused; `n` counts vec4s. `flags[0]` ≠ 0 (a non-finite loss, gradient or weight was seen) stops both: the last good state stays.
+ */
+import { builtins, defineKernel, linearIndex, nonFinite, read, write } from './contract.ts';
+
+export const flagNonFiniteLoss = 1;
+export const flagNonFiniteDirection = 2;
+export const flagNonFiniteWeight = 4;
+export const flagNonFiniteStatistics = 8;
+
+/**
+ * g ← gradient + weightDecay·w;  buffer ← g on the first step, else momentum·buffer + (1 − dampening)·g;
+ * the direction is `buffer`, or g + momentum·buffer with nesterov, left in the gradient's memory.
+ * Runs after `checkFinite` has set the flags.
+ */
+export const sgdDirection = defineKernel({
+  name: 'sgdDirection',
+  bindings: { weight: read('vec4f'), control: read('u32'), flags: read('u32'), gradient: write('vec4f'), buffer: write('vec4f') },
+  uniforms: { n: 'u32', momentum: 'f32', dampening: 'f32', weight_decay: 'f32', nesterov: 'u32', first_word: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  let g = gradient[i] + u.weight_decay * weight[i];
+  let kept = select(u.momentum * buffer[i] + (1.0 - u.dampening) * g, g, control[u.first_word] == 1u);
+  buffer[i] = kept;
+  if (u.nesterov == 1u) { gradient[i] = g + u.momentum * kept; }
+}`,
+});
+
+/** gradient ← gradient + weightDecay·w: the direction of SGD without momentum. */
+export const sgdDecay = defineKernel({
+  name: 'sgdDecay',
+  bindings: { weight: read('vec4f'), flags: read('u32'), gradient: write('vec4f') },
+  uniforms: { n: 'u32', weight_decay: 'f32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  gradient[i] += u.weight_decay * weight[i];
+}`,
+});
+
+/** Sets `bit` in the flags when any element of x is Inf or NaN. Which thread comes first makes no difference. */
+export const checkFinite = defineKernel({
+  name: 'checkFinite',
+  bindings: { x: read('vec4f'), flags: write('atomic<u32>') },
+  uniforms: { n: 'u32', bit: 'u32' },
+  wgsl: /* wgsl */ `${nonFinite}
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i < u.n && non_finite4(x[i])) { atomicOr(&flags[0], u.bit); }
+}`,
+});
+
+/**
+ * w ← w − lr·direction, lr = rates[0]. A weight that would not be finite keeps its value and sets a flag.
+ */
+export const sgdStep = defineKernel({
+  name: 'sgdStep',
+  bindings: { direction: read('vec4f'), rates: read('f32'), weight: write('vec4f'), flags: write('atomic<u32>') },
+  uniforms: { n: 'u32' },
+  wgsl: /* wgsl */ `${nonFinite}
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || (atomicLoad(&flags[0]) & ${flagNonFiniteLoss | flagNonFiniteDirection | flagNonFiniteStatistics}u) != 0u) { return; }
+  let next = weight[i] - rates[0] * direction[i];
+  if (non_finite4(next)) { atomicOr(&flags[0], ${flagNonFiniteWeight}u); return; }
+  weight[i] = next;
+}`,
+});
+
+/** running ← (1 − momentum)·running + momentum·batch, over all running statistics at once; nothing when a flag is set. */
+export const updateRunning = defineKernel({
+  name: 'updateRunning',
+  bindings: { batch: read('vec4f'), flags: read('u32'), running: write('vec4f') },
+  uniforms: { n: 'u32', momentum: 'f32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  running[i] = (1.0 - u.momentum) * running[i] + u.momentum * batch[i];
+}`,
+});
+
+/** log[2·slot] = loss, log[2·slot + 1] = flags, slot = control[slot_word]: the host reads the log later, many steps at a time. */
+export const logStep = defineKernel({
+  name: 'logStep',
+  bindings: { loss: read('f32'), flags: read('u32'), control: read('u32'), log: write('f32') },
+  uniforms: { slot_word: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(1)
+fn main() {
+  let slot = control[u.slot_word];
+  log[2u * slot] = loss[0];
+  log[2u * slot + 1u] = f32(flags[0]);
+}`,
+});

@@ -1,0 +1,77 @@
+/**
+ * The trial transform: a graph becomes the graph of N trials, in which every parameter w is w − Σ_k c[t, k]·D_k for trial t. Nodes that depend
+ * on a perturbed parameter get a trial axis; the others stay shared. No parameter is copied: convolutions and norms form the perturbed values
+ * while they load them.
+ */
+import { AttrError, ShapeError } from '../gpu/errors.ts';
+import { op, type ForwardOp } from '../graph/ops.ts';
+import type { Node, Tensor, Variable } from '../graph/tensor.ts';
+import { topologicalOrder, withInputs } from '../graph/traverse.ts';
+
+export interface TrialSpec {
+  /** Number of trials. */
+  readonly count: number;
+  /** For each perturbed parameter its directions D_1 … D_K, all of the parameter's shape. Parameters left out stay as they are. */
+  readonly directions: ReadonlyMap<Variable, readonly Tensor[]>;
+  /** f32 [count · K], trial by trial. */
+  readonly coefficients: Tensor;
+}
+
+/** How a forward op is carried over to trials: given its node and its transformed inputs, the outputs. */
+type TrialRule = (node: Node, inputs: readonly Tensor[]) => readonly Tensor[];
+
+/**
+ * The same op over one more axis: its kernels take the trial from the grid's z, with statistics, losses and sums kept apart a trial.
+ */
+const batched: TrialRule = withInputs;
+
+export const trialRules: Record<ForwardOp, TrialRule> = {
+  conv2d: batched,
+  addBias: batched,
+  batchNorm: batched,
+  relu: batched,
+  add: batched,
+  sub: batched,
+  mul: batched,
+  scale: batched,
+  reshape: batched,
+  maxPool2d: batched,
+  globalAvgPool2d: batched,
+  crossEntropy: batched,
+  sum: batched,
+};
+
+/**
+ * @param outputs tensors of one graph, usually the loss
+ * @returns the same tensors for all trials: `trials` = `count` where a perturbed parameter reaches them
+ * @throws ShapeError if a direction does not have its parameter's shape, AttrError if the graph holds gradients
+ */
+export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
+  if (!Number.isInteger(spec.count) || spec.count < 1) {
+    throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: spec.count, fix: 'ask for at least one trial' });
+  }
+  for (const [variable, directions] of spec.directions) {
+    for (const direction of directions) {
+      if (String(direction.shape) !== String(variable.shape)) {
+        throw new ShapeError({ op: 'trials', arg: `direction of ${variable.name}`, rule: `must be ${variable}`, got: String(direction), fix: 'pass a direction of the parameter\'s own shape' });
+      }
+    }
+  }
+  const rebuilt = new Map<Node, readonly Tensor[]>();
+  for (const node of topologicalOrder(outputs)) {
+    const directions = node.op === 'variable' ? spec.directions.get(node.outputs[0] as Variable) : undefined;
+    if (directions) {
+      rebuilt.set(node, op('perturbed', [node.outputs[0], ...directions, spec.coefficients], { trials: spec.count }));
+      continue;
+    }
+    const inputs = node.inputs.map((input) => rebuilt.get(input.node)![input.output]);
+    if (inputs.every((input, i) => input === node.inputs[i])) {
+      rebuilt.set(node, node.outputs);
+      continue;
+    }
+    const rule = trialRules[node.op as ForwardOp] as TrialRule | undefined;
+    if (!rule) throw new AttrError({ op: 'trials', arg: 'outputs', rule: 'must be a forward graph', got: node.op, fix: 'transform the loss, not its gradients' });
+    rebuilt.set(node, rule(node, inputs));
+  }
+  return outputs.map((output) => rebuilt.get(output.node)![output.output]);
+}
