@@ -1,6 +1,6 @@
 /**
  * The three convolutions as implicit GEMM. Layouts: x [N, H, W, Cin], weight [kH][kW][Cin][Cout], y [N, hOut, wOut, Cout],
- * channels padded with zeros to a multiple of 4 (`cin4`, `cout4` count vec4s). All overwrite their output.
+ * the last dimension padded with zeros to a multiple of 4 (`cin4`, `cout4` count vec4s; `cin` is the weight's own, unpadded). All overwrite their output.
  *
  *   forward          y[n,i,j,o]  = Σ_{a,b,c} x[n, i·s+a−p, j·s+b−p, c] · weight[a,b,c,o]         M = N·hOut·wOut  N = Cout  K = kH·kW·Cin
  *   backward input   dx[n,i,j,c] = Σ_{a,b,o} dy[n, (i+p−a)/s, (j+p−b)/s, o] · weight[a,b,c,o]    M = N·H·W        N = Cin   K = taps·Cout
@@ -27,7 +27,7 @@ export const maxDirections = 3;
 const tileName = (tile: Tile): string => `${tile.m}x${tile.n}x${tile.k}`;
 
 const forwardUniforms = {
-  h: 'u32', w: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
+  h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
   m: 'u32', k4: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32', x_trial_stride: 'u32',
   inv_cin4: 'f32', inv_k_w: 'f32',
 } as const;
@@ -70,7 +70,8 @@ ${igemmMain({
   b: {
     along: 'mn',
     prepare: () => '',
-    address: (i) => `let inside = kt < u.k4 * 4u && group_b${i} < u.cout4; let index = kt * u.cout4 + group_b${i};
+    address: (i) => `let tap = fast_divide(kt, u.inv_cin4 * 0.25); let channel = kt - tap * u.cin4 * 4u;
+    let inside = kt < u.k4 * 4u && channel < u.cin && group_b${i} < u.cout4; let index = (tap * u.cin + channel) * u.cout4 + group_b${i};
     var value = select(vec4f(), weight[select(0u, index, inside)], inside);
     ${perturbed}`,
     load: () => 'select(vec4f(), value, inside)',
@@ -94,7 +95,7 @@ ${igemmMain({
 }
 
 const backwardInputUniforms = {
-  images: 'u32', h: 'u32', w: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
+  images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
   n_tiles: 'u32', splits: 'u32', inv_cout4: 'f32',
 } as const;
 
@@ -108,6 +109,7 @@ fn load_dy(index: i32, oh: i32, ow: i32, ok: bool) -> vec4f {
   let inside = ok && u32(oh) < u.h_out && u32(ow) < u.w_out;
   return select(vec4f(), dy[select(0u, u32(index), inside)], inside);
 }
+fn load_weight(index: u32, ok: bool) -> vec4f { return select(vec4f(), weight[select(0u, index, ok)], ok); }
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
 ${igemmMain({
   tile,
@@ -140,9 +142,8 @@ ${igemmMain({
     address: (i) => `let tap = fast_divide(kt, u.inv_cout4); let channel = kt - tap * u.cout4;
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
     let tap_index = (first_h + tap_h * u.stride) * u.k_w + first_w + tap_w * u.stride;
-    let inside = kt < k4 && group_b${i} < u.cin4;
-    let index = (tap_index * u.cin4 + group_b${i}) * 4u * u.cout4 + channel;`,
-    load: (_, r) => `select(vec4f(), weight[select(0u, index + ${r}u * u.cout4, inside)], inside)`,
+    let first = group_b${i} * 4u; let index = (tap_index * u.cin + first) * u.cout4 + channel;`,
+    load: (_, r) => `load_weight(index + ${r}u * u.cout4, kt < k4 && first + ${r}u < u.cin)`,
   },
   storeRow: `let in_m = m < m_class; let image = m / max(h_class * w_class, 1u); let rest = m % max(h_class * w_class, 1u);
     let ih = ph + rest / max(w_class, 1u) * u.stride; let iw = pw + rest % max(w_class, 1u) * u.stride;
@@ -158,7 +159,7 @@ ${igemmMain({
 }
 
 const backwardWeightUniforms = {
-  h: 'u32', w: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
+  h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
   m4: 'u32', k: 'u32', n_tiles: 'u32', tiles: 'u32', tiles_per_split: 'u32', inv_plane: 'f32', inv_w_out: 'f32',
 } as const;
 
@@ -193,7 +194,8 @@ ${igemmMain({
     address: (i) => `let inside = kt < u.k && group_b${i} < u.cout4;`,
     load: (i) => `select(vec4f(), dy[select(0u, kt * u.cout4 + group_b${i}, inside)], inside)`,
   },
-  storeRow: 'let row = (wid.z * u.m4 * 4u + m) * u.cout4; let in_m = m < u.m4 * 4u;',
+  storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;
+    let row = (wid.z * (u.m4 / u.cin4 * u.cin) + m / (u.cin4 * 4u) * u.cin + channel) * u.cout4;`,
   store: 'if (in_m && n4 < u.cout4) { dw[row + n4] = value; }',
 })}`;
   return defineKernel({

@@ -7,15 +7,16 @@ import { blockVec4s, rowVec4s, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, type LowerContext, type LowerRule, type Ref } from './context.ts';
 
 interface Geometry {
-  images: number; h: number; w: number; cin4: number; hOut: number; wOut: number; cout4: number; kH: number; kW: number;
+  images: number; h: number; w: number; cin: number; cin4: number; hOut: number; wOut: number; cout4: number; kH: number; kW: number;
 }
 
 /** The sizes of a convolution; a matrix product is a 1 × 1 convolution of 1 × 1 images. */
 function geometry(x: Shape, weight: Shape, y: Shape): Geometry {
+  const cin = x[x.length - 1];
   const cin4 = rowVec4s(x);
   const cout4 = rowVec4s(y);
-  if (x.length === 2) return { images: x[0], h: 1, w: 1, cin4, hOut: 1, wOut: 1, cout4, kH: 1, kW: 1 };
-  return { images: x[0], h: x[1], w: x[2], cin4, hOut: y[1], wOut: y[2], cout4, kH: weight[0], kW: weight[1] };
+  if (x.length === 2) return { images: x[0], h: 1, w: 1, cin, cin4, hOut: 1, wOut: 1, cout4, kH: 1, kW: 1 };
+  return { images: x[0], h: x[1], w: x[2], cin, cin4, hOut: y[1], wOut: y[2], cout4, kH: weight[0], kW: weight[1] };
 }
 
 const ceilDivide = (a: number, b: number): number => Math.ceil(a / b);
@@ -66,7 +67,7 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
   const perturbed = perturbation(weight);
   const kernel = conv2dForward(tile, perturbed?.directions.length ?? 0);
   const uniforms = {
-    h: g.h, w: g.w, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m, k4,
+    h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m, k4,
     n_tiles: nTiles, splits, tiles, tiles_per_split: ceilDivide(tiles, splits),
     x_trial_stride: x.trials > 1 ? blockVec4s(x.shape) : 0, inv_cin4: 1 / g.cin4, inv_k_w: 1 / g.kW,
   };
@@ -91,7 +92,7 @@ export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node,
   const nTiles = ceilDivide(g.cin4 * 4, tile.n);
   const splits = chooseSplits(mTiles * nTiles * classes, ceilDivide(k, tile.k), context.wantedWorkgroups, 8);
   const uniforms = {
-    images: g.images, h: g.h, w: g.w, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_h: g.kH, k_w: g.kW, stride, padding,
+    images: g.images, h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_h: g.kH, k_w: g.kW, stride, padding,
     n_tiles: nTiles, splits, inv_cout4: 1 / g.cout4,
   };
   return withSplits(splits, blockVec4s(dx.shape), dx, 1, (out) =>
@@ -112,10 +113,10 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
   const tiles = ceilDivide(k, tile.k);
   const splits = chooseSplits(mTiles * nTiles, tiles, context.wantedWorkgroups, 16);
   const uniforms = {
-    h: g.h, w: g.w, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m4, k,
+    h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m4, k,
     n_tiles: nTiles, tiles, tiles_per_split: ceilDivide(tiles, splits), inv_plane: 1 / (g.hOut * g.wOut), inv_w_out: 1 / g.wOut,
   };
-  return withSplits(splits, m4 * g.cout4, dw, 1, (out) =>
+  return withSplits(splits, blockVec4s(dw.shape), dw, 1, (out) =>
     emit(conv2dBackwardWeight(tile), { bindings: { x, dy, dw: out }, uniforms, grid: igemmGrid(mTiles, nTiles, splits) }),
   );
 };
