@@ -1,0 +1,38 @@
+/** The few words that the host writes before a step, and everything else on the GPU reads. */
+import type { Memory } from './memory.ts';
+import type { Storage } from './tensor.ts';
+
+/** Word of each entry in the control buffer, u32. */
+export const controlWords = {
+  /** Where in the index buffer the batch begins. */
+  cursor: 0,
+  /** Samples drawn before the batch: counter of its random crops. */
+  counter: 1,
+  seed: 2,
+  /** 1 on the optimizer's first step. */
+  first: 3,
+  /** Where in the step log this step is written. */
+  slot: 4,
+  /** Images of an evaluation batch that count. */
+  rows: 5,
+  /** As cursor and counter, for the batch that trials are scored on. */
+  scoreCursor: 6,
+  scoreCounter: 7,
+} as const;
+
+export type ControlWord = keyof typeof controlWords;
+
+export class Control {
+  readonly storage: Storage;
+  readonly #words = new Uint32Array(Object.keys(controlWords).length);
+
+  constructor(readonly memory: Memory) {
+    this.storage = memory.storage('slots', 'control', this.#words.byteLength);
+  }
+
+  /** Writes some of the words; the others stay. In order with what is submitted before and after. */
+  write(values: Partial<Record<ControlWord, number>>): void {
+    for (const [name, value] of Object.entries(values)) this.#words[controlWords[name as ControlWord]] = value;
+    this.memory.device.gpu.queue.writeBuffer(this.storage.buffer, this.storage.offset, this.#words);
+  }
+}

@@ -1,0 +1,24 @@
+/**
+ * forkstep: train on WebGPU from TypeScript, and let fused trial steps set the learning rate.
+ * This entry runs in browsers and in Node; files are `forkstep/node`.
+ */
+export * from './gpu/errors.ts';
+export { Device, defaultDevice, openDevice, setDefaultDevice, type AdapterSummary } from './gpu/device.ts';
+
+export { Tensor, Variable, type Dtype, type Shape } from './graph/tensor.ts';
+export { evaluate, type EvaluateOptions } from './graph/run.ts';
+export * from './graph/functional.ts';
+export { fusions, type Fusion } from './graph/fuse.ts';
+export { Memory, memoryCategories, type MemoryCategory, type MemoryReport } from './graph/memory.ts';
+export { grad } from './autograd/grad.ts';
+export { trials, type TrialSpec } from './trials/trials.ts';
+export { lossesAlong, type LossesAlongOptions } from './trials/lossesAlong.ts';
+
+export * as nn from './nn/index.ts';
+export { Sgd, type SgdOptions } from './optim/sgd.ts';
+export * from './sched/index.ts';
+export * from './data/index.ts';
+export {
+  Trainer, type Divergence, type Evaluation, type LoggedStep, type RunCallbacks, type RunResult, type TrainerOptions,
+} from './train/index.ts';
+export * as kernels from './kernels/index.ts';

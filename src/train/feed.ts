@@ -1,0 +1,63 @@
+/** Images on the GPU, and batches made of them there. */
+import type { ImageSet } from '../data/dataset.ts';
+import { AttrError } from '../gpu/errors.ts';
+import { controlWords, type Control, type ControlWord } from '../graph/control.ts';
+import type { Memory } from '../graph/memory.ts';
+import { op } from '../graph/ops.ts';
+import { upload } from '../graph/plan.ts';
+import type { Storage, Tensor, TensorSpec } from '../graph/tensor.ts';
+
+export interface FeedOptions {
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+  /** Longest list of image indices that is ever used at once. */
+  readonly capacity: number;
+}
+
+/** A tensor that stands for memory somebody else fills. */
+export function externalTensor(storage: Storage, spec: TensorSpec): Tensor {
+  return op('external', [], { storage, spec })[0];
+}
+
+export class ImageFeed {
+  readonly #segments: Tensor[];
+  readonly #labels: Tensor;
+  readonly #indices: Storage;
+  readonly #imagesPerSegment: number;
+
+  /** Uploads the images, in as many buffers as the adapter's binding limit asks for. */
+  constructor(readonly memory: Memory, readonly set: ImageSet, readonly control: Control, readonly options: FeedOptions) {
+    if (set.channels > 4) throw new AttrError({ op: 'ImageFeed', arg: 'set.channels', rule: 'must be ≤ 4', got: set.channels, fix: 'batches are assembled from images of at most 4 channels' });
+    const imageBytes = set.channels * set.height * set.width;
+    const { maxStorageBufferBindingSize, maxBufferSize } = memory.device.limits;
+    this.#imagesPerSegment = Math.min(Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / imageBytes / 4) * 4, Math.ceil(set.count / 4) * 4);
+    this.#segments = [];
+    for (let first = 0; first < set.count; first += this.#imagesPerSegment) {
+      const bytes = set.images.subarray(first * imageBytes, Math.min(first + this.#imagesPerSegment, set.count) * imageBytes);
+      const padded = bytes.byteLength % 4 === 0 ? bytes : new Uint8Array(Math.ceil(bytes.byteLength / 4) * 4);
+      if (padded !== bytes) padded.set(bytes);
+      this.#segments.push(words(upload(memory, 'data', `${set.name} images`, padded)));
+    }
+    this.#labels = words(upload(memory, 'data', `${set.name} labels`, Uint32Array.from(set.labels)));
+    this.#indices = memory.storage('data', `${set.name} order`, options.capacity * 4);
+  }
+
+  /** Which images come, in order; batches begin at the control's cursor. */
+  writeOrder(order: Uint32Array): void {
+    this.memory.device.gpu.queue.writeBuffer(this.#indices.buffer, 0, order as Uint32Array<ArrayBuffer>);
+  }
+
+  /** x f32 [batch, H, W, C] and labels u32 [batch]: the images that the order names from the cursor on. */
+  batch(batch: number, cursor: ControlWord, counter: ControlWord, augment: boolean): { x: Tensor; labels: Tensor } {
+    const { set, options } = this;
+    const inputs = [...this.#segments, this.#labels, words(this.#indices), words(this.control.storage)];
+    const [x, labels] = op('assembleBatch', inputs, {
+      batch, height: set.height, width: set.width, channels: set.channels, count: set.count, imagesPerSegment: this.#imagesPerSegment,
+      mean: options.mean, std: options.std, augment,
+      cursorWord: controlWords[cursor], counterWord: controlWords[counter], seedWord: controlWords.seed,
+    });
+    return { x, labels };
+  }
+}
+
+const words = (storage: Storage): Tensor => externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });
