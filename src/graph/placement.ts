@@ -58,10 +58,10 @@ function lowestOffset(item: Item, residents: readonly Resident[]): number | null
 }
 
 /** Largest first; into the slot that has to grow least, then the fullest fit; a slot of its own rather than making another larger by as much. */
-function placePlan(items: readonly Item[], slotBytes: number[], maxSlotBytes: number): Place[] {
+function placePlan(items: readonly Item[], slotBytes: number[], maxSlotBytes: number, before: (a: Item, b: Item) => number): Place[] {
   const places: Place[] = new Array(items.length);
   const residents: Resident[][] = slotBytes.map(() => []);
-  const order = items.map((_, index) => index).sort((a, b) => items[b].sizeBytes - items[a].sizeBytes || items[a].first - items[b].first);
+  const order = items.map((_, index) => index).sort((a, b) => items[b].sizeBytes - items[a].sizeBytes || before(items[a], items[b]));
   for (const index of order) {
     const item = items[index];
     let best = { slot: slotBytes.length, offset: 0, growth: align(item.sizeBytes), slack: 0 };
@@ -85,12 +85,44 @@ function placePlan(items: readonly Item[], slotBytes: number[], maxSlotBytes: nu
   return places;
 }
 
-/** Places the items of all plans; plans with the largest items first, so that the others fill what these have opened. */
+/** Bytes of the items alive at once, at most: no placement of the plan can be smaller. */
+export function peakBytes(items: readonly Item[]): number {
+  const change = new Map<number, number>();
+  for (const { first, last, sizeBytes } of items) {
+    change.set(first, (change.get(first) ?? 0) + sizeBytes);
+    change.set(last + 1, (change.get(last + 1) ?? 0) - sizeBytes);
+  }
+  let alive = 0;
+  let peak = 0;
+  for (const time of [...change.keys()].sort((a, b) => a - b)) {
+    alive += change.get(time)!;
+    peak = Math.max(peak, alive);
+  }
+  return peak;
+}
+
+/** Orders of equally large items that are tried: the order of their birth, then ever more shuffled ones. */
+const orders = 64;
+
+/**
+ * Places the items of all plans; plans with the largest items first, so that the others fill what these have opened. Of several orders the one
+ * with the smallest total is kept: the same one every time.
+ */
 export function place(plans: readonly (readonly Item[])[], maxSlotBytes: number): Placement {
-  const slotBytes: number[] = [];
-  const places: Place[][] = new Array(plans.length);
   const largest = (items: readonly Item[]) => items.reduce((most, item) => Math.max(most, item.sizeBytes), 0);
-  const order = plans.map((_, index) => index).sort((a, b) => largest(plans[b]) - largest(plans[a]) || a - b);
-  for (const index of order) places[index] = placePlan(plans[index], slotBytes, maxSlotBytes);
-  return { slotBytes, places, totalBytes: slotBytes.reduce((sum, size) => sum + size, 0) };
+  const planOrder = plans.map((_, index) => index).sort((a, b) => largest(plans[b]) - largest(plans[a]) || a - b);
+  const least = Math.max(0, ...plans.map(peakBytes));
+  let state = 1;
+  const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+  let best: Placement | null = null;
+  for (let attempt = 0; attempt < orders; attempt++) {
+    const key = new Map(plans.flat().map((item) => [item, item.first + attempt * 6 * random()]));
+    const slotBytes: number[] = [];
+    const places: Place[][] = new Array(plans.length);
+    for (const index of planOrder) places[index] = placePlan(plans[index], slotBytes, maxSlotBytes, (a, b) => key.get(a)! - key.get(b)!);
+    const totalBytes = slotBytes.reduce((sum, size) => sum + size, 0);
+    if (!best || totalBytes < best.totalBytes) best = { slotBytes, places, totalBytes };
+    if (best.totalBytes - least < orders * 256) break;
+  }
+  return best!;
 }

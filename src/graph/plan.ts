@@ -5,7 +5,7 @@
 import type { CompiledKernel, Device } from '../gpu/device.ts';
 import type { Launch } from '../kernels/contract.ts';
 import { absorbs, lower } from './lower/index.ts';
-import { Scratch, type LowerContext, type Ref } from './lower/context.ts';
+import { Scratch, type IsWanted, type LowerContext, type Ref } from './lower/context.ts';
 import { defaultLowerContext } from './lower/conv.ts';
 import { align, type Memory, type MemoryCategory } from './memory.ts';
 import { place, type Item, type Placement } from './placement.ts';
@@ -31,11 +31,11 @@ export const lowerContextOf = (device: Device): LowerContext =>
   defaultLowerContext(device.limits.maxComputeWorkgroupStorageSize, device.limits.maxComputeInvocationsPerWorkgroup, device.adapter.isSoftware);
 
 /** Perturbed parameters that some op cannot form by itself. */
-function materialized(order: readonly Node[], outputs: readonly Tensor[]): Set<Node> {
+function materialized(order: readonly Node[], outputs: readonly Tensor[], isWanted: IsWanted): Set<Node> {
   const needed = new Set(outputs.map((tensor) => tensor.node).filter((node) => node.op === 'perturbed'));
   for (const node of order) {
     node.inputs.forEach((input, index) => {
-      if (input.node.op === 'perturbed' && !absorbs(node, index)) needed.add(input.node);
+      if (input.node.op === 'perturbed' && !absorbs(node, index, isWanted)) needed.add(input.node);
     });
   }
   return needed;
@@ -54,12 +54,15 @@ export function draft(memory: Memory, label: string, outputs: readonly Output[],
     if (storageOf.has(tensor) || isLeaf(tensor)) copies.push(...copyInto(tensor, storage));
     else storageOf.set(tensor, storage);
   }
-  const needed = materialized(order, outputs.map((output) => output.tensor));
+  const bound = extra.flatMap(({ bindings }) => Object.values(bindings));
+  const wanted = new Set<Ref>([...outputs.map((output) => output.tensor), ...order.flatMap((node) => node.inputs), ...bound]);
+  const isWanted: IsWanted = (tensor) => wanted.has(tensor);
+  const needed = materialized(order, outputs.map((output) => output.tensor), isWanted);
   const lowering = context ?? lowerContextOf(memory.device);
   for (const node of order) {
     const leaf = leafStorage(memory, node);
     if (leaf) storageOf.set(node.outputs[0], leaf);
-    else if (node.op !== 'perturbed' || needed.has(node)) launches.push(...lower(node, lowering));
+    else if (node.op !== 'perturbed' || needed.has(node)) launches.push(...lower(node, lowering, isWanted));
   }
   launches.push(...copies, ...extra);
   return { label, launches, storageOf, ...lifetimes(launches, storageOf) };
@@ -69,7 +72,7 @@ const isLeaf = (tensor: Tensor): boolean => ['variable', 'constant', 'external']
 
 function copyInto(tensor: Tensor, storage: Storage): Launch<Ref>[] {
   const copy = { op: 'copy', inputs: [tensor], attrs: {}, outputs: [new Tensor(tensor, 0)] } as unknown as Node;
-  return lower(copy, { wantedWorkgroups: 1, tiles: [] }).map((launch) => ({ ...launch, bindings: { ...launch.bindings, y: storage } }));
+  return lower(copy, { wantedWorkgroups: 1, tiles: [] }, () => true).map((launch) => ({ ...launch, bindings: { ...launch.bindings, y: storage } }));
 }
 
 function leafStorage(memory: Memory, node: Node): Storage | null {

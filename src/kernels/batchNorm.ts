@@ -117,25 +117,26 @@ fn main(${builtins}) {
 }`,
 });
 
-/** Inference: the same three vectors from the running statistics. z = trial of weight and bias. */
+/** Inference: the same three vectors from the running statistics. */
 export const batchNormFromRunning = defineKernel({
   name: 'batchNormFromRunning',
   bindings: {
     weight: read('vec4f'), bias: read('vec4f'), running_mean: read('vec4f'), running_var: read('vec4f'),
     mean: write('vec4f'), inv_std: write('vec4f'), affine: write('vec4f'),
   },
-  uniforms: { c4: 'u32', eps: 'f32', weight_stride: 'u32', bias_stride: 'u32' },
+  uniforms: { c4: 'u32', eps: 'f32', weight_stride: 'u32', bias_stride: 'u32', mean_stride: 'u32', var_stride: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let channel = ${linearIndex};
   if (channel >= u.c4) { return; }
-  let inv = 1.0 / sqrt(running_var[channel] + u.eps);
+  let inv = 1.0 / sqrt(running_var[wid.z * u.var_stride + channel] + u.eps);
+  let center = running_mean[wid.z * u.mean_stride + channel];
   let at = wid.z * u.c4 + channel;
-  mean[at] = running_mean[channel];
+  mean[at] = center;
   inv_std[at] = inv;
   let out = wid.z * 3u * u.c4 + channel;
-  affine[out] = running_mean[channel];
+  affine[out] = center;
   affine[out + u.c4] = inv * weight[wid.z * u.weight_stride + channel];
   affine[out + 2u * u.c4] = bias[wid.z * u.bias_stride + channel];
 }`,

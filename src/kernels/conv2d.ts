@@ -28,7 +28,7 @@ const tileName = (tile: Tile): string => `${tile.m}x${tile.n}x${tile.k}`;
 
 const forwardUniforms = {
   h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-  m: 'u32', k4: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32', x_trial_stride: 'u32',
+  m: 'u32', k4: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32',
   inv_cin4: 'f32', inv_k_w: 'f32',
 } as const;
 
@@ -44,7 +44,7 @@ fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
 }`;
 
 /**
- * Forward convolution. Bindings: x (shared by all trials when `x_trial_stride` is 0), weight, then for each direction `d0…` with
+ * Forward convolution. Bindings: x and weight (shared by all trials where their `trial_stride` is 0), then for each direction `d0…` with
  * `coefficients[t · directions + j]`, and y [T · splits][m][cout4].
  */
 export function conv2dForward(tile: Tile, directions = 0): Kernel {
@@ -55,7 +55,7 @@ ${igemmMain({
   tile,
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
   let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
-  let x_start = i32(trial * u.x_trial_stride);
+  let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
   ${names.map((_, j) => `let c${j} = coefficients[trial * ${directions}u + ${j}u];`).join(' ')}`,
   a: {
     along: 'k',
@@ -72,7 +72,7 @@ ${igemmMain({
     prepare: () => '',
     address: (i) => `let tap = fast_divide(kt, u.inv_cin4 * 0.25); let channel = kt - tap * u.cin4 * 4u;
     let inside = kt < u.k4 * 4u && channel < u.cin && group_b${i} < u.cout4; let index = (tap * u.cin + channel) * u.cout4 + group_b${i};
-    var value = select(vec4f(), weight[select(0u, index, inside)], inside);
+    var value = select(vec4f(), weight[select(0u, weight_start + index, inside)], inside);
     ${perturbed}`,
     load: () => 'select(vec4f(), value, inside)',
   },

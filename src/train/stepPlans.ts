@@ -53,6 +53,9 @@ export interface StepPlanOptions {
 
 const scalarBytes = 16;
 
+/** Share by which the slots may grow so that an event runs its trials in fewer passes. */
+const trialSlotAllowance = 0.125;
+
 export class StepPlans {
   gradient!: Plan;
   direction!: Plan;
@@ -173,7 +176,7 @@ export class StepPlans {
     ]);
   }
 
-  /** As many trials a pass as fit the memory that the other plans need anyway, and the adapter's bindings. */
+  /** As many trials a pass as fit the memory that the other plans need anyway (or nearly), and the adapter's bindings. */
   #draftEvent(loss: Tensor, options: TrialPlanOptions, others: readonly Draft[]): Draft {
     const { memory } = this;
     if (!Number.isInteger(options.count) || options.count < 1) {
@@ -186,7 +189,7 @@ export class StepPlans {
     const chunkBytes = align(options.count * 16);
     const coefficients = memory.storage('trials', 'trial coefficients', options.count * chunkBytes);
     const losses = memory.storage('trials', 'trial losses', options.count * chunkBytes);
-    const budget = placeDrafts(memory.device, others).totalBytes;
+    const budget = placeDrafts(memory.device, others).totalBytes * (1 + trialSlotAllowance);
     const bindingLimit = memory.device.limits.maxStorageBufferBindingSize;
     for (let most = options.count; ; most--) {
       const chunks = chunkTrials(options.count, most).map((count, i) => ({

@@ -18,7 +18,10 @@ export interface LowerContext {
   readonly tiles: readonly Tile[];
 }
 
-export type LowerRule<O extends OpName> = (node: Node<O>, context: LowerContext) => Launch<Ref>[];
+/** Whether anything reads a tensor: an output that nobody wants need not be written. */
+export type IsWanted = (tensor: Tensor) => boolean;
+
+export type LowerRule<O extends OpName> = (node: Node<O>, context: LowerContext, isWanted: IsWanted) => Launch<Ref>[];
 
 /** vec4s between the trial blocks of an operand; 0 when all trials share it. */
 export const trialStride = (tensor: Tensor, block: number): number => (tensor.trials > 1 ? block : 0);

@@ -4,7 +4,7 @@ import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid, ma
 import type { Tile } from '../../kernels/igemm.ts';
 import { sumPartials } from '../../kernels/reduce.ts';
 import { blockVec4s, rowVec4s, type Shape, type Tensor } from '../tensor.ts';
-import { emit, Scratch, type LowerContext, type LowerRule, type Ref } from './context.ts';
+import { emit, Scratch, trialStride, type LowerContext, type LowerRule, type Ref } from './context.ts';
 
 interface Geometry {
   images: number; h: number; w: number; cin: number; cin4: number; hOut: number; wOut: number; cout4: number; kH: number; kW: number;
@@ -69,7 +69,7 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
   const uniforms = {
     h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m, k4,
     n_tiles: nTiles, splits, tiles, tiles_per_split: ceilDivide(tiles, splits),
-    x_trial_stride: x.trials > 1 ? blockVec4s(x.shape) : 0, inv_cin4: 1 / g.cin4, inv_k_w: 1 / g.kW,
+    x_trial_stride: trialStride(x, blockVec4s(x.shape)), weight_trial_stride: perturbed ? 0 : trialStride(weight, blockVec4s(weight.shape)), inv_cin4: 1 / g.cin4, inv_k_w: 1 / g.kW,
   };
   const operands: Record<string, Ref> = perturbed
     ? { weight: perturbed.base, ...Object.fromEntries(perturbed.directions.map((d, j) => [`d${j}`, d])), coefficients: perturbed.coefficients }

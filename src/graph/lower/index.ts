@@ -2,7 +2,7 @@
 import type { Launch } from '../../kernels/contract.ts';
 import type { OpName } from '../ops.ts';
 import type { Node } from '../tensor.ts';
-import type { LowerContext, LowerRule, Ref } from './context.ts';
+import type { IsWanted, LowerContext, LowerRule, Ref } from './context.ts';
 import { lowerConv2d, lowerConv2dBackwardInput, lowerConv2dBackwardWeight, perturbation } from './conv.ts';
 import { fusesPerturbation, lowerBatchNorm, lowerBatchNormBackward } from './norm.ts';
 import * as simple from './simple.ts';
@@ -42,16 +42,17 @@ const lowerRules: { [O in OpName]: LowerRule<O> } = {
 };
 
 /** Which inputs of which ops may be perturbed parameters that the op's own kernel forms, so that they are never materialised. */
-const formsPerturbed: Partial<{ [O in OpName]: (node: Node<O>, input: number) => boolean }> = {
+const formsPerturbed: Partial<{ [O in OpName]: (node: Node<O>, input: number, isWanted: IsWanted) => boolean }> = {
   conv2d: (node, input) => input === 1 && perturbation(node.inputs[1]) !== null,
-  batchNorm: (node, input) => (input === 1 || input === 2) && fusesPerturbation(node),
+  batchNorm: (node, input, isWanted) => (input === 1 || input === 2) && fusesPerturbation(node, isWanted),
 };
 
-export function lower(node: Node, context: LowerContext): Launch<Ref>[] {
-  return (lowerRules[node.op] as LowerRule<OpName>)(node, context);
+export function lower(node: Node, context: LowerContext, isWanted: IsWanted): Launch<Ref>[] {
+  return (lowerRules[node.op] as LowerRule<OpName>)(node, context, isWanted);
 }
 
 /** True when `node`'s kernel reads `node.inputs[input]`, a perturbed parameter, as base, directions and coefficients. */
-export function absorbs(node: Node, input: number): boolean {
-  return (formsPerturbed[node.op] as ((node: Node, input: number) => boolean) | undefined)?.(node, input) ?? false;
+export function absorbs(node: Node, input: number, isWanted: IsWanted): boolean {
+  const forms = formsPerturbed[node.op] as ((node: Node, input: number, isWanted: IsWanted) => boolean) | undefined;
+  return forms?.(node, input, isWanted) ?? false;
 }

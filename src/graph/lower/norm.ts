@@ -5,7 +5,7 @@ import {
 } from '../../kernels/batchNorm.ts';
 import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { blockVec4s, rowCount, rowVec4s, type Node, type Tensor } from '../tensor.ts';
-import { emit, Scratch, trialStride, type LowerRule, type Ref } from './context.ts';
+import { emit, Scratch, trialStride, type IsWanted, type LowerRule, type Ref } from './context.ts';
 import { perturbation } from './conv.ts';
 
 /** Rows one thread reduces, and how many such chunks there are: at most 512, at least 16 rows each. */
@@ -15,7 +15,7 @@ export function chunking(rows: number): { rowsPerChunk: number; chunks: number }
 }
 
 /** mean | scale | bias, by statistics of the batch. */
-function trainingAffine(node: Node<'batchNorm'>, affine: Scratch): Launch<Ref>[] {
+function trainingAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWanted): Launch<Ref>[] {
   const [x, weight, bias] = node.inputs;
   const [, mean, invStd, variance] = node.outputs;
   const rows = rowCount(x.shape);
@@ -29,7 +29,7 @@ function trainingAffine(node: Node<'batchNorm'>, affine: Scratch): Launch<Ref>[]
   });
   const perturbedWeight = perturbation(weight);
   const perturbedBias = perturbation(bias);
-  if (fusesPerturbation(node) && perturbedWeight && perturbedBias) {
+  if (fusesPerturbation(node, isWanted) && perturbedWeight && perturbedBias) {
     return [first, emit(batchNormFinishPerturbed, {
       bindings: {
         partials, weight: perturbedWeight.base, d_weight: perturbedWeight.directions[0], bias: perturbedBias.base, d_bias: perturbedBias.directions[0],
@@ -45,28 +45,34 @@ function trainingAffine(node: Node<'batchNorm'>, affine: Scratch): Launch<Ref>[]
   })];
 }
 
-/** Whether the finishing kernel forms the perturbed weight and bias itself: along one direction, both by the same coefficients. */
-export function fusesPerturbation(node: Node<'batchNorm'>): boolean {
+/**
+ * Whether the finishing kernel forms the perturbed weight and bias itself: along one direction, both by the same coefficients, and where nobody
+ * wants the trials' statistics, which it has no bindings left to write.
+ */
+export function fusesPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): boolean {
   const [, weight, bias] = node.inputs;
   const w = perturbation(weight);
   const b = perturbation(bias);
   return (
-    node.attrs.training && w !== null && b !== null && w.directions.length === 1 && b.directions.length === 1 &&
+    node.attrs.training && !node.outputs.slice(1).some(isWanted) && w !== null && b !== null && w.directions.length === 1 && b.directions.length === 1 &&
     w.coefficients === b.coefficients
   );
 }
 
-export const lowerBatchNorm: LowerRule<'batchNorm'> = (node) => {
+export const lowerBatchNorm: LowerRule<'batchNorm'> = (node, _, isWanted) => {
   const [x, weight, bias, runningMean, runningVar] = node.inputs;
   const [y, mean, invStd] = node.outputs;
   const { training, eps, relu, residual } = node.attrs;
   const c4 = rowVec4s(x.shape);
   const affine = new Scratch(mean.trials * 3 * c4 * 16);
   const prepare = training
-    ? trainingAffine(node, affine)
+    ? trainingAffine(node, affine, isWanted)
     : [emit(batchNormFromRunning, {
         bindings: { weight, bias, running_mean: runningMean, running_var: runningVar, mean, inv_std: invStd, affine },
-        uniforms: { c4, eps, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
+        uniforms: {
+          c4, eps, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4),
+          mean_stride: trialStride(runningMean, c4), var_stride: trialStride(runningVar, c4),
+        },
         grid: grid1d(c4, 64, mean.trials),
       })];
   const n = blockVec4s(x.shape);
