@@ -124,6 +124,13 @@ function requireInteger(op: string, arg: string, value: number, least: number): 
   }
 }
 
+/** Kernels would take a u32 tensor's bits for floats. */
+function requireF32(op: string, tensors: Record<string, Tensor>): void {
+  for (const [arg, tensor] of Object.entries(tensors)) {
+    if (tensor.dtype !== 'f32') throw new DtypeError({ op, arg, rule: 'must be f32', got: String(tensor), fix: 'make it from a Float32Array' });
+  }
+}
+
 /** Trial counts must agree; 1 stands for "shared by all". */
 function trialsOf(op: string, inputs: readonly Tensor[]): number {
   const counts = [...new Set(inputs.map((input) => input.trials).filter((count) => count > 1))];
@@ -160,6 +167,7 @@ function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): 
 }
 
 const sameShape = (op: string) => ([a, b]: readonly Tensor[]): TensorSpec[] => {
+  requireF32(op, { 'first operand': a, 'second operand': b });
   requireShape(op, 'second operand', b, a.shape);
   return [f32(a.shape, trialsOf(op, [a, b]))];
 };
@@ -172,13 +180,18 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
   variable: (_, { variable }) => [f32(variable.shape, 1)],
   constant: (_, { data, shape }) => [data instanceof Uint32Array ? u32(shape, 1) : f32(shape, 1)],
   external: (_, { spec }) => [spec],
-  conv2d: ([x, weight], { stride, padding }) => [f32(convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]))],
+  conv2d: ([x, weight], { stride, padding }) => {
+    requireF32('conv2d', { x, weight });
+    return [f32(convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]))];
+  },
   addBias: ([x, bias]) => {
+    requireF32('addBias', { x, bias });
     requireShape('addBias', 'bias', bias, [x.shape[x.shape.length - 1]]);
     return [f32(x.shape, trialsOf('addBias', [x, bias]))];
   },
   batchNorm: (inputs, { training, residual, eps }) => {
     const [x, ...rest] = inputs;
+    requireF32('batchNorm', { x, ...Object.fromEntries(rest.map((input, i) => [`input ${i + 1}`, input])) });
     const channels = x.shape[x.shape.length - 1];
     perChannel('batchNorm', rest, channels, ['weight', 'bias', ...(training ? [] : ['runningMean', 'runningVar'])]);
     if (residual) requireShape('batchNorm', 'residual', inputs[inputs.length - 1], x.shape);
@@ -189,19 +202,30 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     }
     return [f32(x.shape, trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
   },
-  relu: ([x]) => [f32(x.shape, x.trials)],
+  relu: ([x]) => {
+    requireF32('relu', { x });
+    return [f32(x.shape, x.trials)];
+  },
   add: sameShape('add'),
   sub: sameShape('sub'),
   mul: sameShape('mul'),
-  scale: ([x]) => [f32(x.shape, x.trials)],
+  scale: ([x]) => {
+    requireF32('scale', { x });
+    return [f32(x.shape, x.trials)];
+  },
   reshape: ([x], { shape }) => {
+    requireF32('reshape', { x });
     const size = (s: Shape) => s.reduce((n, d) => n * d, 1);
+    if (shape.some((d) => !Number.isInteger(d) || d < 1)) {
+      throw new ShapeError({ op: 'reshape', arg: 'shape', rule: 'must hold integers ≥ 1', got: `[${shape.join(', ')}]`, fix: 'no size is inferred' });
+    }
     if (size(shape) !== size(x.shape)) {
       throw new ShapeError({ op: 'reshape', arg: 'shape', rule: `must hold ${size(x.shape)} elements`, got: `[${shape.join(', ')}] (x ${x})`, fix: 'keep the number of elements' });
     }
     return [f32(shape, x.trials)];
   },
   maxPool2d: ([x], { kernelSize, stride, padding }) => {
+    requireF32('maxPool2d', { x });
     requireRank('maxPool2d', 'x', x, 4, '[N, H, W, C]');
     requireInteger('maxPool2d', 'kernelSize', kernelSize, 1);
     requireInteger('maxPool2d', 'stride', stride, 1);
@@ -212,17 +236,22 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     return [f32(shape, x.trials), u32(shape, x.trials)];
   },
   globalAvgPool2d: ([x]) => {
+    requireF32('globalAvgPool2d', { x });
     requireRank('globalAvgPool2d', 'x', x, 4, '[N, H, W, C]');
     return [f32([x.shape[0], x.shape[3]], x.trials)];
   },
   crossEntropy: ([logits, labels], { labelSmoothing }) => {
+    requireF32('crossEntropy', { logits });
     requireRank('crossEntropy', 'logits', logits, 2, '[N, C]');
     requireShape('crossEntropy', 'labels', labels, [logits.shape[0]]);
     if (labels.dtype !== 'u32') throw new DtypeError({ op: 'crossEntropy', arg: 'labels', rule: 'must be u32 class indices', got: String(labels), fix: 'make them from a Uint32Array' });
     if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new AttrError({ op: 'crossEntropy', arg: 'labelSmoothing', rule: 'must be in 0…1', got: labelSmoothing, fix: 'PyTorch uses 0' });
     return [f32([logits.shape[0]], trialsOf('crossEntropy', [logits, labels]))];
   },
-  sum: ([x]) => [f32([], x.trials)],
+  sum: ([x]) => {
+    requireF32('sum', { x });
+    return [f32([], x.trials)];
+  },
   conv2dBackwardInput: (_, { xShape }) => [f32(xShape, 1)],
   conv2dBackwardWeight: (_, { weightShape }) => [f32(weightShape, 1)],
   columnSum: ([dy]) => [f32([dy.shape[dy.shape.length - 1]], 1)],

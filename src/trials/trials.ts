@@ -41,15 +41,31 @@ export const trialRules: Record<ForwardOp, TrialRule> = {
   sum: batched,
 };
 
+/** One coefficient a trial and direction, and as many directions for every parameter: kernels take them as [count][K]. */
+function checkCoefficients({ count, directions, coefficients }: TrialSpec): void {
+  let perTrial: number | null = null;
+  for (const [variable, { length }] of directions) {
+    if (length < 1 || length !== (perTrial ??= length)) {
+      throw new AttrError({ op: 'trials', arg: `directions of ${variable.name}`, rule: `must be ${perTrial || 'at least 1'}, as many as every parameter's`, got: length, fix: 'pass zeros where a direction leaves a parameter alone' });
+    }
+  }
+  const size = count * (perTrial ?? 0);
+  if (perTrial !== null && (coefficients.dtype !== 'f32' || coefficients.trials !== 1 || String(coefficients.shape) !== String([size]))) {
+    throw new ShapeError({ op: 'trials', arg: 'coefficients', rule: `must be f32[${size}], count · directions`, got: String(coefficients), fix: 'pass them trial by trial, in one dimension' });
+  }
+}
+
 /**
  * @param outputs tensors of one graph, usually the loss
  * @returns the same tensors for all trials: `trials` = `count` where a perturbed parameter reaches them
- * @throws ShapeError if a direction does not have its parameter's shape, AttrError if the graph holds gradients
+ * @throws ShapeError if a direction does not have its parameter's shape or the coefficients are not one a trial and direction; AttrError if
+ *   parameters have different numbers of directions, or the graph holds gradients
  */
 export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
   if (!Number.isInteger(spec.count) || spec.count < 1) {
     throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: spec.count, fix: 'ask for at least one trial' });
   }
+  checkCoefficients(spec);
   for (const [variable, directions] of spec.directions) {
     for (const direction of directions) {
       if (String(direction.shape) !== String(variable.shape)) {
