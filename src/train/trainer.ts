@@ -149,6 +149,11 @@ export class Trainer {
     return this.#divergence;
   }
 
+  /** True when the next step begins with a scheduling event. */
+  get isEventDue(): boolean {
+    return this.plans.event !== null && this.options.schedule.isDue(this.#step, this.stepsPerEpoch);
+  }
+
   /** GPU bytes by category: the sum of all live buffers of this trainer. */
   get memory(): MemoryReport {
     return this.plans.report;
@@ -169,7 +174,7 @@ export class Trainer {
     this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
     if (plans.log.isFull) await this.losses();
     const cursor = (step % this.stepsPerEpoch) * this.batchSize;
-    const isDue = plans.event !== null && options.schedule.isDue(step, this.stepsPerEpoch);
+    const isDue = this.isEventDue;
     plans.control.write({ cursor, counter: step * this.batchSize, first: Number(this.#updates === 0) });
     let event: TrialEvent | null = null;
     if (isDue) event = await this.#runEvent(step, cursor);
@@ -278,6 +283,8 @@ export class Trainer {
       if (steps.length > 0) onSteps?.(steps);
     };
     while (this.#step < this.totalSteps && !signal?.aborted && !this.#divergence) {
+      // What was logged before an event is told before it.
+      if (this.isEventDue) await flush();
       const event = await this.trainStep();
       if (event) onEvent?.(event);
       const isEnd = this.#step === this.totalSteps;

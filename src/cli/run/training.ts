@@ -1,0 +1,217 @@
+/** One training run from the command line: trainer, progress, record, summary. */
+import { join } from 'node:path';
+import type { ImageDataset } from '../../data/dataset.ts';
+import type { Device } from '../../gpu/device.ts';
+import type { MemoryReport } from '../../graph/memory.ts';
+import type { ResNet } from '../../nn/index.ts';
+import type { Schedule } from '../../sched/index.ts';
+import { Trainer, type Divergence } from '../../train/index.ts';
+import { formatLoss, formatNumber } from '../format.ts';
+import type { CompareValues, TrainValues } from '../options.ts';
+import { Progress } from '../progress.ts';
+import { renderReport, type ReportRun } from '../report.ts';
+import { RunRecord, saveModel, writeWhole } from './record.ts';
+
+type RunValues = TrainValues | CompareValues;
+
+export interface Summary {
+  steps: number;
+  epochs: number;
+  /** Mean over the last epoch's steps; null when no step was made. */
+  trainLoss: number | null;
+  testLoss: number | null;
+  testAccuracy: number | null;
+  /** Learning rate of the last step. */
+  lr: number;
+  /** Learning rate of every step. */
+  lrHistory: number[];
+  /** While training, the first step (which compiles) and evaluations left out. */
+  imagesPerSecond: number | null;
+  memory: MemoryReport;
+  dispatchesPerStep: number;
+  adapter: string;
+  seed: number;
+  diverged: Divergence | null;
+}
+
+export interface FinishedRun {
+  readonly name: string;
+  readonly record: RunRecord;
+  readonly summary: Summary;
+  readonly aborted: boolean;
+}
+
+export interface TrainingJob {
+  readonly name: string;
+  readonly values: RunValues;
+  readonly dataset: ImageDataset;
+  readonly model: ResNet;
+  readonly schedule: Schedule;
+  readonly device: Device;
+  readonly folder: string;
+  readonly signal: AbortSignal;
+}
+
+/** Time spent in steps, without what comes between them. */
+class Stopwatch {
+  #since = performance.now();
+  #steps = 0;
+  #ms = 0;
+
+  /** Images a second so far; null before the second note. The first is left out: it holds the compilation. */
+  rate(batch: number): number | null {
+    return this.#steps > 0 ? (this.#steps * batch * 1000) / this.#ms : null;
+  }
+
+  note(steps: number, isFirst: boolean): void {
+    const now = performance.now();
+    if (!isFirst) {
+      this.#ms += now - this.#since;
+      this.#steps += steps;
+    }
+    this.#since = now;
+  }
+
+  restart(): void {
+    this.#since = performance.now();
+  }
+}
+
+const describeEvent = (event: { step: number; lrBefore: number; lrAfter: number; factors: number[]; losses: number[]; held: boolean; clamped: boolean }): string => {
+  const trials = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
+  const note = event.held ? ' (held)' : event.clamped ? ' (bounded)' : '';
+  return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, learning rate ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
+};
+
+export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
+  const { values, dataset, model, schedule, device, signal } = job;
+  const stream = process.stderr;
+  const compiling = (done: number, total: number) => {
+    if (stream.isTTY) stream.write(`\r\x1b[2K${job.name}: compiling kernels ${done}/${total}${done === total ? '\n' : ''}`);
+  };
+  const trainer = await Trainer.create({
+    model, dataset, schedule, device, batchSize: values.batch, epochs: values.epochs, maxSteps: values.maxSteps,
+    optimizer: { momentum: values.momentum, weightDecay: values.weightDecay, nesterov: values.nesterov },
+    augment: values.augment, shuffle: !values.noShuffle, seed: values.seed, onCompile: compiling,
+  });
+  try {
+    const record = new RunRecord(job.folder);
+    const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
+    progress.event(`${job.name}: ${trainer.totalSteps} steps of ${values.batch} images; the first one compiles kernels`);
+    const watch = new Stopwatch();
+    const result = await trainer.run({
+      signal,
+      // A software adapter's steps take long enough to show each; a GPU should not wait for the log.
+      logEvery: device.adapter.isSoftware ? 1 : Math.min(values.logEvery, 256),
+      onSteps: (steps) => {
+        watch.note(steps.length, record.steps.length === 0);
+        record.addSteps(steps);
+        const { step, loss, lr } = steps[steps.length - 1];
+        const rate = watch.rate(values.batch) ?? undefined;
+        const secondsLeft = rate && ((trainer.totalSteps - step - 1) * values.batch) / rate;
+        progress.update({ step: step + 1, loss, lr, imagesPerSecond: rate, secondsLeft });
+      },
+      onEvent: (event) => {
+        record.addEvent(event);
+        progress.event(describeEvent(event));
+      },
+      onEvaluation: (evaluation) => {
+        record.addEvaluation(evaluation);
+        progress.event(`step ${evaluation.step}: test loss ${formatLoss(evaluation.testLoss)}, accuracy ${(evaluation.testAccuracy * 100).toFixed(1)} %`);
+        watch.restart();
+      },
+    });
+    progress.done();
+    if (result.divergence) {
+      record.addDivergence(result.divergence);
+      stream.write(`${job.name}: diverged at step ${result.divergence.step}: ${result.divergence.reason}; the weights of the step before are kept\n`);
+    }
+    const summary = summarize(trainer, record, job, result.divergence, watch.rate(values.batch));
+    await trainer.close();
+    saveModel(job.folder, model, summary.steps, { model: values.model, stem: values.stem, width: String(values.width), dataset: dataset.name });
+    return { name: job.name, record, summary, aborted: result.aborted };
+  } catch (error) {
+    await trainer.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+function summarize(trainer: Trainer, record: RunRecord, { device, schedule, values }: TrainingJob, diverged: Divergence | null, rate: number | null): Summary {
+  const last = record.steps.slice(-trainer.stepsPerEpoch);
+  const evaluation = record.evals.at(-1) ?? null;
+  const steps = record.steps.length;
+  return {
+    steps,
+    epochs: steps / trainer.stepsPerEpoch,
+    trainLoss: last.length > 0 ? last.reduce((sum, { loss }) => sum + loss, 0) / last.length : null,
+    testLoss: evaluation?.testLoss ?? null,
+    testAccuracy: evaluation?.testAccuracy ?? null,
+    lr: record.steps.at(-1)?.lr ?? schedule.lrAt(0, trainer.totalSteps),
+    lrHistory: record.steps.map(({ lr }) => lr),
+    imagesPerSecond: rate,
+    memory: trainer.memory,
+    dispatchesPerStep: trainer.dispatchesPerStep,
+    adapter: device.adapter.description || device.adapter.device,
+    seed: values.seed,
+    diverged,
+  };
+}
+
+const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
+  const { lrHistory: _, diverged, memory, ...rest } = summary;
+  return {
+    name, steps: record.steps, events: record.events, evals: record.evals,
+    summary: { ...rest, memory: { ...memory }, diverged: diverged ? `step ${diverged.step}: ${diverged.reason}` : 'no' },
+  };
+};
+
+/** Writes `report.html` for some runs into a folder and returns its path. */
+export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
+  const recipe = Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [name, value !== null && typeof value === 'object' ? JSON.stringify(value) : (value ?? 'default')]),
+  );
+  const { vendor, architecture, device: name, description, isSoftware } = device.adapter;
+  const adapter = { vendor, architecture, device: name, description, software: isSoftware ? 'yes' : 'no' };
+  const file = join(folder, 'report.html');
+  writeWhole(file, renderReport({ title, runs: runs.map(reportRun), recipe, adapter }));
+  return file;
+}
+
+/** Ctrl-C ends the run after the step in progress; a second one ends the process. */
+export function interruptible(): { signal: AbortSignal; release: () => void } {
+  const controller = new AbortController();
+  const interrupt = () => {
+    if (controller.signal.aborted) process.exit(130);
+    process.stderr.write('\nstopping after this step (press Ctrl-C again to leave at once)\n');
+    controller.abort();
+  };
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  return {
+    signal: controller.signal,
+    release: () => {
+      process.off('SIGINT', interrupt);
+      process.off('SIGTERM', interrupt);
+    },
+  };
+}
+
+/** A table of the runs' results. */
+export function summaryText(runs: readonly FinishedRun[]): string {
+  const number = (value: number | null, show: (value: number) => string) => (value === null ? '–' : show(value));
+  const rows: [string, (run: FinishedRun) => string][] = [
+    ['steps', ({ summary }) => String(summary.steps)],
+    ['training loss', ({ summary }) => number(summary.trainLoss, formatLoss)],
+    ['test loss', ({ summary }) => number(summary.testLoss, formatLoss)],
+    ['test accuracy', ({ summary }) => number(summary.testAccuracy, (value) => `${(value * 100).toFixed(1)} %`)],
+    ['last learning rate', ({ summary }) => formatNumber(summary.lr)],
+    ['images/s', ({ summary }) => number(summary.imagesPerSecond, (value) => formatNumber(value))],
+    ['GPU memory, MB', ({ summary }) => (summary.memory.total / 1e6).toFixed(1)],
+    ['of it for trials', ({ summary }) => (summary.memory.trials / 1e6).toFixed(1)],
+    ['dispatches a step', ({ summary }) => String(summary.dispatchesPerStep)],
+    ['diverged', ({ summary }) => (summary.diverged ? `at step ${summary.diverged.step}` : 'no')],
+  ];
+  const table = [['', ...runs.map(({ name }) => name)], ...rows.map(([label, show]) => [label, ...runs.map(show)])];
+  const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
+  return `${table.map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('   ')).join('\n')}\n`;
+}
