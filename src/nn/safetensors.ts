@@ -78,7 +78,8 @@ export function decodeSafetensors(bytes: Uint8Array): SafetensorsFile {
   checkCover(infos, dataBytes);
   const tensors = new Map<string, SafetensorsTensor>();
   for (const { name, dtype, shape, begin, end } of infos) {
-    const copy = bytes.slice(dataStart + begin, dataStart + end).buffer;
+    // Node's Buffer is a Uint8Array whose own slice() does not copy.
+    const copy = new Uint8Array(bytes.subarray(dataStart + begin, dataStart + end)).buffer;
     tensors.set(name, { dtype, shape, data: new arrays[dtype](copy) } as SafetensorsTensor);
   }
   return { tensors, metadata };

@@ -34,6 +34,12 @@ function thrownBy(act: () => unknown): unknown {
 }
 
 describe('round trip', () => {
+  test("Node's Buffer, whose slice() shares memory, decodes like any Uint8Array", () => {
+    const bytes = encodeSafetensors(tensors, metadata);
+    const pooled = Buffer.from(Buffer.concat([Buffer.alloc(24), bytes]).subarray(24));
+    expect([...decodeSafetensors(pooled).tensors]).toEqual([...tensors]);
+  });
+
   test('values, shapes, order and metadata survive', () => {
     const file = decodeSafetensors(encodeSafetensors(tensors, metadata));
     expect([...file.tensors]).toEqual([...tensors]);
