@@ -17,9 +17,27 @@ interface ForwardMatch {
 }
 
 type Consumers = ReturnType<typeof consumersOf>;
+type DependsOn = (tensor: Tensor, node: Node) => boolean;
+
+/** Whether a tensor is computed from a node: one launch could not then take the tensor in and do the node's work. */
+function dependencies(order: readonly Node[]): DependsOn {
+  const position = new Map(order.map((node, index) => [node, index]));
+  return (tensor, node) => {
+    const earliest = position.get(node)!;
+    const seen = new Set<Node>();
+    const stack = [tensor.node];
+    for (let top = stack.pop(); top; top = stack.pop()) {
+      if (top === node) return true;
+      if (seen.has(top) || position.get(top)! < earliest) continue;
+      seen.add(top);
+      stack.push(...top.inputs.map((input) => input.node));
+    }
+    return false;
+  };
+}
 
 /** The batchNorm that `relu` can be part of, with the residual in between. */
-function matchForward(relu: Node, consumers: Consumers, kept: ReadonlySet<Tensor>): ForwardMatch | null {
+function matchForward(relu: Node, consumers: Consumers, kept: ReadonlySet<Tensor>, dependsOn: DependsOn): ForwardMatch | null {
   const single = (tensor: Tensor) => consumers.get(tensor)!.length === 1 && !kept.has(tensor);
   const plainNorm = (tensor: Tensor): Node<'batchNorm'> | null => {
     const node = tensor.node as Node<'batchNorm'>;
@@ -33,14 +51,16 @@ function matchForward(relu: Node, consumers: Consumers, kept: ReadonlySet<Tensor
   for (const [candidate, other] of [[a, b], [b, a]]) {
     const norm = plainNorm(candidate);
     // The fused kernel writes one block a trial of the statistics; a residual with more trials than them would not fit.
-    if (norm && a !== b && (other.trials === 1 || other.trials === candidate.trials)) return { norm, residual: other };
+    if (norm && a !== b && (other.trials === 1 || other.trials === candidate.trials) && !dependsOn(other, norm)) return { norm, residual: other };
   }
   return null;
 }
 
 /** For each reluBackward, the batchNormBackward that can apply its mask. */
-function matchBackward(mask: Node, consumers: Consumers): Node<'batchNormBackward'> | null {
-  const user = consumers.get(mask.outputs[0])?.find(({ node, input }) => input === 0 && node.op === 'batchNormBackward' && !(node as Node<'batchNormBackward'>).attrs.relu);
+function matchBackward(mask: Node, consumers: Consumers, dependsOn: DependsOn): Node<'batchNormBackward'> | null {
+  const fits = (node: Node) =>
+    node.op === 'batchNormBackward' && !(node as Node<'batchNormBackward'>).attrs.relu && !node.inputs.slice(1).some((input) => dependsOn(input, mask));
+  const user = consumers.get(mask.outputs[0])?.find(({ node, input }) => input === 0 && fits(node));
   return user ? (user.node as Node<'batchNormBackward'>) : null;
 }
 
@@ -52,20 +72,21 @@ export function fuse(outputs: readonly Tensor[], enabled: readonly Fusion[] = fu
   const order = topologicalOrder(outputs);
   const consumers = consumersOf(order);
   const kept = new Set(outputs);
+  const dependsOn = dependencies(order);
   const forward = new Map<Node, ForwardMatch>();
   const absorbedNorm = new Map<Node, Node>();
   const backward = new Map<Node, Node>();
   const absorbedMask = new Map<Node, Node<'batchNormBackward'>>();
   for (const node of order) {
     if (node.op === 'relu' && enabled.includes('normRelu')) {
-      const match = matchForward(node, consumers, kept);
+      const match = matchForward(node, consumers, kept, dependsOn);
       if (match && !absorbedNorm.has(match.norm)) {
         forward.set(node, match);
         absorbedNorm.set(match.norm, node);
       }
     }
     if (node.op === 'reluBackward' && enabled.includes('normReluBackward')) {
-      const match = matchBackward(node, consumers);
+      const match = matchBackward(node, consumers, dependsOn);
       if (match) {
         backward.set(match, node);
         absorbedMask.set(node, match);

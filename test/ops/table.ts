@@ -19,16 +19,16 @@ import type { ErrorCase, OpCase, ValueCase } from './check.ts';
 type Shape = readonly number[];
 
 const rounded: Tolerance = { atol: 0, rtol: 2 ** -22 };
-const sumOf = (n: number, scale = 1): Tolerance => ({ atol: 3 * Math.max(n, 4) * 2 ** -24 * scale, rtol: 1e-6 });
+export const sumOf = (n: number, scale = 1): Tolerance => ({ atol: 3 * Math.max(n, 4) * 2 ** -24 * scale, rtol: 1e-6 });
 
-const zeros = (shape: Shape): Tensor => f.tensor(new Float32Array(ref.sizeOf(shape)), shape);
+export const zeros = (shape: Shape): Tensor => f.tensor(new Float32Array(ref.sizeOf(shape)), shape);
 const refused = (name: string, throws: ErrorCase['throws'], build: () => unknown): ErrorCase => ({ name, throws, build });
 const show = (shapes: readonly Shape[]): string => shapes.map((shape) => `[${shape.join(', ')}]`).join(' ');
 
 /** Shapes of everything that works element by element: scalar, single, odd, primes, a row longer than a workgroup, many rows. */
 const anyShapes: Shape[] = [[], [1], [5], [3, 7], [1, 1, 1, 13], [2, 3, 5, 11], [1, 300], [67, 3]];
 
-interface ConvRow {
+export interface ConvRow {
   /** N, H, W, Cin */
   x: Shape;
   /** kH, kW, Cout */
@@ -41,7 +41,7 @@ interface ConvRow {
   why?: string;
 }
 
-function conv({ x: [N, H, W, Cin], k: [kH, kW, Cout], stride = 1, padding = 0, scale = 1, lowering, trialTolerance, why = '' }: ConvRow): ValueCase {
+export function conv({ x: [N, H, W, Cin], k: [kH, kW, Cout], stride = 1, padding = 0, scale = 1, lowering, trialTolerance, why = '' }: ConvRow): ValueCase {
   const attrs = { stride, padding };
   const shapes = [[N, H, W, Cin], [kH, kW, Cin, Cout]];
   const places = N * Math.ceil((H + 2 * padding) / stride) * Math.ceil((W + 2 * padding) / stride);
@@ -61,7 +61,7 @@ function conv({ x: [N, H, W, Cin], k: [kH, kW, Cout], stride = 1, padding = 0, s
   };
 }
 
-const linear = (N: number, K: number, M: number): ValueCase => ({
+export const linear = (N: number, K: number, M: number): ValueCase => ({
   name: `linear ${show([[N, K], [K, M]])}`,
   inputs: () => [randomNd([N, K], 21), randomNd([K, M], 22)],
   build: ([x, weight]) => f.linear(x, weight),
@@ -86,7 +86,7 @@ const tiled = defaultLowerContext(16384, 256, false).tiles.flatMap((tile): Value
   ];
 });
 
-interface NormRow {
+export interface NormRow {
   shape: Shape;
   training?: boolean;
   eps?: number;
@@ -99,7 +99,7 @@ interface NormRow {
 }
 
 /** x, weight, bias, then the running statistics in inference, then the residual. */
-function norm({ shape, training = true, eps = 1e-5, relu = false, residual = false, x: random, why = '', ...tolerances }: NormRow): ValueCase {
+export function norm({ shape, training = true, eps = 1e-5, relu = false, residual = false, x: random, why = '', ...tolerances }: NormRow): ValueCase {
   const channels = [shape[shape.length - 1]];
   const split = (inputs: Nd[]) => ({ x: inputs[0], weight: inputs[1], bias: inputs[2], statistics: training ? [] : inputs.slice(3, 5), z: residual ? inputs[inputs.length - 1] : null });
   const reference = (inputs: Nd[]): Nd => {
@@ -160,7 +160,7 @@ const mismatched = (name: 'add' | 'sub' | 'mul'): ErrorCase[] => [
   refused('a u32 operand', { cls: DtypeError, op: name, arg: 'second operand' }, () => f[name](zeros([2]), f.tensor(new Uint32Array(2)))),
 ];
 
-const pool = (shape: Shape, kernelSize: number, stride: number, padding: number, distinct: boolean): ValueCase => ({
+export const pool = (shape: Shape, kernelSize: number, stride: number, padding: number, distinct: boolean): ValueCase => ({
   name: `${show([shape])} kernel ${kernelSize} stride ${stride} padding ${padding}, ${distinct ? 'no ties' : 'ties'}`,
   // Ties: three values only, all negative, so that a zero from the padding would win.
   inputs: () => [distinct ? randomDistinct(shape, 61) : ref.nd(shape, randomInts(ref.sizeOf(shape), 3, 62).map((value) => value - 5))],

@@ -1,0 +1,171 @@
+/** Each fusion leaves every value as it is, bit for bit, and does take place where it should. */
+import { describe, expect, test } from 'vitest';
+import { grad } from '../../src/autograd/grad.ts';
+import type { Device } from '../../src/gpu/device.ts';
+import { add, batchNorm, batchNormInference, mul, relu, sum, tensor } from '../../src/graph/functional.ts';
+import { fuse, fusions, type Fusion } from '../../src/graph/fuse.ts';
+import { Memory } from '../../src/graph/memory.ts';
+import { op } from '../../src/graph/ops.ts';
+import { draft } from '../../src/graph/plan.ts';
+import { Variable, type Tensor } from '../../src/graph/tensor.ts';
+import { trials } from '../../src/trials/trials.ts';
+import { useDevice } from '../support/device.ts';
+import type { Nd } from '../support/nd.ts';
+import { randomNd } from '../support/random.ts';
+import { runGuarded } from './runner.ts';
+
+const device = useDevice();
+const shape = [2, 3, 5, 6];
+const constant = (value: Nd): Tensor => tensor(Float32Array.from(value.data), value.shape);
+const parameter = (name: string, shape: number[], seed: number): Variable => new Variable('parameter', name, shape, Float32Array.from(randomNd(shape, seed).data));
+
+interface Parameters { x: Variable; r: Variable; weight: Variable; bias: Variable; weight2: Variable; bias2: Variable }
+
+interface FusionCase {
+  name: string;
+  build: (p: Parameters) => Tensor[];
+  /** Launches that are left when all fusions are on. */
+  forward: { relu: number; add: number };
+  reluBackward: number;
+}
+
+const norm = ({ x, weight, bias }: Parameters) => batchNorm(x, weight, bias);
+const norm2 = ({ r, weight2, bias2 }: Parameters) => batchNorm(r, weight2, bias2);
+
+const cases: FusionCase[] = [
+  { name: 'relu(bn)', build: (p) => [relu(norm(p).y)], forward: { relu: 0, add: 0 }, reluBackward: 0 },
+  { name: 'relu(bn + r)', build: (p) => [relu(add(norm(p).y, p.r))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
+  { name: 'relu(r + bn)', build: (p) => [relu(add(p.r, norm(p).y))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
+  { name: 'relu(bn + bn2), the downsample block', build: (p) => [relu(add(norm(p).y, norm2(p).y))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
+  { name: 'relu in inference', build: (p) => [relu(batchNormInference(p.x, p.weight, p.bias, p.bias2, mul(p.weight2, p.weight2)))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
+  {
+    name: 'relu(bn), used elsewhere as well',
+    build: (p) => {
+      const y = relu(norm(p).y);
+      return [mul(y, p.r), add(y, p.r)];
+    },
+    forward: { relu: 0, add: 1 },
+    reluBackward: 0,
+  },
+  {
+    name: 'two blocks, the first one\'s output being the second one\'s residual',
+    build: (p) => {
+      const y = relu(norm(p).y);
+      return [relu(add(batchNorm(mul(y, p.r), p.weight2, p.bias2).y, y))];
+    },
+    forward: { relu: 0, add: 0 },
+    reluBackward: 0,
+  },
+  {
+    name: 'bn, used elsewhere as well: stays',
+    build: (p) => {
+      const { y } = norm(p);
+      return [mul(relu(y), y)];
+    },
+    forward: { relu: 1, add: 0 },
+    reluBackward: 1,
+  },
+  {
+    name: 'bn that is an output itself: stays',
+    build: (p) => {
+      const { y } = norm(p);
+      return [relu(y), y];
+    },
+    forward: { relu: 1, add: 0 },
+    reluBackward: 1,
+  },
+  {
+    name: 'bn + r, used elsewhere as well: stays',
+    build: (p) => {
+      const both = add(norm(p).y, p.r);
+      return [mul(relu(both), both)];
+    },
+    forward: { relu: 1, add: 1 },
+    reluBackward: 1,
+  },
+  { name: 'relu(bn + bn), one tensor twice', build: (p) => { const { y } = norm(p); return [relu(add(y, y))]; }, forward: { relu: 1, add: 1 }, reluBackward: 1 },
+  {
+    name: 'two relus of one bn: stay',
+    build: (p) => {
+      const { y } = norm(p);
+      return [mul(relu(y), p.r), relu(y)];
+    },
+    forward: { relu: 2, add: 0 },
+    reluBackward: 2,
+  },
+];
+
+const make = (): Parameters => ({
+  x: parameter('x', shape, 1), r: parameter('r', shape, 2), weight: parameter('weight', [6], 3), bias: parameter('bias', [6], 4),
+  weight2: parameter('weight2', [6], 5), bias2: parameter('bias2', [6], 6),
+});
+
+/** All outputs weighted at random: a scalar that no two of them reach alike. */
+const lossOf = (outputs: Tensor[]): Tensor => outputs.map((y, i) => sum(mul(y, constant(randomNd([...y.shape], 20 + i))))).reduce((a, b) => add(a, b));
+
+function trialsOf(outputs: Tensor[], perturbed: Variable[]): Tensor[] {
+  const directions = new Map(perturbed.map((v, i) => [v, [constant(randomNd([...v.shape], 30 + i))]]));
+  return trials(outputs, { count: 3, directions, coefficients: tensor([0, 0.3, -0.2]) });
+}
+
+function kernelNames(device: Device, tensors: Tensor[], enabled: readonly Fusion[]): string[] {
+  const memory = new Memory(device);
+  try {
+    return draft(memory, 'names', fuse(tensors, enabled).map((tensor) => ({ tensor, storage: null }))).launches.map(({ kernel }) => kernel.name);
+  } finally {
+    memory.release();
+  }
+}
+
+const count = (names: string[], name: string): number => names.filter((other) => other === name).length;
+
+describe.each(cases)('$name', ({ build, forward, reluBackward }) => {
+  test('gives the same bits with each fusion on and off', async () => {
+    const p = make();
+    const outputs = build(p);
+    const trained = [p.x, p.r, p.weight, p.bias];
+    const graphs = [
+      [...outputs, ...grad(lossOf(outputs), trained)],
+      trialsOf(outputs, trained),
+      trialsOf(outputs, [p.weight]),
+      trialsOf(outputs, [p.r]),
+    ];
+    for (const graph of graphs) {
+      const expected = await runGuarded(device(), graph, { fusions: [] });
+      for (const enabled of [['normRelu'], ['normReluBackward'], fusions] as Fusion[][]) {
+        expect(await runGuarded(device(), graph, { fusions: enabled }), enabled.join()).toEqual(expected);
+      }
+    }
+  });
+
+  test('takes place', () => {
+    const p = make();
+    const outputs = build(p);
+    const names = kernelNames(device(), outputs, fusions);
+    expect({ relu: count(names, 'reluForward'), add: count(names, 'addForward') }).toEqual(forward);
+    const all = kernelNames(device(), [...outputs, ...grad(lossOf(outputs), [p.x, p.r, p.weight])], fusions);
+    expect(count(all, 'reluBackward')).toBe(reluBackward);
+  });
+});
+
+test('a residual with more trials than the batch norm is added apart', async () => {
+  const p = make();
+  const outputs = trialsOf([relu(add(norm(p).y, p.r))], [p.r]);
+  expect(count(kernelNames(device(), outputs, fusions), 'addForward')).toBe(1);
+});
+
+test('a residual computed from the same batch norm\'s statistics does not fuse with it', async () => {
+  const p = make();
+  const { y, statistics } = norm(p);
+  const outputs = [relu(add(y, op('addBias', [p.r, statistics.mean], {})[0]))];
+  expect(await runGuarded(device(), outputs)).toEqual(await runGuarded(device(), outputs, { fusions: [] }));
+});
+
+test('a mask that several need comes out of the fused kernel', async () => {
+  const p = make();
+  const y = relu(add(norm(p).y, mul(p.r, constant(randomNd(shape, 40)))));
+  const names = kernelNames(device(), grad(lossOf([y]), [p.x, p.r]), fusions);
+  expect(names).toContain('batchNormBackwardApplyResidual');
+  expect(names).not.toContain('reluBackward');
+});
+
