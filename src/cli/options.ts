@@ -110,7 +110,11 @@ export const compareOptions = {
   ...dataOptions,
   ...modelOptions,
   ...runOptions({ epochs: 3, out: 'runs/compare' }),
-  width: integer({ default: 16, min: 1, help: modelOptions.width.help }),
+  width: integer({ default: 8, min: 1, help: modelOptions.width.help }),
+  trainLimit: integer({ default: 2048, min: 1, help: 'use only the first N training images' }),
+  testLimit: integer({ default: 512, min: 1, help: 'use only the first N test images' }),
+  momentum: number({ default: 0.9, min: 0, below: 1, help: sgdOptions.momentum.help }),
+  preset: choice(['asPublished', 'robust'], { default: 'robust', help: trialOptions.preset.help }),
 };
 
 export const evalOptions = {

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { readCifar10, readCifar100 } from '../../data/cifar.node.ts';
 import { limitSet, type ImageDataset } from '../../data/dataset.ts';
 import { proceduralDataset } from '../../data/procedural.ts';
-import { DataError } from '../../gpu/errors.ts';
+import { DataError, ShapeError } from '../../gpu/errors.ts';
 import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
 import { asPublished, ConstantSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../../sched/index.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
@@ -29,7 +29,13 @@ function readNamed(op: string, arg: string, file: string): Uint8Array {
 
 export function buildModel(values: Pick<TrainValues, 'stem' | 'width' | 'seed'>, classes: number, checkpoint?: { arg: string; file: string }): ResNet {
   const model = resnet18({ stem: values.stem, width: values.width, numClasses: classes, seed: values.seed });
-  if (checkpoint) loadSafetensors(model, readNamed('forkstep', checkpoint.arg, checkpoint.file));
+  if (!checkpoint) return model;
+  try {
+    loadSafetensors(model, readNamed('forkstep', checkpoint.arg, checkpoint.file));
+  } catch (error) {
+    if (!(error instanceof ShapeError)) throw error;
+    throw new DataError({ op: 'forkstep', arg: `${checkpoint.arg} ${checkpoint.file}: ${error.arg}`, rule: error.expected, got: error.got, fix: 'give the --stem, --width and --dataset that it was trained with' }, { cause: error });
+  }
   return model;
 }
 
