@@ -120,6 +120,7 @@ type Values = Float32Array | Uint32Array;
 export function pack<A extends Values>(spec: TensorSpec, values: A): A {
   const width = lastDim(spec.shape);
   const stride = ceil4(width);
+  if (width === stride) return values.slice() as A;
   const packed = new (values.constructor as new (n: number) => A)(sizeBytes(spec) / 4);
   const rows = rowCount(spec.shape) * spec.trials;
   for (let row = 0; row < rows; row++) packed.set(values.subarray(row * width, (row + 1) * width) as A & ArrayLike<number>, row * stride);
@@ -131,6 +132,7 @@ export function unpack<A extends Values>(spec: TensorSpec, packed: A): A {
   const width = lastDim(spec.shape);
   const stride = ceil4(width);
   const rows = rowCount(spec.shape) * spec.trials;
+  if (width === stride) return packed.slice(0, rows * width) as A;
   const values = new (packed.constructor as new (n: number) => A)(rows * width);
   for (let row = 0; row < rows; row++) values.set(packed.subarray(row * stride, row * stride + width) as A & ArrayLike<number>, row * width);
   return values;
