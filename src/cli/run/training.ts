@@ -11,6 +11,7 @@ import type { CompareValues, TrainValues } from '../options.ts';
 import { Progress } from '../progress.ts';
 import { renderReport, type ReportRun } from '../report.ts';
 import { RunRecord, saveModel, writeWhole } from './record.ts';
+import { trialOptionsOf } from './setup.ts';
 
 type RunValues = TrainValues | CompareValues;
 
@@ -158,20 +159,22 @@ function summarize(trainer: Trainer, record: RunRecord, { device, schedule, valu
 }
 
 const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
-  const { lrHistory: _, diverged, memory, ...rest } = summary;
+  const { lrHistory: _lr, adapter: _adapter, diverged, memory, ...rest } = summary;
   return {
     name, steps: record.steps, events: record.events, evals: record.evals,
-    summary: { ...rest, memory: { ...memory }, diverged: diverged ? `step ${diverged.step}: ${diverged.reason}` : 'no' },
+    summary: { ...rest, memory: { ...memory }, diverged: diverged ? `step ${diverged.step}: ${diverged.reason}` : false },
   };
 };
 
 /** Writes `report.html` for some runs into a folder and returns its path. */
 export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
-  const recipe = Object.fromEntries(
-    Object.entries(values).map(([name, value]) => [name, value !== null && typeof value === 'object' ? JSON.stringify(value) : (value ?? 'default')]),
-  );
+  const { factors: _f, every: _e, envelope: _n, scoreBatch: _s, json: _j, ...given } = values;
+  const trials = runs.some(({ record }) => record.events.length > 0) ? { ...trialOptionsOf(values), lr: undefined } : {};
+  const show = (value: unknown) => (value === undefined || value === null ? 'none' : typeof value === 'object' ? JSON.stringify(value) : (value as string | number | boolean));
+  const entries = [...Object.entries(given), ...Object.entries(trials).filter(([, value]) => value !== undefined).map(([name, value]) => [`trial ${name}`, value] as const)];
+  const recipe = Object.fromEntries(entries.map(([name, value]) => [name, show(value)]));
   const { vendor, architecture, device: name, description, isSoftware } = device.adapter;
-  const adapter = { vendor, architecture, device: name, description, software: isSoftware ? 'yes' : 'no' };
+  const adapter = { vendor, architecture, device: name, description, kind: isSoftware ? 'software' : 'GPU' };
   const file = join(folder, 'report.html');
   writeWhole(file, renderReport({ title, runs: runs.map(reportRun), recipe, adapter }));
   return file;
