@@ -62,6 +62,10 @@ fn main(${builtins}) {
   let lane = vec4u(0u, 1u, 2u, 3u) < vec4u(u.channels);
   let normalized = (value - vec4f(u.mean0, u.mean1, u.mean2, u.mean3)) / vec4f(u.std0, u.std1, u.std2, u.std3);
   x[i] = select(vec4f(), normalized, lane);
-  if (i % (u.h * u.w) == 0u) { labels[sample] = all_labels[index]; }
+  if (i % (u.h * u.w) == 0u) {
+    labels[sample] = all_labels[index];
+    let batch = u.n / (u.h * u.w);
+    if (sample + 1u == batch) { for (var padding = batch; padding % 4u != 0u; padding += 1u) { labels[padding] = 0u; } }
+  }
 }`,
 });
