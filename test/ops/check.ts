@@ -80,9 +80,9 @@ function exactDirections(input: Nd, directions: number, seed: number): Nd[] {
   });
 }
 
-/** c[t, k]: the first trial along the first direction is the base itself. */
+/** c[t, k], at most 1/4: two directions leave a variance positive. The first trial along the first direction is the base itself. */
 function coefficientsFor(directions: number, seed: number): number[] {
-  const values = randomInts(trialCount * directions, 64, seed + 5).map((value) => (value - 32) / 64);
+  const values = randomInts(trialCount * directions, 64, seed + 5).map((value) => (value - 32) / 128);
   values[0] = 0;
   return values;
 }

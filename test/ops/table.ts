@@ -114,7 +114,7 @@ export function norm({ shape, training = true, eps = 1e-5, relu = false, residua
       randomNd(shape, 31, random),
       randomNd(channels, 32, { scale: 0.5, offset: 1 }),
       randomNd(channels, 33),
-      ...(training ? [] : [randomNd(channels, 34), randomNd(channels, 35, { positive: true, offset: 4 })]),
+      ...(training ? [] : [randomNd(channels, 34), randomNd(channels, 35, { positive: true, offset: 20 })]),
       ...(residual ? [randomNd(shape, 36)] : []),
     ],
     build: (inputs) => op('batchNorm', inputs, { training, eps, relu, residual })[0],
