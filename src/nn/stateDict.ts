@@ -74,7 +74,8 @@ function valuesOf(name: string, variable: Variable, tensor: SafetensorsTensor): 
 export function loadStateDict(module: Module, tensors: ReadonlyMap<string, SafetensorsTensor>): void {
   const named = module.namedVariables();
   const missing = [...named.keys()].filter((name) => !tensors.has(name));
-  const unknown = [...tensors.keys()].filter((name) => !named.has(name) && !name.endsWith('num_batches_tracked'));
+  const tracked = new Set([...named.keys()].map(trackedName));
+  const unknown = [...tensors.keys()].filter((name) => !named.has(name) && !tracked.has(name));
   if (missing.length > 0 || unknown.length > 0) {
     const list = (names: string[]) => `${names.length}${names.length > 0 ? ` (${names.slice(0, 3).join(', ')}${names.length > 3 ? ', …' : ''})` : ''}`;
     throw new DataError({

@@ -24,7 +24,7 @@ export function goldenModel(golden: Golden): ResNet {
 }
 
 /** [N, C, H, W] → [N, H, W, C]. */
-function toNhwc(images: Float32Array, [N, C, H, W]: readonly number[]): Float32Array {
+export function toNhwc(images: Float32Array, [N, C, H, W]: readonly number[]): Float32Array {
   const plane = H * W;
   const out = new Float32Array(images.length);
   for (let n = 0; n < N; n++) {
