@@ -25,6 +25,11 @@ export class Memory {
     return { buffer, offset: 0, size: buffer.size };
   }
 
+  /** Is the buffer one of this memory's? */
+  owns(buffer: GPUBuffer): boolean {
+    return this.#buffers.has(buffer);
+  }
+
   /** Counts `bytes` of the slots as brought about by the trials. */
   report(trialSlotBytes = 0): MemoryReport {
     const report = Object.fromEntries([...memoryCategories, 'total'].map((name) => [name, 0])) as MemoryReport;

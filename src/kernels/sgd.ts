@@ -57,21 +57,30 @@ fn main(${builtins}) {
 }`,
 });
 
-/**
- * w ← w − lr·direction, lr = rates[0]. A weight that would not be finite keeps its value and sets a flag.
- */
-export const sgdStep = defineKernel({
-  name: 'sgdStep',
-  bindings: { direction: read('vec4f'), rates: read('f32'), weight: write('vec4f'), flags: write('atomic<u32>') },
+/** Sets a flag when any weight of w − lr·direction would be Inf or NaN: the step after it is made by all weights or by none. */
+export const sgdCheck = defineKernel({
+  name: 'sgdCheck',
+  bindings: { direction: read('vec4f'), rates: read('f32'), weight: read('vec4f'), flags: write('atomic<u32>') },
   uniforms: { n: 'u32' },
   wgsl: /* wgsl */ `${nonFinite}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
-  if (i >= u.n || (atomicLoad(&flags[0]) & ${flagNonFiniteLoss | flagNonFiniteDirection | flagNonFiniteStatistics}u) != 0u) { return; }
-  let next = weight[i] - rates[0] * direction[i];
-  if (non_finite4(next)) { atomicOr(&flags[0], ${flagNonFiniteWeight}u); return; }
-  weight[i] = next;
+  if (i < u.n && non_finite4(weight[i] - rates[0] * direction[i])) { atomicOr(&flags[0], ${flagNonFiniteWeight}u); }
+}`,
+});
+
+/** w ← w − lr·direction, lr = rates[0]. Runs after `sgdCheck` has seen all weights. */
+export const sgdStep = defineKernel({
+  name: 'sgdStep',
+  bindings: { direction: read('vec4f'), rates: read('f32'), flags: read('u32'), weight: write('vec4f') },
+  uniforms: { n: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  weight[i] -= rates[0] * direction[i];
 }`,
 });
 

@@ -7,7 +7,7 @@ import type { Storage } from '../graph/tensor.ts';
 import type { VariableStore } from '../graph/variables.ts';
 import { sizeBytes } from '../graph/tensor.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
-import { sgdDecay, sgdDirection, sgdStep } from '../kernels/sgd.ts';
+import { sgdCheck, sgdDecay, sgdDirection, sgdStep } from '../kernels/sgd.ts';
 
 /** PyTorch's `optim.SGD`, but for the learning rate, which a schedule sets. */
 export interface SgdOptions {
@@ -82,14 +82,16 @@ export class Sgd {
     });
   }
 
-  /** w ← w − rates[0] · direction. */
+  /** w ← w − rates[0] · direction; where that would not be finite for some weight, a flag is set and all stay. */
   step(rates: Storage, flags: Storage): Launch<Ref>[] {
-    return this.directions.segments.map((direction, i) =>
-      emit(sgdStep, {
-        bindings: { direction, rates, weight: this.#store.parameterArena.segments[i], flags },
-        uniforms: { n: direction.size / 16 },
-        grid: grid1d(direction.size / 16, 64),
-      }),
-    );
+    const over = (kernel: typeof sgdCheck | typeof sgdStep): Launch<Ref>[] =>
+      this.directions.segments.map((direction, i) =>
+        emit(kernel, {
+          bindings: { direction, rates, weight: this.#store.parameterArena.segments[i], flags },
+          uniforms: { n: direction.size / 16 },
+          grid: grid1d(direction.size / 16, 64),
+        }),
+      );
+    return [...over(sgdCheck), ...over(sgdStep)];
   }
 }

@@ -80,6 +80,8 @@ export class Trainer {
   #epoch = -1;
   #divergence: Divergence | null = null;
   readonly #pending: Promise<void>[] = [];
+  /** Read from the GPU, not yet asked for. */
+  readonly #logged: LoggedStep[] = [];
 
   private constructor(
     readonly device: Device,
@@ -126,7 +128,7 @@ export class Trainer {
         labelSmoothing: options.labelSmoothing,
         evaluation: test.batch(batchSize, 'cursor', 'counter', false),
         trials: scheduler
-          ? { count: scheduler.options.factors.length, direction: scheduler.options.direction, batch: train.batch(scoreBatch, 'scoreCursor', 'scoreCounter', isAugmented) }
+          ? { count: trialCoefficients(scheduler).length, direction: scheduler.options.direction, batch: train.batch(scoreBatch, 'scoreCursor', 'scoreCounter', isAugmented) }
           : undefined,
         onProgress: options.onCompile,
       });
@@ -134,7 +136,8 @@ export class Trainer {
       test.writeOrder(evaluationOrder(dataset.test.count, batchSize));
       return new Trainer(device, options, plans, sampler, train, test, staging);
     } catch (error) {
-      for (const variable of model.variables()) variable.storage = null;
+      // A model that another trainer holds stays with it.
+      for (const variable of model.variables()) if (variable.storage && memory.owns(variable.storage.buffer)) variable.storage = null;
       memory.release();
       throw error;
     }
@@ -172,7 +175,7 @@ export class Trainer {
     const { plans, options, device } = this;
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
-    if (plans.log.isFull) await this.losses();
+    if (plans.log.isFull) await this.#readLog();
     const cursor = (step % this.stepsPerEpoch) * this.batchSize;
     const isDue = this.isEventDue;
     plans.control.write({ cursor, counter: step * this.batchSize, first: Number(this.#updates === 0) });
@@ -197,7 +200,7 @@ export class Trainer {
     const scheduler = this.options.schedule as TrialScheduler;
     const { direction, batch } = scheduler.options;
     const first = direction === 'gradient' ? [plans.gradient] : [plans.gradient, plans.direction];
-    const rates = scheduler.trialRates();
+    const rates = trialCoefficients(scheduler);
     let start = 0;
     for (const { count, coefficients } of plans.trialChunks) {
       this.device.gpu.queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rates.slice(start, start + count)));
@@ -210,7 +213,8 @@ export class Trainer {
       const values = await this.#trialLosses(i === 0 ? [...first, plans.event!] : [plans.event!]);
       values.forEach((loss, k) => (losses[k] += loss / offsets.length));
     }
-    return scheduler.apply(step, [...losses]);
+    const count = scheduler.options.factors.length;
+    return scheduler.apply(step, [...losses.subarray(0, count)], losses[count] ?? null);
   }
 
   async #trialLosses(run: readonly Plan[]): Promise<number[]> {
@@ -253,9 +257,14 @@ export class Trainer {
 
   /** The losses logged since the last call; notes a divergence. Waits for the GPU. */
   async losses(): Promise<LoggedStep[]> {
+    await this.#readLog();
+    return this.#logged.splice(0);
+  }
+
+  async #readLog(): Promise<void> {
     const { steps, divergence } = await this.plans.log.read();
+    if (!this.#divergence) this.#logged.push(...steps);
     this.#divergence ??= divergence;
-    return steps;
   }
 
   /** Mean loss and accuracy over the test images, in inference mode. */
@@ -285,6 +294,7 @@ export class Trainer {
     while (this.#step < this.totalSteps && !signal?.aborted && !this.#divergence) {
       // What was logged before an event is told before it.
       if (this.isEventDue) await flush();
+      if (this.#divergence) break;
       const event = await this.trainStep();
       if (event) onEvent?.(event);
       const isEnd = this.#step === this.totalSteps;
@@ -302,11 +312,17 @@ export class Trainer {
   /** Brings the weights back to the host model and frees everything on the GPU. */
   async close(): Promise<void> {
     await Promise.allSettled(this.#pending);
-    await this.plans.store.pull();
-    this.plans.store.release();
-    this.plans.memory.release();
+    try {
+      await this.plans.store.pull();
+    } finally {
+      this.plans.store.release();
+      this.plans.memory.release();
+    }
   }
 }
+
+/** What trials are run at: the scheduler's rates; and 0, the loss where the weights are, for the score that measures gains from it. */
+const trialCoefficients = (scheduler: TrialScheduler): number[] => [...scheduler.trialRates(), ...(scheduler.options.score === 'relGain' ? [0] : [])];
 
 /** 0 … count − 1, and 0s up to a whole number of batches. */
 function evaluationOrder(count: number, batchSize: number): Uint32Array {
