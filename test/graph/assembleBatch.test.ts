@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { tensor } from '../../src/graph/functional.ts';
 import { emit } from '../../src/graph/lower/context.ts';
 import { op, type AssembleAttrs } from '../../src/graph/ops.ts';
-import { cropPadding, hash32Wgsl } from '../../src/kernels/assembleBatch.ts';
+import { hash32Wgsl } from '../../src/kernels/assembleBatch.ts';
 import { builtins, defineKernel, grid1d, linearIndex, read, write } from '../../src/kernels/contract.ts';
 import { hash32, STREAM } from '../../src/nn/random.ts';
 import { runGuarded } from '../ops/runner.ts';
@@ -10,7 +10,7 @@ import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { runLaunches } from '../support/launch.ts';
 import { randomInts } from '../support/random.ts';
-import { assembleBatch as reference } from '../support/reference.ts';
+import { assembleBatch as reference, cropFlip } from '../support/reference.ts';
 
 const device = useDevice();
 
@@ -66,21 +66,10 @@ async function assemble(batch: Batch, augment: boolean): Promise<{ x: Float32Arr
 
 /** The images cropped and flipped as bytes, planar: the border is black (byte 0) before normalisation, as PyTorch's transforms have it. */
 function augmented(batch: Batch): Uint8Array {
-  const { channels, height, width, indices, counter, seed } = batch;
+  const { channels: C, height: H, width: W, indices, counter, seed } = batch;
   const bytes = bytesOf(batch);
-  const moved = new Uint8Array(indices.length * channels * height * width);
-  const side = 2 * cropPadding + 1;
-  indices.forEach((image, sample) => {
-    const draw = hash32(seed, (counter + sample) >>> 0, STREAM.augment);
-    const [down, right, isFlipped] = [(draw % side) - cropPadding, (Math.floor(draw / side) % side) - cropPadding, (draw & 0x10000) !== 0];
-    for (let c = 0; c < channels; c++) for (let h = 0; h < height; h++) for (let w = 0; w < width; w++) {
-      const row = h + down;
-      const column = (isFlipped ? width - 1 - w : w) + right;
-      if (row < 0 || row >= height || column < 0 || column >= width) continue;
-      moved[((sample * channels + c) * height + h) * width + w] = bytes[((image * channels + c) * height + row) * width + column];
-    }
-  });
-  return moved;
+  const picked = Uint8Array.from(indices.flatMap((image) => [...bytes.subarray(image * C * H * W, (image + 1) * C * H * W)]));
+  return cropFlip(picked, { C, H, W }, indices.map((_, sample) => hash32(seed, (counter + sample) >>> 0, STREAM.augment)));
 }
 
 const batches: Batch[] = [

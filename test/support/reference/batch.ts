@@ -31,3 +31,23 @@ export function assembleBatch(
   }
   return y;
 }
+
+/**
+ * Random crop with a black border of 4 pixels, and flip, of planar images [n][C][H][W]: image i by the bits of draws[i], d = draw % 9 − 4 rows
+ * down, draw / 9 % 9 − 4 columns right, mirrored first where bit 16 is set.
+ * @returns the bytes of the moved images, in order
+ */
+export function cropFlip(images: Uint8Array, { C, H, W }: ImageSize, draws: ArrayLike<number>): Uint8Array {
+  const moved = new Uint8Array(images.length);
+  for (let i = 0; i < draws.length; i++) {
+    const [down, right, isFlipped] = [(draws[i] % 9) - 4, (Math.floor(draws[i] / 9) % 9) - 4, (draws[i] & 0x10000) !== 0];
+    for (let c = 0; c < C; c++) for (let h = 0; h < H; h++) for (let w = 0; w < W; w++) {
+      const row = h + down;
+      const column = (isFlipped ? W - 1 - w : w) + right;
+      if (row < 0 || row >= H || column < 0 || column >= W) continue;
+      const plane = (i * C + c) * H;
+      moved[(plane + h) * W + w] = images[(plane + row) * W + column];
+    }
+  }
+  return moved;
+}

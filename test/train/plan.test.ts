@@ -1,0 +1,172 @@
+/** What a step asks of WebGPU, and what a trainer holds. */
+import { beforeAll, describe, expect, test } from 'vitest';
+import { proceduralDataset } from '../../src/data/procedural.ts';
+import { AttrError } from '../../src/gpu/errors.ts';
+import { sizeBytes, type Variable } from '../../src/graph/tensor.ts';
+import { resnet18 } from '../../src/nn/resnet.ts';
+import { ConstantSchedule } from '../../src/sched/schedule.ts';
+import { asPublished, robust } from '../../src/sched/trialOptions.ts';
+import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
+import { Trainer, type TrainerOptions } from '../../src/train/trainer.ts';
+import { useDevice, testDevice } from '../support/device.ts';
+import { countCalls, creations, totalBytes, withLiveBuffers } from './gpuCalls.ts';
+import { ConvNet, randomDataset, withTrainer } from './nets.ts';
+
+useDevice();
+// The device, and the classes that gpuCalls watches.
+beforeAll(async () => void (await testDevice()));
+
+const constant = (lr = 0.05) => new ConstantSchedule({ lr });
+const options = (more: Partial<TrainerOptions> = {}): TrainerOptions => ({
+  model: new ConvNet(), dataset: randomDataset(), schedule: constant(), batchSize: 4, epochs: 10, optimizer: { momentum: 0.9 }, ...more,
+});
+
+describe('a step', () => {
+  test('makes nothing, reads nothing back, and is one pass of one submit', async () => {
+    await withTrainer(options(), async (trainer) => {
+      const steps = trainer.stepsPerEpoch + 2;
+      const calls = await countCalls(async () => {
+        for (let i = 0; i < steps; i++) expect(await trainer.trainStep()).toBeNull();
+      });
+      expect(creations(calls)).toEqual({});
+      expect(calls).toMatchObject({ mapAsync: 0, destroy: 0, submit: steps, beginComputePass: steps, copyBufferToBuffer: 0, dispatchWorkgroupsIndirect: 0 });
+      expect(calls.dispatchWorkgroups).toBe(steps * trainer.dispatchesPerStep);
+    });
+  });
+
+  test('with an event makes nothing either; trial losses alone are read back', async () => {
+    for (const [batch, passes] of [['same', 1], ['both', 2]] as const) {
+      await withTrainer(options({ schedule: new TrialScheduler(robust({ every: { steps: 1 }, batch })) }), async (trainer) => {
+        const { plans } = trainer;
+        const calls = await countCalls(async () => {
+          for (let i = 0; i < 3; i++) expect((await trainer.trainStep())?.losses).toHaveLength(7);
+        });
+        expect(creations(calls)).toEqual({});
+        expect(calls).toMatchObject({ mapAsync: 3 * passes, submit: 3 * (passes + 1), beginComputePass: 3 * (passes + 1), destroy: 0 });
+        expect(calls.dispatchWorkgroups).toBe(3 * (trainer.dispatchesPerStep + passes * plans.event!.dispatches));
+      });
+    }
+  });
+
+  test('a run reads the log every logEvery steps and at the end of each epoch, and makes nothing but the evaluation\'s read buffer', async () => {
+    const read = async (logEvery: number) => {
+      let found: Awaited<ReturnType<typeof countCalls>> | null = null;
+      await withTrainer(options({ epochs: 2 }), async (trainer) => {
+        expect(trainer.totalSteps).toBe(10);
+        found = await countCalls(async () => void (await trainer.run({ logEvery, evaluate: false })));
+      });
+      return found!;
+    };
+    const often = await read(1);
+    const seldom = await read(10);
+    for (const calls of [often, seldom]) expect(creations(calls)).toEqual({});
+    expect(often.mapAsync).toBe(10);
+    expect(seldom.mapAsync).toBe(2);
+    expect(seldom.submit).toBe(10 + 2);
+  });
+
+  test('an event is one dispatch a layer however many trials it has', async () => {
+    // Scored on one image, so that all trials fit training's memory.
+    const schedule = (n: number) => new TrialScheduler(asPublished([8, 4, 2, 1, 0.5, 0.25, 0.125].slice(0, n), { scoreBatch: 1 }));
+    const dispatches = async (n: number) =>
+      withTrainer(options({ schedule: schedule(n) }), async ({ plans }) => {
+        expect(plans.trialChunks).toHaveLength(1);
+        return plans.event!.dispatches;
+      });
+    const one = await dispatches(1);
+    expect(await dispatches(3)).toBe(one);
+    expect(await dispatches(7)).toBe(one);
+  });
+});
+
+test('ResNet18 at width 16 and batch 32: at most 260 dispatches a step, at most 110 MB', async () => {
+  const schedule = new TrialScheduler(asPublished());
+  const dataset = proceduralDataset({ train: 64, test: 32 });
+  await withTrainer({ model: resnet18({ width: 16 }), dataset, schedule, optimizer: { momentum: 0.9 } }, async (trainer) => {
+    expect(trainer.dispatchesPerStep).toBeLessThanOrEqual(260);
+    expect(trainer.memory.total).toBeLessThanOrEqual(110e6);
+  });
+});
+
+describe('memory', () => {
+  const rows: { name: string; make: () => Partial<TrainerOptions>; factors: number }[] = [
+    { name: 'plain SGD', make: () => ({ optimizer: {} }), factors: 0 },
+    { name: 'momentum', make: () => ({}), factors: 0 },
+    { name: 'trials', make: () => ({ schedule: new TrialScheduler(robust()) }), factors: 7 },
+    { name: 'trials on other batches, larger than training\'s', make: () => ({ schedule: new TrialScheduler(robust({ batch: 'both', scoreBatch: 9 })) }), factors: 7 },
+    {
+      name: 'ResNet18, imagenet stem', factors: 5,
+      make: () => ({ model: resnet18({ width: 4, stem: 'imagenet' }), dataset: randomDataset({ size: 32, classes: 10 }), schedule: new TrialScheduler(asPublished()) }),
+    },
+  ];
+
+  test.each(rows)('$name: the ledger is the sum of the live buffers, before, between and after steps', async ({ make, factors }) => {
+    await withLiveBuffers(async (live) => {
+      const made = options(make());
+      const trainer = await Trainer.create(made);
+      const report = { ...trainer.memory };
+      expect(report.total).toBe(totalBytes(live));
+      const { total, ...categories } = report;
+      expect(Object.values(categories).reduce((a, b) => a + b, 0)).toBe(total);
+      await trainer.run();
+      expect(trainer.memory).toEqual(report);
+      expect(totalBytes(live)).toBe(report.total);
+      checkCategories(trainer, made, factors);
+      await trainer.close();
+      expect([...live].map(({ label, size }) => `${label}: ${size}`)).toEqual([]);
+      expect(trainer.memory.total).toBe(0);
+    });
+  });
+
+  const aligned = (variables: readonly Variable[]) => variables.reduce((sum, variable) => sum + Math.ceil(sizeBytes(variable) / 256) * 256, 0);
+
+  function checkCategories({ memory, plans }: Trainer, { model, dataset, optimizer }: TrainerOptions, factors: number): void {
+    const parameters = aligned(model.parameters());
+    const statistics = aligned(plans.store.statistics);
+    expect(memory.parameters).toBe(parameters);
+    expect(memory.gradients).toBe(parameters);
+    expect(memory.optimizer).toBe(optimizer?.momentum ? parameters : 0);
+    // Running ones and the batch's.
+    expect(memory.statistics).toBe(2 * statistics);
+    const bytes = dataset.train.images.length + dataset.test.images.length;
+    expect(memory.data).toBeGreaterThanOrEqual(bytes);
+    expect(memory.data).toBeLessThan(bytes + 16 * (dataset.train.count + dataset.test.count) + 1024);
+    expect(memory.slots).toBeGreaterThan(0);
+    if (factors === 0) expect(memory.trials).toBe(0);
+    else expect(memory.trials).toBeGreaterThanOrEqual(2 * factors * 256);
+  }
+
+  const bad: { arg: string; make: () => Partial<TrainerOptions> }[] = [
+    { arg: 'momentum', make: () => ({ optimizer: { momentum: 1 } }) },
+    { arg: 'batchSize', make: () => ({ batchSize: 23 }) },
+    { arg: 'batchSize', make: () => ({ batchSize: 0 }) },
+    { arg: 'epochs', make: () => ({ epochs: 1.5 }) },
+    { arg: 'maxSteps', make: () => ({ maxSteps: 0 }) },
+    { arg: 'seed', make: () => ({ seed: -1 }) },
+    { arg: 'labelSmoothing', make: () => ({ labelSmoothing: 2 }) },
+    { arg: 'augment', make: () => ({ augment: 'crop' as 'none' }) },
+    { arg: 'scoreBatch', make: () => ({ schedule: new TrialScheduler(robust({ scoreBatch: 23 })) }) },
+  ];
+
+  test.each(bad)('a trainer that cannot be made ($arg) leaves nothing, and the model can be used', async ({ arg, make }) => {
+    const model = new ConvNet();
+    await withLiveBuffers(async (live) => {
+      await expect(Trainer.create(options({ model, ...make() }))).rejects.toMatchObject({ constructor: AttrError, arg });
+      expect(live.size).toBe(0);
+    });
+    await withTrainer(options({ model, maxSteps: 1 }), async (trainer) => {
+      expect((await trainer.run()).steps).toBe(1);
+    });
+  });
+
+  test('a model that a trainer holds is refused to another, which takes nothing from the first', async () => {
+    const model = new ConvNet();
+    await withTrainer(options({ model }), async (trainer) => {
+      await trainer.trainStep();
+      await expect(Trainer.create(options({ model }))).rejects.toMatchObject({ constructor: AttrError, op: 'VariableStore' });
+      await trainer.trainStep();
+      expect(await trainer.losses()).toHaveLength(2);
+    });
+    expect(model.fc.weight.data.every(Number.isFinite)).toBe(true);
+  });
+});
