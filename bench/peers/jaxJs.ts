@@ -1,0 +1,96 @@
+/** jax-js: the whole step under one `jit`, NCHW and OIHW as its convolution takes them, batch norm written out (it has none). */
+import { blocks, imageSize, numClasses, permute4, sgd, type Peer, type Problem } from './problem.ts';
+
+/** Its arrays are used up by whatever reads them; `.ref` keeps one for another reader. */
+interface Arr {
+  readonly ref: Arr;
+  readonly shape: number[];
+  add(other: Arr | number): Arr;
+  sub(other: Arr | number): Arr;
+  mul(other: Arr | number): Arr;
+  sum(): Arr;
+  reshape(shape: readonly number[]): Arr;
+  jsAsync(): Promise<number>;
+}
+type Params = Record<string, Arr>;
+
+interface Jax {
+  init(backend: string): Promise<unknown>;
+  defaultDevice(backend: string): void;
+  blockUntilReady(tree: unknown): Promise<void>;
+  jit<F>(f: F): F;
+  valueAndGrad(f: (params: Params, x: Arr, y: Arr) => Arr): (params: Params, x: Arr, y: Arr) => [Arr, Params];
+  tree: { ref(params: Params): Params };
+  lax: { convGeneralDilated(x: Arr, w: Arr, strides: number[], padding: number[][]): Arr };
+  nn: { relu(x: Arr): Arr; logSoftmax(x: Arr): Arr; oneHot(y: Arr, classes: number): Arr };
+  numpy: {
+    array(data: Float32Array | Int32Array, options?: { dtype: unknown }): Arr;
+    zeros(shape: readonly number[]): Arr;
+    mean(x: Arr, axes: number[], options?: { keepdims: boolean }): Arr;
+    reciprocal(x: Arr): Arr;
+    sqrt(x: Arr): Arr;
+    matmul(a: Arr, b: Arr): Arr;
+    transpose(x: Arr): Arr;
+    int32: unknown;
+  };
+}
+
+function network({ numpy: np, lax, nn }: Jax, take: (params: Params, name: string) => Arr) {
+  const batchNorm = (x: Arr, weight: Arr, bias: Arr): Arr => {
+    const channels = [1, x.shape[1], 1, 1];
+    const centred = x.ref.sub(np.mean(x, [0, 2, 3], { keepdims: true }));
+    const variance = np.mean(centred.ref.mul(centred.ref), [0, 2, 3], { keepdims: true });
+    return centred.mul(np.reciprocal(np.sqrt(variance.add(1e-5)))).mul(weight.reshape(channels)).add(bias.reshape(channels));
+  };
+  const convNorm = (p: Params, x: Arr, conv: string, norm: string, stride: number, padding: number): Arr => {
+    const y = lax.convGeneralDilated(x, take(p, `${conv}.weight`), [stride, stride], [[padding, padding], [padding, padding]]);
+    return batchNorm(y, take(p, `${norm}.weight`), take(p, `${norm}.bias`));
+  };
+  return (p: Params, image: Arr): Arr => {
+    let x = nn.relu(convNorm(p, image, 'conv1', 'bn1', 1, 1));
+    for (const { name, stride, hasDownsample } of blocks) {
+      const first = nn.relu(convNorm(p, x.ref, `${name}.conv1`, `${name}.bn1`, stride, 1));
+      const second = convNorm(p, first, `${name}.conv2`, `${name}.bn2`, 1, 1);
+      const shortcut = hasDownsample ? convNorm(p, x, `${name}.downsample.0`, `${name}.downsample.1`, stride, 0) : x;
+      x = nn.relu(second.add(shortcut));
+    }
+    return np.matmul(np.mean(x, [2, 3]), np.transpose(take(p, 'fc.weight'))).add(take(p, 'fc.bias'));
+  };
+}
+
+export async function openJaxJs({ batch, weights, x: image, labels }: Problem, version: string, fence: () => Promise<void>): Promise<Peer> {
+  const jax = (await import(String('@jax-js/jax'))) as Jax;
+  const { numpy: np, nn, tree } = jax;
+  await jax.init('webgpu');
+  jax.defaultDevice('webgpu');
+  const forward = network(jax, (params, name) => params[name]);
+  const loss = (params: Params, x: Arr, y: Arr): Arr => nn.logSoftmax(forward(params, x)).mul(nn.oneHot(y, numClasses)).sum().mul(-1 / batch);
+  const step = jax.jit((params: Params, momentum: Params, x: Arr, y: Arr): [Arr, Params, Params] => {
+    const [value, gradients] = jax.valueAndGrad(loss)(tree.ref(params), x, y);
+    const nextParams: Params = {};
+    const nextMomentum: Params = {};
+    for (const name of Object.keys(params)) {
+      nextMomentum[name] = momentum[name].mul(sgd.momentum).add(gradients[name].add(params[name].ref.mul(sgd.weightDecay)));
+      nextParams[name] = params[name].sub(nextMomentum[name].ref.mul(sgd.lr));
+    }
+    return [value, nextParams, nextMomentum];
+  });
+  let params: Params = {};
+  let momentum: Params = {};
+  for (const [name, { shape, data }] of weights) {
+    params[name] = np.array(data).reshape(shape);
+    momentum[name] = np.zeros(shape);
+  }
+  const x = np.array(permute4(image, [batch, imageSize, imageSize, 3], [0, 3, 1, 2])).reshape([batch, 3, imageSize, imageSize]);
+  const y = np.array(Int32Array.from(labels), { dtype: np.int32 });
+  return {
+    name: 'jax-js', version,
+    step: async () => {
+      const out = step(params, momentum, x.ref, y.ref);
+      [, params, momentum] = out;
+      await jax.blockUntilReady(out);
+      await fence();
+      return out[0].jsAsync();
+    },
+  };
+}

@@ -1,0 +1,95 @@
+/** A whole ResNet18 training step: time, dispatches, submits, memory; `--profile` says where the time goes. */
+import { grad } from '../src/autograd/grad.ts';
+import { openDevice } from '../src/gpu/device.ts';
+import { lower } from '../src/graph/lower/index.ts';
+import { lowerContextOf } from '../src/graph/plan.ts';
+import { elements, type Tensor } from '../src/graph/tensor.ts';
+import { topologicalOrder } from '../src/graph/traverse.ts';
+import type { Stem } from '../src/nn/resnet.ts';
+import { countGpu, gpuCounts } from './support/gpuCounts.ts';
+import { interleave, sample, timing } from './support/measure.ts';
+import { dispatchesOf, replay, soloPlan, timeReplay, type Dispatch } from './support/plans.ts';
+import { insist, options, positive, printTable, writeReport, type Row } from './support/report.ts';
+import { Training } from './support/training.ts';
+
+/** Floating-point operations of each convolution launch, by kernel and grid; both are the same for layers of the same shape. */
+function convolutionFlops(outputs: readonly Tensor[], training: Training): Map<string, number> {
+  const flops = new Map<string, number>();
+  const context = lowerContextOf(training.device);
+  for (const node of topologicalOrder(outputs)) {
+    if (!node.op.startsWith('conv2d')) continue;
+    const [first, second] = node.inputs;
+    const [output] = node.outputs;
+    // Every tap of every output pixel: elements of y × taps × Cin, in each of the three directions.
+    const [y, weight] = node.op === 'conv2d' ? [output, second] : node.op === 'conv2dBackwardInput' ? [first, second] : [second, output];
+    const [launch] = lower(node, context, () => true);
+    flops.set(`${launch.kernel.name} ${launch.grid}`, (2 * elements(y.shape) * elements(weight.shape)) / weight.shape[weight.shape.length - 1]);
+  }
+  return flops;
+}
+
+async function profile(training: Training, samples: number, isPerLaunch: boolean): Promise<Row[]> {
+  const { plans, model, device } = training;
+  const loss = training.forwardLoss();
+  const flops = convolutionFlops([loss, ...grad(loss, model.parameters())], training);
+  const groups = new Map<string, Dispatch[]>();
+  for (const one of [plans.gradient, plans.direction, plans.update].flatMap(dispatchesOf)) {
+    const key = isPerLaunch ? `${one.name} ${one.grid}` : one.name;
+    groups.set(key, [...(groups.get(key) ?? []), one]);
+  }
+  const rows: Row[] = [];
+  for (const [kernel, dispatches] of groups) {
+    const time = await timeReplay(device, dispatches, samples);
+    const work = dispatches.reduce((sum, { name, grid }) => sum + (flops.get(`${name} ${grid}`) ?? 0), 0);
+    const bytes = dispatches.reduce((sum, one) => sum + one.bytes, 0);
+    rows.push({
+      kernel, dispatches: dispatches.length, cpuMs: time.cpuMs.median, wallMs: time.wallMs.median,
+      gflopsPerCpuSecond: work ? work / time.cpuMs.median / 1e6 : null, boundGBperCpuSecond: bytes / time.cpuMs.median / 1e6,
+    });
+  }
+  rows.sort((a, b) => (b.cpuMs as number) - (a.cpuMs as number));
+  const total = rows.reduce((sum, row) => sum + (row.cpuMs as number), 0);
+  return [...rows, { kernel: 'sum of the parts', dispatches: rows.reduce((sum, row) => sum + (row.dispatches as number), 0), cpuMs: total }];
+}
+
+const values = options({
+  width: { type: 'string', default: '16' }, batch: { type: 'string', default: '32' }, stem: { type: 'string', default: 'cifar' },
+  samples: { type: 'string', default: '20' }, profile: { type: 'boolean', default: false }, launches: { type: 'boolean', default: false },
+});
+const samples = positive('samples', values.samples);
+const batchSize = positive('batch', values.batch);
+await countGpu();
+const device = await openDevice();
+const training = await Training.create(device, { width: positive('width', values.width), stem: values.stem as Stem, batchSize });
+const { plans } = training;
+const forwardOnly = await soloPlan(training.memory, [training.forwardLoss()]);
+await training.step();
+const before = gpuCounts();
+await training.step();
+const after = gpuCounts();
+const taken = await interleave({
+  step: () => sample(() => training.step()),
+  forward: () => sample(() => replay(device, [forwardOnly.plan])),
+  gradient: () => sample(() => replay(device, [plans.gradient])),
+}, samples);
+const losses = await training.losses();
+insist(losses.every(Number.isFinite), `losses ${losses}`);
+insist(losses[losses.length - 1] < losses[0], `the loss did not fall on one batch: ${losses[0]} → ${losses[losses.length - 1]}`);
+const { report } = plans;
+const rows: Row[] = [
+  {
+    part: 'step', time: timing(taken.step), dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits,
+    gpuMB: report.total / 1e6, buffersMade: after.buffers - before.buffers, bindGroupsMade: after.bindGroups - before.bindGroups,
+  },
+  { part: 'forward', time: timing(taken.forward), dispatches: forwardOnly.plan.dispatches },
+  { part: 'forward + backward', time: timing(taken.gradient), dispatches: plans.gradient.dispatches },
+];
+printTable(`ResNet18 (${values.stem} stem), width ${values.width}, batch ${values.batch}: wall / CPU ms`, rows);
+process.stdout.write(`loss ${losses[0].toFixed(4)} → ${losses[losses.length - 1].toFixed(4)} in ${losses.length} steps; memory ${JSON.stringify(report)}\n`);
+let parts: Row[] = [];
+if (values.profile) {
+  parts = await profile(training, 3, values.launches);
+  printTable('by kernel, each replayed alone', parts);
+}
+writeReport('step', device.adapter, rows, values.json, { memory: report, losses: [losses[0], losses[losses.length - 1]], ...(parts.length ? { parts } : {}) });
+process.exit(0);

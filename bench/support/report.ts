@@ -1,0 +1,83 @@
+/** What a bench prints and writes: a table, and JSON that says where its figures come from. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { parseArgs, type ParseArgsConfig } from 'node:util';
+import type { AdapterSummary } from '../../src/gpu/device.ts';
+import { load, type Timing } from './measure.ts';
+
+export type Row = Record<string, string | number | boolean | null | Timing>;
+
+/** Exits with one line and code 2 for what the bench does not take. */
+export function options<const T extends NonNullable<ParseArgsConfig['options']>>(config: T) {
+  try {
+    return parseArgs({ options: { json: { type: 'string' }, ...config } as T & { json: { type: 'string' } }, strict: true }).values;
+  } catch (error) {
+    process.stderr.write(`bench: ${(error as Error).message.split('\n')[0]}\n`);
+    process.exit(2);
+  }
+}
+
+/** A number given on the command line. */
+export function positive(name: string, text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) {
+    process.stderr.write(`bench: --${name} must be an integer ≥ 1, got ${JSON.stringify(text)}\n`);
+    process.exit(2);
+  }
+  return value;
+}
+
+const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8' }).trim();
+
+/** The commit, with `+changes` where what a bench runs differs from it. */
+function commit(): string {
+  const changes = git('status', '--porcelain', '--', 'src', 'bench', ':!src/cli', ':!bench/results');
+  return git('rev-parse', '--short=12', 'HEAD') + (changes ? '+changes' : '');
+}
+
+/** Version of an installed package, whether or not it lets its package.json be imported. */
+export const packageVersion = (name: string, root = '.'): string =>
+  (JSON.parse(readFileSync(resolve(root, 'node_modules', name, 'package.json'), 'utf8')) as { version: string }).version;
+
+/** The command as one would type it, without where its results were written. */
+function command(name: string): string {
+  const args = process.argv.slice(2);
+  const at = args.indexOf('--json');
+  if (at >= 0) args.splice(at, 2);
+  return ['npm run bench --', name, ...args].join(' ');
+}
+
+/** Writes `--json FILE`. */
+export function writeReport(name: string, adapter: AdapterSummary, rows: readonly Row[], file: string | undefined, more: Record<string, unknown> = {}): void {
+  if (file === undefined) return;
+  const report = {
+    bench: name, command: command(name), commit: commit(), date: new Date().toISOString().slice(0, 10),
+    adapter: adapter.device || adapter.vendor, driver: adapter.description, software: adapter.isSoftware,
+    node: process.version, dawn: `webgpu ${packageVersion('webgpu')}`, cores: navigator.hardwareConcurrency, load: load(), ...more, rows,
+  };
+  writeFileSync(resolve(file), `${JSON.stringify(report, null, 1)}\n`);
+  process.stdout.write(`wrote ${dirname(file)}/${file.split('/').pop()}\n`);
+}
+
+const isTiming = (value: Row[string]): value is Timing => typeof value === 'object' && value !== null;
+const cell = (value: Row[string]): string => {
+  if (isTiming(value)) return `${value.wallMs.median} / ${value.cpuMs.median} ±${value.cpuMs.iqr}`;
+  return typeof value === 'number' && !Number.isInteger(value) ? String(Number(value.toPrecision(4))) : String(value ?? '–');
+};
+
+/** Rows as a table; a timing reads `wall / CPU ms ±IQR of the CPU ms`, medians. */
+export function printTable(title: string, rows: readonly Row[]): void {
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const lines = [columns, ...rows.map((row) => columns.map((column) => cell(row[column] ?? null)))];
+  const widths = columns.map((_, i) => Math.max(...lines.map((line) => line[i].length)));
+  const text = lines.map((line) => line.map((value, i) => (i === 0 ? value.padEnd(widths[i]) : value.padStart(widths[i]))).join('  '));
+  process.stdout.write(`\n${title}   (load ${load()})\n${text.join('\n')}\n`);
+}
+
+/** Ends the bench with code 1: its figures would be of something that is wrong. */
+export function insist(condition: boolean, message: string): void {
+  if (condition) return;
+  process.stderr.write(`bench: wrong result: ${message}\n`);
+  process.exit(1);
+}
