@@ -33,7 +33,10 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
       throw new AttrError({ op: 'grad', arg: 'loss', rule: 'must depend on wrt through differentiable operations', got: node.op, fix: 'second derivatives are not offered' });
     }
     if (dOutputs.slice(1).some((d) => d !== null)) {
-      throw new AttrError({ op: 'grad', arg: 'loss', rule: `must depend on the first output of ${node.op} only`, got: 'a loss of its statistics', fix: 'compute what the loss needs from y' });
+      throw new AttrError({
+        op: 'grad', arg: 'loss', rule: `must depend on the first output of ${node.op} only`, got: 'a loss of its statistics',
+        fix: 'compute what the loss needs from y',
+      });
     }
     const dInputs = (gradRules[node.op] as GradRule<ForwardOp>)(node as Node<ForwardOp>, dOutputs);
     node.inputs.forEach((input, i) => {

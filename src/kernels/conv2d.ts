@@ -166,7 +166,7 @@ const backwardWeightUniforms = {
 /** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
 export function conv2dBackwardWeight(tile: Tile): Kernel {
   const wgsl = /* wgsl */ `
-/** floor(x / d) for any x < 2^31: a float estimate and one correction each way. */
+/** floor(x / d) for any x < 2^31 where the quotient is below 2^22: a float estimate and one correction each way. */
 fn divide(x: u32, d: u32, inv: f32) -> u32 {
   let q = u32(f32(x) * inv); let r = i32(x) - i32(q * d);
   return q + select(select(0u, 1u, r >= i32(d)), 0xffffffffu, r < 0);

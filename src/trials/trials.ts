@@ -46,12 +46,18 @@ function checkCoefficients({ count, directions, coefficients }: TrialSpec): void
   let perTrial: number | null = null;
   for (const [variable, { length }] of directions) {
     if (length < 1 || length !== (perTrial ??= length)) {
-      throw new AttrError({ op: 'trials', arg: `directions of ${variable.name}`, rule: `must be ${perTrial || 'at least 1'}, as many as every parameter's`, got: length, fix: 'pass zeros where a direction leaves a parameter alone' });
+      throw new AttrError({
+        op: 'trials', arg: `directions of ${variable.name}`, rule: `must be ${perTrial || 'at least 1'}, as many as every parameter's`, got: length,
+        fix: 'pass zeros where a direction leaves a parameter alone',
+      });
     }
   }
   const size = count * (perTrial ?? 0);
   if (perTrial !== null && (coefficients.dtype !== 'f32' || coefficients.trials !== 1 || String(coefficients.shape) !== String([size]))) {
-    throw new ShapeError({ op: 'trials', arg: 'coefficients', rule: `must be f32[${size}], count · directions`, got: String(coefficients), fix: 'pass them trial by trial, in one dimension' });
+    throw new ShapeError({
+      op: 'trials', arg: 'coefficients', rule: `must be f32[${size}], count · directions`, got: String(coefficients),
+      fix: 'pass them trial by trial, in one dimension',
+    });
   }
 }
 

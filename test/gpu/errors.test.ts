@@ -45,7 +45,8 @@ describe('a kernel that cannot be', () => {
 
   test('its failure reaches the caller of evaluate, and the device lives on', async () => {
     const graph = conv2d(tensor([1], [1, 1, 1, 1]), tensor([2], [1, 1, 1, 1]));
-    await expect(evaluate([graph], { device: device(), lowering: { wantedWorkgroups: 1, tiles: [{ m: 512, n: 512, k: 64 }] } })).rejects.toBeInstanceOf(KernelError);
+    const lowering = { wantedWorkgroups: 1, tiles: [{ m: 512, n: 512, k: 64 }] };
+    await expect(evaluate([graph], { device: device(), lowering })).rejects.toBeInstanceOf(KernelError);
     expect(await evaluate([graph], { device: device() })).toEqual([Float32Array.of(2)]);
   });
 });
@@ -80,7 +81,8 @@ describe('a command that is invalid', () => {
     const { pipeline, layout } = await device.compile(good);
     const y = device.createBuffer('y', 256, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC);
     const uniforms = device.createBuffer('uniforms', 16, GPUBufferUsage.UNIFORM);
-    const bindGroup = device.gpu.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer: y } }, { binding: 1, resource: { buffer: uniforms } }] });
+    const entries = [y, uniforms].map((buffer, binding) => ({ binding, resource: { buffer } }));
+    const bindGroup = device.gpu.createBindGroup({ layout, entries });
     const encoder = device.gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(pipeline);

@@ -7,17 +7,16 @@ import { fuse, fusions, type Fusion } from '../../src/graph/fuse.ts';
 import { Memory } from '../../src/graph/memory.ts';
 import { op } from '../../src/graph/ops.ts';
 import { draft } from '../../src/graph/plan.ts';
-import { Variable, type Tensor } from '../../src/graph/tensor.ts';
+import type { Tensor, Variable } from '../../src/graph/tensor.ts';
 import { trials } from '../../src/trials/trials.ts';
 import { useDevice } from '../support/device.ts';
-import type { Nd } from '../support/nd.ts';
 import { randomNd } from '../support/random.ts';
+import { constant, parameter } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
 const shape = [2, 3, 5, 6];
-const constant = (value: Nd): Tensor => tensor(Float32Array.from(value.data), value.shape);
-const parameter = (name: string, shape: number[], seed: number): Variable => new Variable('parameter', name, shape, Float32Array.from(randomNd(shape, seed).data));
+const random = (name: string, shape: number[], seed: number): Variable => parameter(randomNd(shape, seed), name);
 
 interface Parameters { x: Variable; r: Variable; weight: Variable; bias: Variable; weight2: Variable; bias2: Variable }
 
@@ -37,7 +36,12 @@ const cases: FusionCase[] = [
   { name: 'relu(bn + r)', build: (p) => [relu(add(norm(p).y, p.r))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
   { name: 'relu(r + bn)', build: (p) => [relu(add(p.r, norm(p).y))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
   { name: 'relu(bn + bn2), the downsample block', build: (p) => [relu(add(norm(p).y, norm2(p).y))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
-  { name: 'relu in inference', build: (p) => [relu(batchNormInference(p.x, p.weight, p.bias, p.bias2, mul(p.weight2, p.weight2)))], forward: { relu: 0, add: 0 }, reluBackward: 0 },
+  {
+    name: 'relu in inference',
+    build: (p) => [relu(batchNormInference(p.x, p.weight, p.bias, p.bias2, mul(p.weight2, p.weight2)))],
+    forward: { relu: 0, add: 0 },
+    reluBackward: 0,
+  },
   {
     name: 'relu(bn), used elsewhere as well',
     build: (p) => {
@@ -83,7 +87,15 @@ const cases: FusionCase[] = [
     forward: { relu: 1, add: 1 },
     reluBackward: 1,
   },
-  { name: 'relu(bn + bn), one tensor twice', build: (p) => { const { y } = norm(p); return [relu(add(y, y))]; }, forward: { relu: 1, add: 1 }, reluBackward: 1 },
+  {
+    name: 'relu(bn + bn), one tensor twice',
+    build: (p) => {
+      const { y } = norm(p);
+      return [relu(add(y, y))];
+    },
+    forward: { relu: 1, add: 1 },
+    reluBackward: 1,
+  },
   {
     name: 'two relus of one bn: stay',
     build: (p) => {
@@ -96,8 +108,8 @@ const cases: FusionCase[] = [
 ];
 
 const make = (): Parameters => ({
-  x: parameter('x', shape, 1), r: parameter('r', shape, 2), weight: parameter('weight', [6], 3), bias: parameter('bias', [6], 4),
-  weight2: parameter('weight2', [6], 5), bias2: parameter('bias2', [6], 6),
+  x: random('x', shape, 1), r: random('r', shape, 2), weight: random('weight', [6], 3), bias: random('bias', [6], 4),
+  weight2: random('weight2', [6], 5), bias2: random('bias2', [6], 6),
 });
 
 /** All outputs weighted at random: a scalar that no two of them reach alike. */

@@ -1,6 +1,6 @@
 /**
- * Random shapes and attributes, every one through what the rows of the table go through. The seed is new each run and printed; to repeat a run,
- * set FORKSTEP_FUZZ_SEED to it. A case that fails becomes a row of the table.
+ * Random shapes and attributes, every one through what the rows of the table go through. The seed is new each run and printed;
+ * to repeat a run, set FORKSTEP_FUZZ_SEED to it. A case that fails becomes a row of the table.
  */
 import { test } from 'vitest';
 import { useDevice } from '../support/device.ts';
@@ -31,7 +31,8 @@ function randomConv(): ValueCase {
 }
 
 const randomNorm = (): ValueCase => norm({
-  shape: pick([[int(2, 90), int(1, 20)], [int(2, 4), int(1, 9), int(1, 9), int(1, 20)]]), training: coin(), relu: coin(), residual: coin(), x: { offset: int(-3, 3) },
+  shape: pick([[int(2, 90), int(1, 20)], [int(2, 4), int(1, 9), int(1, 9), int(1, 20)]]),
+  training: coin(), relu: coin(), residual: coin(), x: { offset: int(-3, 3) },
   // Two values a channel normalise to ±1 whatever they are: where they are nearly equal, rounding is all there is.
   tolerance: { atol: 2e-5, rtol: 1e-5 }, gradTolerance: { atol: 1e-3, rtol: 1e-3 },
 });

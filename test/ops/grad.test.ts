@@ -2,22 +2,23 @@ import { describe, expect, test } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
 import { AttrError, ShapeError } from '../../src/gpu/errors.ts';
 import { add, batchNorm, conv2d, flatten, linear, maxPool2d, mul, relu, scale, sub, sum, tensor } from '../../src/graph/functional.ts';
-import { Variable, type Tensor } from '../../src/graph/tensor.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { trials } from '../../src/trials/trials.ts';
 import { centralDifferenceVjp } from '../support/centralDifference.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { randomCotangent, randomNd } from '../support/random.ts';
 import * as ref from '../support/reference.ts';
+import { constant, parameter } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
-const constant = (value: ref.Nd): Tensor => tensor(Float32Array.from(value.data), value.shape);
-const parameter = (value: ref.Nd): Variable => new Variable('parameter', 'p', value.shape, Float32Array.from(value.data));
 
 /** Gradients of Σ y·dy, dy random, against central differences of the same composition in float64. */
-async function expectGradients(inputs: ref.Nd[], build: (...inputs: Tensor[]) => Tensor, reference: (...inputs: ref.Nd[]) => ref.Nd, tolerance = { atol: 1e-5, rtol: 1e-5 }) {
-  const tensors = inputs.map(parameter);
+async function expectGradients(
+  inputs: ref.Nd[], build: (...inputs: Tensor[]) => Tensor, reference: (...inputs: ref.Nd[]) => ref.Nd, tolerance = { atol: 1e-5, rtol: 1e-5 },
+) {
+  const tensors = inputs.map((input) => parameter(input));
   const y = build(...tensors);
   const dy = randomCotangent(y.shape, 7);
   const values = await runGuarded(device(), grad(sum(mul(y, constant(dy))), tensors));
@@ -52,7 +53,10 @@ test('a net with every kind of layer, end to end', async () => {
   const conv = { stride: 2, padding: 1 };
   const pool = { kernelSize: 2, stride: 1, padding: 1 };
   await expectGradients(
-    [randomNd([2, 6, 5, 3], 5), randomNd([3, 3, 3, 5], 6), randomNd([5], 7, { offset: 1, scale: 0.3 }), randomNd([5], 8), randomNd([80, 4], 9)],
+    [
+      randomNd([2, 6, 5, 3], 5), randomNd([3, 3, 3, 5], 6), randomNd([5], 7, { offset: 1, scale: 0.3 }), randomNd([5], 8),
+      randomNd([80, 4], 9),
+    ],
     (x, w, weight, bias, fc) => linear(flatten(maxPool2d(relu(batchNorm(conv2d(x, w, conv), weight, bias).y), pool)), fc),
     (x, w, weight, bias, fc) => {
       const pooled = ref.maxPool2d(ref.relu(ref.batchNormTrain(ref.conv2d(x, w, null, conv), weight, bias, 1e-5).y), pool);
@@ -85,7 +89,8 @@ describe('refuses', () => {
   test.each<[string, new (...args: never[]) => Error, string, () => unknown]>([
     ['a loss that is no scalar', ShapeError, 'loss', () => grad(x, [x])],
     ['the losses of trials', ShapeError, 'loss', () => {
-      const [losses] = trials([sum(x)], { count: 2, directions: new Map([[x, [constant(randomNd([4, 3], 4))]]]), coefficients: tensor([1, 2]) });
+      const directions = new Map([[x, [constant(randomNd([4, 3], 4))]]]);
+      const [losses] = trials([sum(x)], { count: 2, directions, coefficients: tensor([1, 2]) });
       return grad(losses, [x]);
     }],
     ['a second derivative', AttrError, 'loss', () => grad(sum(grad(sum(relu(x)), [x])[0]), [x])],

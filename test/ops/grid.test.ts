@@ -43,7 +43,8 @@ test('a convolution, a relu and their gradients over more than 65,535 workgroups
   const weight = Float32Array.from({ length: 16 }, (_, i) => (i % 4 === (Math.floor(i / 4) + 1) % 4 ? 1 - 2 * (i % 2) : 0));
   const image = tensor(x, [1, h, w, 4]);
   const y = relu(conv2d(image, tensor(weight, [1, 1, 4, 4])));
-  const [values, dx] = await evaluate([y, ...grad(sum(y), [image])], { device: device(), lowering: { wantedWorkgroups: 1, tiles: [{ m: 64, n: 64, k: 16 }] } });
+  const lowering = { wantedWorkgroups: 1, tiles: [{ m: 64, n: 64, k: 16 }] };
+  const [values, dx] = await evaluate([y, ...grad(sum(y), [image])], { device: device(), lowering });
   let wrong = 0;
   for (let i = 0; i < n; i++) {
     const o = (i + 1) % 4;

@@ -1,8 +1,8 @@
 /**
  * One row record an op: a forward op without rows does not compile. To add an op, add its rows here; `ops.test.ts` does the rest.
  *
- * Tolerances. Element-by-element ops are rounded once or twice: `rounded`. A float32 sum of n products of standard normal numbers has a standard error of
- * 0.42·n·2⁻²⁴ (each partial sum, of size √k, is rounded once); `sumOf(n)` allows seven times that, far below the size of any one term.
+ * Tolerances. Element-by-element ops are rounded once or twice: `rounded`. A float32 sum of n products of standard normal numbers has a
+ * standard error of 0.42·n·2⁻²⁴ (each partial sum, of size √k, is rounded once); `sumOf(n)` allows seven times that, far below the size of any one term.
  */
 import { AttrError, DtypeError, ShapeError } from '../../src/gpu/errors.ts';
 import * as f from '../../src/graph/functional.ts';
@@ -41,7 +41,9 @@ export interface ConvRow {
   why?: string;
 }
 
-export function conv({ x: [N, H, W, Cin], k: [kH, kW, Cout], stride = 1, padding = 0, scale = 1, lowering, trialTolerance, why = '' }: ConvRow): ValueCase {
+export function conv({ x, k, stride = 1, padding = 0, scale = 1, lowering, trialTolerance, why = '' }: ConvRow): ValueCase {
+  const [N, H, W, Cin] = x;
+  const [kH, kW, Cout] = k;
   const attrs = { stride, padding };
   const shapes = [[N, H, W, Cin], [kH, kW, Cin, Cout]];
   const places = N * Math.ceil((H + 2 * padding) / stride) * Math.ceil((W + 2 * padding) / stride);
@@ -101,7 +103,10 @@ export interface NormRow {
 /** x, weight, bias, then the running statistics in inference, then the residual. */
 export function norm({ shape, training = true, eps = 1e-5, relu = false, residual = false, x: random, why = '', ...tolerances }: NormRow): ValueCase {
   const channels = [shape[shape.length - 1]];
-  const split = (inputs: Nd[]) => ({ x: inputs[0], weight: inputs[1], bias: inputs[2], statistics: training ? [] : inputs.slice(3, 5), z: residual ? inputs[inputs.length - 1] : null });
+  const split = (inputs: Nd[]) => {
+    const [x, weight, bias, ...rest] = inputs;
+    return { x, weight, bias, statistics: training ? [] : rest.slice(0, 2), z: residual ? rest[rest.length - 1] : null };
+  };
   const reference = (inputs: Nd[]): Nd => {
     const { x, weight, bias, statistics: [mean, variance], z } = split(inputs);
     const y = training ? ref.batchNormTrain(x, weight, bias, eps).y : ref.batchNormEval(x, weight, bias, mean, variance, eps);
@@ -132,7 +137,9 @@ export function norm({ shape, training = true, eps = 1e-5, relu = false, residua
 }
 
 /** Any shape, one input. */
-function unary(name: string, shape: Shape, build: (x: Tensor) => Tensor, reference: (x: Nd) => Nd, vjp: (x: Nd, dy: Nd) => Nd, more: Partial<ValueCase> = {}): ValueCase {
+function unary(
+  name: string, shape: Shape, build: (x: Tensor) => Tensor, reference: (x: Nd) => Nd, vjp: (x: Nd, dy: Nd) => Nd, more: Partial<ValueCase> = {},
+): ValueCase {
   return {
     name: `${name} ${show([shape])}`,
     inputs: () => [randomNd(shape, 41)],
@@ -205,13 +212,19 @@ export const table = {
     conv({ x: [1, 5, 5, 13], k: [3, 3, 11], padding: 1, scale: 1e4, why: 'large magnitudes,' }),
     ...tiled,
     linear(1, 1, 1), linear(5, 7, 3), linear(33, 130, 10), linear(130, 17, 67),
-    refused('channels that differ', { cls: ShapeError, op: 'conv2d', arg: 'weight.shape[2]' }, () => f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 3, 8]))),
-    refused('a kernel larger than the image', { cls: ShapeError, op: 'conv2d', arg: 'kernel' }, () => f.conv2d(zeros([1, 2, 2, 4]), zeros([3, 3, 4, 8]))),
+    refused('channels that differ', { cls: ShapeError, op: 'conv2d', arg: 'weight.shape[2]' }, () =>
+      f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 3, 8]))),
+    refused('a kernel larger than the image', { cls: ShapeError, op: 'conv2d', arg: 'kernel' }, () =>
+      f.conv2d(zeros([1, 2, 2, 4]), zeros([3, 3, 4, 8]))),
     refused('x without batch', { cls: ShapeError, op: 'conv2d', arg: 'x' }, () => f.conv2d(zeros([4, 4, 4]), zeros([3, 3, 4, 8]))),
-    refused('stride 0', { cls: AttrError, op: 'conv2d', arg: 'stride' }, () => f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 4, 8]), { stride: 0 })),
-    refused('padding −1', { cls: AttrError, op: 'conv2d', arg: 'padding' }, () => f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 4, 8]), { padding: -1 })),
-    refused('linear: sizes that differ', { cls: ShapeError, op: 'linear', arg: 'weight.shape[0]' }, () => f.linear(zeros([2, 5]), zeros([4, 3]))),
-    refused('a u32 image', { cls: DtypeError, op: 'conv2d', arg: 'x' }, () => f.conv2d(f.tensor(new Uint32Array(4), [1, 2, 2, 1]), zeros([1, 1, 1, 1]))),
+    refused('stride 0', { cls: AttrError, op: 'conv2d', arg: 'stride' }, () =>
+      f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 4, 8]), { stride: 0 })),
+    refused('padding −1', { cls: AttrError, op: 'conv2d', arg: 'padding' }, () =>
+      f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 4, 8]), { padding: -1 })),
+    refused('linear: sizes that differ', { cls: ShapeError, op: 'linear', arg: 'weight.shape[0]' }, () =>
+      f.linear(zeros([2, 5]), zeros([4, 3]))),
+    refused('a u32 image', { cls: DtypeError, op: 'conv2d', arg: 'x' }, () =>
+      f.conv2d(f.tensor(new Uint32Array(4), [1, 2, 2, 1]), zeros([1, 1, 1, 1]))),
   ],
   addBias: [
     ...([[1, 1], [3, 7], [2, 3, 3, 5], [67, 13]] as Shape[]).map((shape): ValueCase => ({
@@ -223,7 +236,8 @@ export const table = {
       tolerance: rounded,
       gradTolerance: sumOf(ref.sizeOf(shape.slice(0, -1))),
     })),
-    refused('a bias of another length', { cls: ShapeError, op: 'addBias', arg: 'bias' }, () => f.linear(zeros([2, 3]), zeros([3, 4]), zeros([3]))),
+    refused('a bias of another length', { cls: ShapeError, op: 'addBias', arg: 'bias' }, () =>
+      f.linear(zeros([2, 3]), zeros([3, 4]), zeros([3]))),
   ],
   batchNorm: [
     ...([[2, 1, 1, 1], [7, 5], [2, 3, 5, 7], [1, 9, 9, 13], [17, 3], [2, 40, 30, 5], [3, 64, 64, 2]] as Shape[]).map((shape) => norm({ shape })),
@@ -237,15 +251,20 @@ export const table = {
     norm({ shape: [2, 4, 5, 3], training: false }),
     norm({ shape: [1, 1, 1, 5], training: false }),
     norm({ shape: [9, 6], training: false, relu: true, residual: true }),
-    refused('one value a channel', { cls: ShapeError, op: 'batchNorm', arg: 'x' }, () => f.batchNorm(zeros([1, 1, 1, 4]), zeros([4]), zeros([4]))),
-    refused('a weight of another length', { cls: ShapeError, op: 'batchNorm', arg: 'weight' }, () => f.batchNorm(zeros([2, 4]), zeros([3]), zeros([4]))),
-    refused('statistics of another length', { cls: ShapeError, op: 'batchNorm', arg: 'runningVar' }, () => f.batchNormInference(zeros([2, 4]), zeros([4]), zeros([4]), zeros([4]), zeros([1]))),
+    refused('one value a channel', { cls: ShapeError, op: 'batchNorm', arg: 'x' }, () =>
+      f.batchNorm(zeros([1, 1, 1, 4]), zeros([4]), zeros([4]))),
+    refused('a weight of another length', { cls: ShapeError, op: 'batchNorm', arg: 'weight' }, () =>
+      f.batchNorm(zeros([2, 4]), zeros([3]), zeros([4]))),
+    refused('statistics of another length', { cls: ShapeError, op: 'batchNorm', arg: 'runningVar' }, () =>
+      f.batchNormInference(zeros([2, 4]), zeros([4]), zeros([4]), zeros([4]), zeros([1]))),
     refused('eps 0', { cls: AttrError, op: 'batchNorm', arg: 'eps' }, () => f.batchNorm(zeros([2, 4]), zeros([4]), zeros([4]), { eps: 0 })),
   ],
   relu: [
     ...anyShapes.map((shape) => unary('', shape, f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx)),
     // The gradient at 0 is 0, as PyTorch's.
-    unary('zeros among them', [6, 5], f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx, { inputs: () => [ref.nd([6, 5], randomInts(30, 3, 42).map((value) => value - 1))] }),
+    unary('zeros among them', [6, 5], f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx, {
+      inputs: () => [ref.nd([6, 5], randomInts(30, 3, 42).map((value) => value - 1))],
+    }),
     unary('large', [6, 5], f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx, { inputs: () => [randomNd([6, 5], 43, { scale: 1e30 })] }),
     refused('u32', { cls: DtypeError, op: 'relu', arg: 'x' }, () => f.relu(labelsOf(3))),
   ],
@@ -257,18 +276,25 @@ export const table = {
     refused('factor NaN', { cls: AttrError, op: 'scale', arg: 'factor' }, () => f.scale(zeros([2]), NaN)),
   ],
   reshape: [
-    ...([[[2, 3, 5], [5, 6]], [[4, 8], [32]], [[32], [4, 8]], [[6], [2, 3]], [[], [1, 1]], [[1, 1], []], [[2, 2, 2, 3], [2, 12]], [[67, 3], [3, 67]]] as Shape[][]).map(([from, to]) =>
+    ...([
+      [[2, 3, 5], [5, 6]], [[4, 8], [32]], [[32], [4, 8]], [[6], [2, 3]], [[], [1, 1]], [[1, 1], []], [[2, 2, 2, 3], [2, 12]], [[67, 3], [3, 67]],
+    ] as Shape[][]).map(([from, to]) =>
       unary(`to ${show([to])} from`, from, (x) => f.reshape(x, to), (x) => ref.nd(to, x.data), (x, dy) => ref.nd(x.shape, dy.data)),
     ),
     refused('another number of elements', { cls: ShapeError, op: 'reshape', arg: 'shape' }, () => f.reshape(zeros([2, 3]), [5])),
     refused('negative sizes', { cls: ShapeError, op: 'reshape', arg: 'shape' }, () => f.reshape(zeros([2, 3]), [-2, -3])),
   ],
   maxPool2d: [
-    ...([[[2, 8, 6, 4], 3, 2, 1], [[1, 7, 9, 5], 3, 2, 1], [[2, 5, 5, 3], 2, 2, 0], [[1, 1, 1, 1], 1, 1, 0], [[1, 9, 8, 7], 2, 3, 1], [[1, 6, 7, 13], 3, 1, 1], [[2, 7, 7, 2], 5, 2, 2]] as [Shape, number, number, number][])
-      .flatMap((sizes) => [pool(...sizes, true), pool(...sizes, false)]),
-    refused('more padding than half a kernel', { cls: AttrError, op: 'maxPool2d', arg: 'padding' }, () => f.maxPool2d(zeros([1, 4, 4, 1]), { kernelSize: 3, padding: 2 })),
-    refused('a kernel larger than the image', { cls: ShapeError, op: 'maxPool2d', arg: 'kernel' }, () => f.maxPool2d(zeros([1, 2, 2, 1]), { kernelSize: 3 })),
-    refused('stride 1.5', { cls: AttrError, op: 'maxPool2d', arg: 'stride' }, () => f.maxPool2d(zeros([1, 4, 4, 1]), { kernelSize: 2, stride: 1.5 })),
+    ...([
+      [[2, 8, 6, 4], 3, 2, 1], [[1, 7, 9, 5], 3, 2, 1], [[2, 5, 5, 3], 2, 2, 0], [[1, 1, 1, 1], 1, 1, 0], [[1, 9, 8, 7], 2, 3, 1],
+      [[1, 6, 7, 13], 3, 1, 1], [[2, 7, 7, 2], 5, 2, 2],
+    ] as [Shape, number, number, number][]).flatMap((sizes) => [pool(...sizes, true), pool(...sizes, false)]),
+    refused('more padding than half a kernel', { cls: AttrError, op: 'maxPool2d', arg: 'padding' }, () =>
+      f.maxPool2d(zeros([1, 4, 4, 1]), { kernelSize: 3, padding: 2 })),
+    refused('a kernel larger than the image', { cls: ShapeError, op: 'maxPool2d', arg: 'kernel' }, () =>
+      f.maxPool2d(zeros([1, 2, 2, 1]), { kernelSize: 3 })),
+    refused('stride 1.5', { cls: AttrError, op: 'maxPool2d', arg: 'stride' }, () =>
+      f.maxPool2d(zeros([1, 4, 4, 1]), { kernelSize: 2, stride: 1.5 })),
   ],
   globalAvgPool2d: [
     ...([[1, 1, 1, 1], [2, 7, 5, 3], [3, 4, 4, 13], [1, 14, 9, 8], [40, 2, 1, 11]] as Shape[]).map((shape) =>
@@ -277,13 +303,18 @@ export const table = {
     refused('x without batch', { cls: ShapeError, op: 'globalAvgPool2d', arg: 'x' }, () => f.globalAvgPool2d(zeros([4, 4, 4]))),
   ],
   crossEntropy: [
-    loss(3, 1, 1, 0), loss(1, 10, 1, 0), loss(5, 7, 1, 0.1), loss(7, 13, 30, 0), loss(7, 13, 30, 0.1), loss(4, 10, 400, 0), loss(4, 10, 400, 0.2), loss(66, 3, 1, 1), loss(3, 1000, 5, 0.1),
+    loss(3, 1, 1, 0), loss(1, 10, 1, 0), loss(5, 7, 1, 0.1), loss(7, 13, 30, 0), loss(7, 13, 30, 0.1),
+    loss(4, 10, 400, 0), loss(4, 10, 400, 0.2), loss(66, 3, 1, 1), loss(3, 1000, 5, 0.1),
     refused('f32 labels', { cls: DtypeError, op: 'crossEntropy', arg: 'labels' }, () => f.crossEntropy(zeros([2, 3]), zeros([2]))),
-    refused('labels of another batch', { cls: ShapeError, op: 'crossEntropy', arg: 'labels' }, () => f.crossEntropy(zeros([2, 3]), labelsOf(3))),
-    refused('labelSmoothing 1.5', { cls: AttrError, op: 'crossEntropy', arg: 'labelSmoothing' }, () => f.crossEntropy(zeros([2, 3]), labelsOf(2), { labelSmoothing: 1.5 })),
+    refused('labels of another batch', { cls: ShapeError, op: 'crossEntropy', arg: 'labels' }, () =>
+      f.crossEntropy(zeros([2, 3]), labelsOf(3))),
+    refused('labelSmoothing 1.5', { cls: AttrError, op: 'crossEntropy', arg: 'labelSmoothing' }, () =>
+      f.crossEntropy(zeros([2, 3]), labelsOf(2), { labelSmoothing: 1.5 })),
   ],
   sum: [
-    ...([[], [1], [5, 7], [3, 1, 1, 5], [70, 70, 5]] as Shape[]).map((shape) => unary('sum', shape, f.sum, ref.sum, (x, dy) => ref.sumVjp(x, dy).dx, { tolerance: sumOf(Math.sqrt(ref.sizeOf(shape))) })),
-    ...([[5, 7], [70, 70, 5]] as Shape[]).map((shape) => unary('mean', shape, f.mean, ref.mean, (x, dy) => ref.meanVjp(x, dy).dx, { tolerance: { atol: 1e-7, rtol: 1e-6 } })),
+    ...([[], [1], [5, 7], [3, 1, 1, 5], [70, 70, 5]] as Shape[]).map((shape) =>
+      unary('sum', shape, f.sum, ref.sum, (x, dy) => ref.sumVjp(x, dy).dx, { tolerance: sumOf(Math.sqrt(ref.sizeOf(shape))) })),
+    ...([[5, 7], [70, 70, 5]] as Shape[]).map((shape) =>
+      unary('mean', shape, f.mean, ref.mean, (x, dy) => ref.meanVjp(x, dy).dx, { tolerance: { atol: 1e-7, rtol: 1e-6 } })),
   ],
 } satisfies Record<ForwardOp, OpCase[]>;

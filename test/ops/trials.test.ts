@@ -8,11 +8,11 @@ import { trials } from '../../src/trials/trials.ts';
 import { useDevice } from '../support/device.ts';
 import { randomInts, randomNd } from '../support/random.ts';
 import type { Nd } from '../support/nd.ts';
+import { constant, parameter } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
-const constant = (value: Nd): Tensor => tensor(Float32Array.from(value.data), value.shape);
-const parameter = (name: string, shape: number[], seed: number): Variable => new Variable('parameter', name, shape, Float32Array.from(randomNd(shape, seed).data));
+const random = (name: string, shape: number[], seed: number): Variable => parameter(randomNd(shape, seed), name);
 
 /** Whole multiples of 2⁻⁶: times a coefficient of few bits, exact in float32. */
 const exactNd = (shape: number[], seed: number): Nd => {
@@ -44,20 +44,20 @@ async function expectTrials(parameters: Variable[], build: (parameters: Tensor[]
 const three = [[0], [0.5], [-0.25]];
 
 test('a convolution whose weight is computed from a parameter', () =>
-  expectTrials([parameter('w', [3, 3, 5, 6], 1)], ([w]) => [conv2d(constant(randomNd([2, 4, 5, 5], 2)), scale(w, 2), { padding: 1 })], three));
+  expectTrials([random('w', [3, 3, 5, 6], 1)], ([w]) => [conv2d(constant(randomNd([2, 4, 5, 5], 2)), scale(w, 2), { padding: 1 })], three));
 
 test('one parameter in two places, formed while loading in one and in memory in the other', () =>
-  expectTrials([parameter('w', [6, 6], 1)], ([w]) => [add(linear(constant(randomNd([6, 6], 2)), w), w)], three));
+  expectTrials([random('w', [6, 6], 1)], ([w]) => [add(linear(constant(randomNd([6, 6], 2)), w), w)], three));
 
 test.each([1, 2, 3, 4])('%i directions', (K) =>
-  expectTrials([parameter('w', [3, 3, 5, 6], 1), parameter('b', [6], 2)], ([w, bias]) => [conv2d(constant(randomNd([2, 4, 5, 5], 2)), w, { bias })],
+  expectTrials([random('w', [3, 3, 5, 6], 1), random('b', [6], 2)], ([w, bias]) => [conv2d(constant(randomNd([2, 4, 5, 5], 2)), w, { bias })],
     [0, 1, 2].map((t) => Array.from({ length: K }, (_, k) => ((t * K + k) % 5) / 8))));
 
-test('a single trial', () => expectTrials([parameter('w', [3, 4], 1)], ([w]) => [relu(linear(constant(randomNd([6, 3], 2)), w))], [[0.5]]));
+test('a single trial', () => expectTrials([random('w', [3, 4], 1)], ([w]) => [relu(linear(constant(randomNd([6, 3], 2)), w))], [[0.5]]));
 
 describe('batch normalisation', () => {
   const x = constant(randomNd([2, 3, 3, 4], 5));
-  const [w, weight, bias] = [parameter('w', [1, 1, 4, 5], 6), parameter('weight', [5], 7), parameter('bias', [5], 8)];
+  const [w, weight, bias] = [random('w', [1, 1, 4, 5], 6), random('weight', [5], 7), random('bias', [5], 8)];
 
   test('keeps the statistics of each trial, also where they are asked for', () =>
     expectTrials([w, weight, bias], ([w, weight, bias]) => {
@@ -74,19 +74,23 @@ describe('batch normalisation', () => {
     expectTrials([w, weight, bias], ([w, weight, bias]) => [batchNorm(conv2d(x, w), weight, bias).y], [[0, 0.5], [0.25, -0.5], [1, 0]]));
 
   test('with running statistics', () =>
-    expectTrials([w, weight, bias], ([w, weight, bias]) => [batchNormInference(conv2d(x, w), weight, bias, constant(randomNd([5], 9)), constant(randomNd([5], 10, { positive: true, offset: 1 })))], three));
+    expectTrials([w, weight, bias], ([w, weight, bias]) => {
+      const [mean, variance] = [constant(randomNd([5], 9)), constant(randomNd([5], 10, { positive: true, offset: 1 }))];
+      return [batchNormInference(conv2d(x, w), weight, bias, mean, variance)];
+    }, three));
 });
 
 test('what no perturbed parameter reaches stays shared, and is not computed again', () => {
-  const [p, q] = [parameter('p', [3], 1), parameter('q', [3], 2)];
+  const [p, q] = [random('p', [3], 1), random('q', [3], 2)];
   const still = scale(q, 2);
-  const outputs = trials([mul(p, still), still], { count: 3, directions: new Map([[p, [constant(randomNd([3], 3))]]]), coefficients: tensor([1, 2, 3]) });
+  const directions = new Map([[p, [constant(randomNd([3], 3))]]]);
+  const outputs = trials([mul(p, still), still], { count: 3, directions, coefficients: tensor([1, 2, 3]) });
   expect(outputs[1]).toBe(still);
   expect(outputs.map(({ trials }) => trials)).toEqual([3, 1]);
 });
 
 describe('refuses', () => {
-  const [p, q] = [parameter('p', [2, 3], 1), parameter('q', [3], 2)];
+  const [p, q] = [random('p', [2, 3], 1), random('q', [3], 2)];
   const d = constant(randomNd([2, 3], 3));
   const e = constant(randomNd([3], 4));
   const one = new Map([[p, [d]]]);
@@ -94,12 +98,18 @@ describe('refuses', () => {
   test.each<[string, new (...args: never[]) => Error, string, () => unknown]>([
     ['no trials', AttrError, 'count', () => trials([sum(p)], { count: 0, directions: one, coefficients: tensor([1]) })],
     ['half a trial', AttrError, 'count', () => trials([sum(p)], { count: 1.5, directions: one, coefficients: tensor([1]) })],
-    ['a direction of another shape', ShapeError, 'direction of p', () => trials([sum(p)], { count: 1, directions: new Map([[p, [e]]]), coefficients: tensor([1]) })],
-    ['too few coefficients', ShapeError, 'coefficients', () => trials([sum(p)], { count: 3, directions: one, coefficients: tensor([1, 2]) })],
-    ['coefficients in two dimensions', ShapeError, 'coefficients', () => trials([sum(p)], { count: 2, directions: new Map([[p, [d, d]]]), coefficients: tensor([1, 2, 3, 4], [2, 2]) })],
-    ['no direction', AttrError, 'directions of p', () => trials([sum(p)], { count: 1, directions: new Map([[p, []]]), coefficients: tensor([1]) })],
-    ['more directions for one parameter than for another', AttrError, 'directions of q', () => trials([sum(p)], { count: 1, directions: new Map([[p, [d]], [q, [e, e]]]), coefficients: tensor([1]) })],
-    ['a graph of gradients', AttrError, 'outputs', () => trials(grad(mean(relu(p)), [p]), { count: 1, directions: one, coefficients: tensor([1]) })],
+    ['a direction of another shape', ShapeError, 'direction of p', () =>
+      trials([sum(p)], { count: 1, directions: new Map([[p, [e]]]), coefficients: tensor([1]) })],
+    ['too few coefficients', ShapeError, 'coefficients', () =>
+      trials([sum(p)], { count: 3, directions: one, coefficients: tensor([1, 2]) })],
+    ['coefficients in two dimensions', ShapeError, 'coefficients', () =>
+      trials([sum(p)], { count: 2, directions: new Map([[p, [d, d]]]), coefficients: tensor([1, 2, 3, 4], [2, 2]) })],
+    ['no direction', AttrError, 'directions of p', () =>
+      trials([sum(p)], { count: 1, directions: new Map([[p, []]]), coefficients: tensor([1]) })],
+    ['more directions for one parameter than for another', AttrError, 'directions of q', () =>
+      trials([sum(p)], { count: 1, directions: new Map([[p, [d]], [q, [e, e]]]), coefficients: tensor([1]) })],
+    ['a graph of gradients', AttrError, 'outputs', () =>
+      trials(grad(mean(relu(p)), [p]), { count: 1, directions: one, coefficients: tensor([1]) })],
   ])('%s', (_, cls, arg, build) => {
     expect(build).toThrow(cls);
     expect(build).toThrow(expect.objectContaining({ op: 'trials', arg }));
