@@ -4,7 +4,9 @@
  */
 import { describe, expect, test } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
-import { evaluate } from '../../src/graph/run.ts';
+import type { Device } from '../../src/gpu/device.ts';
+import { defaultLowerContext } from '../../src/graph/lower/conv.ts';
+import { evaluate, type EvaluateOptions } from '../../src/graph/run.ts';
 import { goldenNames, loadGolden, type Training } from '../goldens/load.ts';
 import { useDevice } from '../support/device.ts';
 import {
@@ -13,6 +15,16 @@ import {
 } from './goldenRun.ts';
 
 const device = useDevice();
+
+/** Ways to run one graph: other sums in another order, the same bound. */
+const ways = {
+  'as trained': (on: Device): EvaluateOptions => ({ device: on }),
+  'nothing fused': (on: Device): EvaluateOptions => ({ device: on, fusions: [] }),
+  'K split as for a GPU': (on: Device): EvaluateOptions => {
+    const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = on.limits;
+    return { device: on, lowering: defaultLowerContext(maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup, false) };
+  },
+};
 
 /** Losses of the golden's SGD steps and one after, then eval-mode logits. */
 async function trainingFigures(run: GoldenRun, name: string, want: Training): Promise<Figure[]> {
@@ -28,16 +40,16 @@ describe.each(goldenNames)('%s', (name) => {
   const golden = loadGolden(name);
   const { momentum, weightDecay } = golden.sgd;
 
-  test('logits, loss and every gradient', async () => {
+  test.each(Object.keys(ways) as (keyof typeof ways)[])('logits, loss and every gradient, %s', async (way) => {
     const model = goldenModel(golden);
     const parameters = model.parameters();
     const graph = lossGraph(golden, model);
-    const values = await evaluate([graph.logits, graph.loss, ...grad(graph.loss, parameters)], { device: device() });
+    const values = await evaluate([graph.logits, graph.loss, ...grad(graph.loss, parameters)], ways[way](device()));
     const [logits, [loss], ...gradients] = values as Float32Array[];
     const byName = inTorchLayout(golden, parameters, gradients);
     expect([...byName.keys()]).toEqual([...golden.gradients.keys()]);
-    expectParity(`${name} forward`, [tensorFigure('logits', logits, golden.logits), scalarFigure('loss', loss, golden.loss)]);
-    expectParity(`${name} gradients`, tensorFigures('gradient', byName, golden.gradients));
+    expectParity(`${name} forward, ${way}`, [tensorFigure('logits', logits, golden.logits), scalarFigure('loss', loss, golden.loss)]);
+    expectParity(`${name} gradients, ${way}`, tensorFigures('gradient', byName, golden.gradients));
   });
 
   test('running statistics, eval mode, three steps of SGD', async () => {
