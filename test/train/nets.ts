@@ -32,7 +32,7 @@ function randomSet(part: string, count: number, { size = 8, classes = 5 }: DataO
 export function randomDataset(options: DataOptions = {}): ImageDataset {
   const { train = 22, test = 10, seed = 1 } = options;
   return {
-    name: 'procedural', train: randomSet('train', train, options, seed), test: randomSet('test', test, options, seed + 100),
+    name: 'procedural', train: randomSet('training', train, options, seed), test: randomSet('test', test, options, seed + 100),
     mean: [0.5, 0.45, 0.4], std: [0.25, 0.3, 0.35],
   };
 }

@@ -1,0 +1,176 @@
+/** What an event leaves alone, and what its losses are. */
+import { describe, expect, test } from 'vitest';
+import { crossEntropy, mean, tensor } from '../../src/graph/functional.ts';
+import { evaluate, readStorage } from '../../src/graph/run.ts';
+import type { Storage } from '../../src/graph/tensor.ts';
+import { trainingContext, type Module } from '../../src/nn/module.ts';
+import type { SgdOptions } from '../../src/optim/sgd.ts';
+import type { Schedule } from '../../src/sched/schedule.ts';
+import { robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
+import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
+import type { LoggedStep } from '../../src/train/stepLog.ts';
+import type { Trainer, TrainerOptions } from '../../src/train/trainer.ts';
+import { assembleBatch } from '../support/reference.ts';
+import { expectClose } from '../support/close.ts';
+import { useDevice } from '../support/device.ts';
+import { ConvNet, randomDataset, withTrainer } from './nets.ts';
+
+const device = useDevice();
+
+const momentum: SgdOptions = { momentum: 0.9, weightDecay: 5e-4 };
+const sevenFactors = [8, 4, 2, 1, 0.5, 0.25, 0.125];
+
+/** Everything that training keeps from step to step. */
+const kept = ({ plans: { store, sgd } }: Trainer): Storage[] => [
+  ...store.parameterArena.segments, ...store.statisticArena.segments, ...(sgd.buffer?.segments ?? []),
+];
+
+async function words(storages: readonly Storage[]): Promise<Uint32Array[]> {
+  const read: Uint32Array[] = [];
+  for (const { buffer, offset, size } of storages) read.push(new Uint32Array(await device().read(buffer, offset, size)));
+  return read;
+}
+
+/** Tells when the event's trials have been submitted, before anything else is. */
+class WatchedScheduler extends TrialScheduler {
+  onTrials: () => void = () => {};
+
+  override apply(step: number, losses: readonly number[], baseLoss?: number | null): TrialEvent {
+    this.onTrials();
+    return super.apply(step, losses, baseLoss);
+  }
+}
+
+/** The learning rates that another run used, without its events. */
+const replay = (lrs: readonly number[]): Schedule => ({
+  lrAt: (step) => lrs[step],
+  isDue: () => false,
+  state: () => ({ kind: 'replay', lr: lrs[0] }),
+  load: () => {},
+});
+
+interface Row {
+  readonly name: string;
+  readonly trials?: Partial<TrialOptions>;
+  readonly optimizer?: SgdOptions;
+  readonly more?: Partial<TrainerOptions>;
+  /** Of the running statistics. */
+  readonly momenta?: readonly [number, number];
+}
+
+const rows: Row[] = [
+  ...(['gradient', 'optimizer'] as const).flatMap((direction): Row[] => [
+    { name: `along the ${direction}, plain SGD`, trials: { direction }, optimizer: {} },
+    { name: `along the ${direction}, momentum`, trials: { direction } },
+    { name: `along the ${direction}, nesterov, held-out images`, trials: { direction, batch: 'heldOut' }, optimizer: { ...momentum, nesterov: true } },
+    { name: `along the ${direction}, weight decay, both batches`, trials: { direction, batch: 'both' }, optimizer: { weightDecay: 0.1 } },
+    { name: `along the ${direction}, a smaller score batch`, trials: { direction, scoreBatch: 3 } },
+    { name: `along the ${direction}, a larger score batch`, trials: { direction, scoreBatch: 13, batch: 'heldOut' } },
+  ]),
+  ...sevenFactors.map((_, i): Row => ({ name: `${i + 1} trials, one image each`, trials: { factors: sevenFactors.slice(0, i + 1), scoreBatch: 1 } })),
+  { name: 'crops and flips', trials: { batch: 'both' }, more: { augment: 'crop-flip' } },
+  { name: 'running statistics with unlike momenta', momenta: [0.3, 0.05] },
+];
+
+const steps = 7;
+
+async function train(options: TrainerOptions): Promise<{ logged: LoggedStep[]; state: Uint32Array[] }> {
+  return withTrainer(options, async (trainer) => {
+    const logged: LoggedStep[] = [];
+    await trainer.run({ onSteps: (some) => logged.push(...some), evaluate: false });
+    return { logged, state: await words(kept(trainer)) };
+  });
+}
+
+describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, momenta }) => {
+  const options = (schedule: Schedule): TrainerOptions => ({
+    model: new ConvNet(momenta), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule, ...more,
+  });
+  const scheduler = () => new WatchedScheduler(robust({ lr: 0.05, every: { steps: 2 }, ...trials }));
+
+  test('changes no bit of the run but its learning rates', async () => {
+    const own = scheduler();
+    const withEvents = await train(options(own));
+    expect(own.events).toHaveLength(4);
+    expect(own.events.every(({ nonFinite }) => nonFinite === 0)).toBe(true);
+    const without = await train(options(replay(withEvents.logged.map(({ lr }) => lr))));
+    expect(without.logged).toEqual(withEvents.logged);
+    expect(without.state).toEqual(withEvents.state);
+    expect(withEvents.logged.every(({ loss }) => Number.isFinite(loss))).toBe(true);
+  });
+
+  test('leaves weights and running statistics as they were before it, bit for bit', async () => {
+    const own = scheduler();
+    await withTrainer(options(own), async (trainer) => {
+      const { parameterArena, statisticArena } = trainer.plans.store;
+      // Momentum is the event's direction, made before it.
+      const watched = [...parameterArena.segments, ...statisticArena.segments, ...(own.options.direction === 'gradient' ? (trainer.plans.sgd.buffer?.segments ?? []) : [])];
+      const copies = watched.map(({ size }) => device().createBuffer('copy', size, GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC));
+      try {
+        for (let i = 0; i < 4; i++) await trainer.trainStep();
+        const before = await words(watched);
+        let isSeen = false;
+        own.onTrials = () => {
+          isSeen = true;
+          const encoder = device().gpu.createCommandEncoder();
+          watched.forEach(({ buffer, offset, size }, k) => encoder.copyBufferToBuffer(buffer, offset, copies[k], 0, size));
+          device().gpu.queue.submit([encoder.finish()]);
+        };
+        await trainer.trainStep();
+        expect(isSeen).toBe(true);
+        expect(await words(copies.map((buffer, k) => ({ buffer, offset: 0, size: watched[k].size })))).toEqual(before);
+        expect(await words(watched)).not.toEqual(before);
+      } finally {
+        for (const buffer of copies) device().destroyBuffer(buffer);
+      }
+    });
+  });
+});
+
+describe('trial losses are those of N copies of the weights', () => {
+  const cases: { name: string; trials?: Partial<TrialOptions>; optimizer?: SgdOptions; images: (cursor: number) => [number, number][] }[] = [
+    { name: 'the batch itself', images: (cursor) => [[cursor, 4]] },
+    { name: 'part of it', trials: { scoreBatch: 3 }, images: (cursor) => [[cursor, 3]] },
+    { name: 'the images after it', trials: { batch: 'heldOut' }, images: (cursor) => [[cursor + 4, 4]] },
+    { name: 'both', trials: { batch: 'both' }, images: (cursor) => [[cursor, 4], [cursor + 4, 4]] },
+    { name: 'momentum, along the gradient', trials: { direction: 'gradient' }, images: (cursor) => [[cursor, 4]] },
+    { name: 'plain SGD', optimizer: {}, images: (cursor) => [[cursor, 4]] },
+    { name: 'nesterov', optimizer: { momentum: 0.9, nesterov: true }, images: (cursor) => [[cursor, 4]] },
+  ];
+
+  /** Loss in training mode of a copy of `model` at w − c·d on some images. */
+  async function lossOfCopy(trainer: Trainer, values: ReadonlyMap<string, Float32Array>, indices: number[]): Promise<number> {
+    const { train: { images, labels, channels: C, height: H, width: W }, mean: means, std } = trainer.options.dataset;
+    const copy: Module = new ConvNet();
+    for (const [name, variable] of copy.namedVariables()) variable.data = values.get(name) ?? variable.data;
+    const x = tensor(Float32Array.from(assembleBatch(images, { C, H, W }, indices, means, std).data), [indices.length, H, W, C]);
+    const logits = copy.forward(x, trainingContext());
+    const [loss] = await evaluate([mean(crossEntropy(logits, tensor(Uint32Array.from(indices, (index) => labels[index]))))]);
+    return loss[0];
+  }
+
+  test.each(cases)('$name', async ({ trials, optimizer = momentum, images }) => {
+    const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 3 }, ...trials }));
+    await withTrainer({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer, schedule }, async (trainer) => {
+      const { store, sgd } = trainer.plans;
+      for (let i = 0; i < 3; i++) await trainer.trainStep();
+      const before = await Promise.all(store.parameters.map((variable) => store.read(variable)));
+      const event = (await trainer.trainStep())!;
+      const arena = schedule.options.direction === 'gradient' ? sgd.gradients : sgd.directions;
+      const directions = await Promise.all(store.parameters.map((variable, i) => readStorage(device(), variable, arena.at(i))));
+      const order = trainer.sampler.epochOrder(0);
+      expect(event.losses).toHaveLength(7);
+      const expected: number[] = [];
+      for (const factor of event.factors) {
+        const c = Math.fround(factor * event.lrBefore);
+        const values = new Map(store.parameters.map((variable, i) => [variable.name, before[i].map((w, k) => w - c * directions[i][k])]));
+        let total = 0;
+        const parts = images(3 * 4);
+        for (const [start, count] of parts) total += (await lossOfCopy(trainer, values, [...order.subarray(start, start + count)])) / parts.length;
+        expected.push(total);
+      }
+      expectClose(event.losses, expected, { atol: 0, rtol: 1e-5 });
+      expect(new Set(expected).size).toBe(7);
+    });
+  });
+});

@@ -1,0 +1,219 @@
+/** The loop around the steps: repeatability, order, cadence, logging, ending. */
+import { describe, expect, test } from 'vitest';
+import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
+import { asPublished, robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
+import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
+import { AttrError } from '../../src/gpu/errors.ts';
+import type { LoggedStep } from '../../src/train/stepLog.ts';
+import type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from '../../src/train/trainer.ts';
+import { useDevice } from '../support/device.ts';
+import { ConvNet, randomDataset, withTrainer } from './nets.ts';
+
+useDevice();
+
+const options = (more: Partial<TrainerOptions> = {}): TrainerOptions => ({
+  model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 2, optimizer: { momentum: 0.9, weightDecay: 5e-4 },
+  schedule: new ConstantSchedule({ lr: 0.05 }), ...more,
+});
+
+interface Outcome {
+  readonly result: RunResult;
+  readonly steps: LoggedStep[];
+  /** Step numbers of each call. */
+  readonly told: number[][];
+  readonly evaluations: Evaluation[];
+  readonly weights: Float32Array[];
+}
+
+async function runOf(more: Partial<TrainerOptions> = {}, callbacks: RunCallbacks = {}): Promise<Outcome> {
+  const made = options(more);
+  const [steps, told, evaluations]: [LoggedStep[], number[][], Evaluation[]] = [[], [], []];
+  const result = await withTrainer(made, (trainer) => trainer.run({
+    ...callbacks,
+    onSteps: (some) => {
+      steps.push(...some);
+      told.push(some.map(({ step }) => step));
+      callbacks.onSteps?.(some);
+    },
+    onEvaluation: (evaluation) => {
+      evaluations.push(evaluation);
+      callbacks.onEvaluation?.(evaluation);
+    },
+  }));
+  return { result, steps, told, evaluations, weights: made.model.variables().map(({ data }) => data) };
+}
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+describe('the same seed gives the same bits', () => {
+  const cases: [string, () => Partial<TrainerOptions>][] = [
+    ['shuffled', () => ({})],
+    ['cropped and flipped', () => ({ augment: 'crop-flip' })],
+    ['with trials', () => ({ augment: 'crop-flip', schedule: new TrialScheduler(robust({ lr: 0.05, batch: 'both' })) })],
+  ];
+
+  test.each(cases)('%s; another seed gives others', async (_, make) => {
+    const first = await runOf({ ...make(), seed: 5 });
+    const again = await runOf({ ...make(), seed: 5 });
+    const other = await runOf({ ...make(), seed: 6 });
+    expect(again).toEqual(first);
+    expect(other.steps.map(({ loss }) => loss)).not.toEqual(first.steps.map(({ loss }) => loss));
+    expect(other.weights).not.toEqual(first.weights);
+  });
+
+  test('evaluations between steps and reading the log change nothing', async () => {
+    const quiet = await runOf({ epochs: 3 }, { evaluate: false, logEvery: 256 });
+    const busy = await runOf({ epochs: 3 }, { logEvery: 1 });
+    expect(busy.weights).toEqual(quiet.weights);
+    expect(busy.steps).toEqual(quiet.steps);
+    expect(busy.evaluations).toHaveLength(3);
+    expect(quiet.evaluations).toHaveLength(0);
+  });
+
+  test('without a shuffle the seed does not matter, with crops it does', async () => {
+    const of = async (seed: number, augment: 'none' | 'crop-flip') => (await runOf({ shuffle: false, seed, augment })).steps;
+    expect(await of(1, 'none')).toEqual(await of(2, 'none'));
+    expect(await of(1, 'crop-flip')).not.toEqual(await of(2, 'crop-flip'));
+    expect(await of(1, 'crop-flip')).not.toEqual(await of(1, 'none'));
+  });
+});
+
+describe('events come when they are due', () => {
+  // 5 steps an epoch.
+  const cases: [string, Partial<TrialOptions>, number[]][] = [
+    ['every epoch', { every: { epochs: 1 } }, [0, 5, 10, 15]],
+    ['every other epoch', { every: { epochs: 2 } }, [0, 10]],
+    ['twice an epoch', { every: { perEpoch: 2 } }, [0, 2, 5, 7, 10, 12, 15, 17]],
+    ['four times an epoch', { every: { perEpoch: 4 } }, [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17, 18]],
+    ['every 7 steps', { every: { steps: 7 } }, [0, 7, 14]],
+  ];
+
+  test.each(cases)('%s', async (_, overrides, due) => {
+    const schedule = new TrialScheduler(asPublished('factor3', { ...overrides, lr: 0.05 }));
+    const events: number[] = [];
+    const told: string[] = [];
+    const { steps } = await runOf({ schedule, epochs: 4 }, {
+      logEvery: 3,
+      onSteps: (some) => told.push(...some.map(({ step }) => `step ${step}`)),
+      onEvent: ({ step }) => {
+        events.push(step);
+        told.push(`event ${step}`);
+      },
+      onEvaluation: ({ step }) => told.push(`evaluation ${step}`),
+    });
+    expect(events).toEqual(due);
+    expect(schedule.events.map(({ step }) => step)).toEqual(due);
+    // An event comes before its step, and after all steps before it; an evaluation after the last step of its epoch.
+    const expected = range(20).flatMap((step) => [
+      ...(due.includes(step) ? [`event ${step}`] : []), `step ${step}`, ...(step % 5 === 4 ? [`evaluation ${step + 1}`] : []),
+    ]);
+    expect(told).toEqual(expected);
+    // Between events the rate stays; each event's goes to the steps from it on.
+    for (const { step, lr } of steps) expect(lr).toBe(schedule.events.findLast((event) => event.step <= step)!.lrAfter);
+  });
+
+  test.each(['asPublished', 'robust'] as const)('%s: every step is made at the rate that the schedule gives for it, and the scheduler moves', async (preset) => {
+    const scheduler = new TrialScheduler(preset === 'robust' ? robust({ lr: 0.05 }) : asPublished('factor5', { lr: 0.05 }));
+    const asked: { step: number; lr: number; total: number | undefined }[] = [];
+    const lrAt = scheduler.lrAt.bind(scheduler);
+    scheduler.lrAt = (step, total) => {
+      const lr = lrAt(step, total);
+      asked.push({ step, lr, total });
+      return lr;
+    };
+    const { steps } = await runOf({ schedule: scheduler, epochs: 3, maxSteps: 12 });
+    expect(asked).toEqual(steps.map(({ step, lr }) => ({ step, lr, total: 12 })));
+    expect(steps).toHaveLength(12);
+    expect(new Set(scheduler.events.map(({ lrAfter }) => lrAfter)).size).toBe(scheduler.events.length);
+    if (preset === 'robust') expect(steps[11].lr).toBeLessThan(0.05 * scheduler.events.at(-1)!.lrAfter);
+    else expect(steps[11].lr).toBe(scheduler.lr);
+  });
+
+  test('any object that says a rate is a schedule', async () => {
+    const schedule: Schedule = { lrAt: (step) => (step + 1) / 100, isDue: () => true, state: () => ({ kind: 'ramp', lr: 0.01 }), load: () => {} };
+    const { steps, result } = await runOf({ schedule, maxSteps: 6 });
+    expect(steps.map(({ lr }) => lr)).toEqual([0.01, 0.02, 0.03, 0.04, 0.05, 0.06]);
+    expect(result.divergence).toBeNull();
+  });
+});
+
+describe('run', () => {
+  test('onSteps gives every step once, in order: every logEvery steps, and at the ends of epochs', async () => {
+    expect((await runOf({ epochs: 3, maxSteps: 14 }, { logEvery: 4 })).told).toEqual([[0, 1, 2, 3], [4], [5, 6, 7], [8, 9], [10, 11], [12, 13]]);
+    expect((await runOf({ epochs: 2 }, { logEvery: 1 })).told).toEqual(range(10).map((step) => [step]));
+    expect((await runOf({ epochs: 2 }, { logEvery: 256 })).told).toEqual([range(5), range(10).slice(5)]);
+  });
+
+  test('the length is that of the epochs, or maxSteps', async () => {
+    const lengthOf = async (more: Partial<TrainerOptions>) => {
+      const { result, steps } = await runOf(more, { evaluate: false });
+      expect(steps).toHaveLength(result.steps);
+      return result.steps;
+    };
+    expect(await lengthOf({ epochs: 1 })).toBe(5);
+    expect(await lengthOf({ epochs: 3, batchSize: 10 })).toBe(6);
+    expect(await lengthOf({ epochs: 2, batchSize: 22 })).toBe(2);
+    expect(await lengthOf({ epochs: 2, maxSteps: 3 })).toBe(3);
+    expect(await lengthOf({ epochs: 1, maxSteps: 30 })).toBe(5);
+  });
+
+  test('a signal ends it after the step in progress, with all steps told', async () => {
+    const controller = new AbortController();
+    const { result, steps, evaluations } = await runOf({ epochs: 50 }, {
+      signal: controller.signal, logEvery: 3, onSteps: (some) => {
+        if (some.some(({ step }) => step === 7)) controller.abort();
+      },
+    });
+    // Told at 3, 5 (an epoch), 6, 9: the one that has step 7.
+    expect(result).toMatchObject({ steps: 9, aborted: true, divergence: null });
+    expect(steps.map(({ step }) => step)).toEqual(range(9));
+    expect(result.evaluation).toEqual(evaluations.at(-1));
+    expect(evaluations).toHaveLength(1);
+  });
+
+  test('a signal from elsewhere ends it in the middle of a step', async () => {
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 30);
+    const { result, steps } = await runOf({ epochs: 100_000 }, { signal: controller.signal, evaluate: false });
+    expect(result.aborted).toBe(true);
+    expect(result.steps).toBeLessThan(100_000);
+    expect(steps.map(({ step }) => step)).toEqual(range(result.steps));
+  });
+
+  test('a signal that was given before the start: no step is made', async () => {
+    const { result, steps } = await runOf({}, { signal: AbortSignal.abort() });
+    expect(result).toEqual({ steps: 0, divergence: null, aborted: true, evaluation: null });
+    expect(steps).toEqual([]);
+  });
+
+  test.each([0, -1, 1.5, 257, NaN])('logEvery %s is refused', async (logEvery) => {
+    await expect(runOf({}, { logEvery })).rejects.toMatchObject({ constructor: AttrError, arg: 'logEvery' });
+  });
+
+  test('goes on where it was ended', async () => {
+    const whole = await runOf({ epochs: 2 });
+    const steps: LoggedStep[] = [];
+    await withTrainer(options({ epochs: 2 }), async (trainer) => {
+      for (let i = 0; i < 3; i++) await trainer.trainStep();
+      steps.push(...await trainer.losses());
+      const controller = new AbortController();
+      const part = await trainer.run({
+        signal: controller.signal, logEvery: 1, onSteps: (some) => {
+          steps.push(...some);
+          if (trainer.step === 7) controller.abort();
+        },
+      });
+      expect(part.steps).toBe(7);
+      expect((await trainer.run({ onSteps: (some) => steps.push(...some) })).steps).toBe(10);
+    });
+    expect(steps).toEqual(whole.steps);
+  });
+});
+
+test('a loop of one\'s own that reads no losses for long gets all of them', async () => {
+  await withTrainer(options({ epochs: 120 }), async (trainer) => {
+    for (let i = 0; i < 600; i++) await trainer.trainStep();
+    expect((await trainer.losses()).map(({ step }) => step)).toEqual(range(600));
+    expect(await trainer.losses()).toEqual([]);
+  });
+});
