@@ -14,6 +14,7 @@ import { crossEntropy, mean } from '../graph/functional.ts';
 import { fuse } from '../graph/fuse.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import { align, Arena, type Memory, type MemoryReport } from '../graph/memory.ts';
+import { peakBytes, type Placement } from '../graph/placement.ts';
 import { allocateSlots, buildPlan, draft, placeDrafts, type Draft, type Output, type Plan } from '../graph/plan.ts';
 import { ceil4, sizeBytes, type Storage, type Tensor, type Variable } from '../graph/tensor.ts';
 import { VariableStore } from '../graph/variables.ts';
@@ -114,8 +115,10 @@ export class StepPlans {
     ]);
     const others: Draft[] = [gradient, direction, update];
     if (options.evaluation) others.push(this.#draftEvaluation(model, options.evaluation));
-    const event = options.trials ? this.#draftEvent(lossOf(options.trials.batch), options.trials, others) : null;
-    await this.#placeAndBuild(others, event, options.onProgress);
+    const bare = placeDrafts(memory.device, others);
+    const event = options.trials ? this.#draftEvent(lossOf(options.trials.batch), options.trials, others, bare.totalBytes) : null;
+    if (event) this.#trialSlotBytes = event.placement.totalBytes - bare.totalBytes;
+    await this.#buildAll(event ? [...others, event.draft] : others, event?.placement ?? bare, options.onProgress);
   }
 
   #gradientOutputs(loss: Tensor, updates: readonly StatisticUpdate[], batchStatistics: Arena): Output[] {
@@ -177,7 +180,7 @@ export class StepPlans {
   }
 
   /** As many trials a pass as fit the memory that the other plans need anyway (or nearly), and the adapter's bindings. */
-  #draftEvent(loss: Tensor, options: TrialPlanOptions, others: readonly Draft[]): Draft {
+  #draftEvent(loss: Tensor, options: TrialPlanOptions, others: readonly Draft[], bareBytes: number): { draft: Draft; placement: Placement } {
     const { memory } = this;
     if (!Number.isInteger(options.count) || options.count < 1) {
       throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: options.count, fix: 'pass at least one factor' });
@@ -189,10 +192,10 @@ export class StepPlans {
     const chunkBytes = align(options.count * 16);
     const coefficients = memory.storage('trials', 'trial coefficients', options.count * chunkBytes);
     const losses = memory.storage('trials', 'trial losses', options.count * chunkBytes);
-    const budget = placeDrafts(memory.device, others).totalBytes * (1 + trialSlotAllowance);
+    const budget = bareBytes * (1 + trialSlotAllowance);
     const bindingLimit = memory.device.limits.maxStorageBufferBindingSize;
-    for (let most = options.count; ; most--) {
-      const chunks = chunkTrials(options.count, most).map((count, i) => ({
+    for (let passes = 1; ; passes++) {
+      const chunks = chunkTrials(options.count, Math.ceil(options.count / passes)).map((count, i) => ({
         count,
         coefficients: { buffer: coefficients.buffer, offset: i * chunkBytes, size: Math.max(16, count * 4) },
         losses: { buffer: losses.buffer, offset: i * chunkBytes, size: count * scalarBytes },
@@ -204,31 +207,31 @@ export class StepPlans {
       );
       const fused = fuse(graphs);
       const one = draft(memory, 'event', fused.map((tensor, i) => ({ tensor, storage: chunks[i].losses })));
-      const fits = one.items.every((item) => item.sizeBytes <= bindingLimit);
-      if (most === 1 || (fits && placeDrafts(memory.device, [...others, one]).totalBytes <= budget)) {
+      const isLast = passes === options.count;
+      const fits = peakBytes(one.items) <= budget && one.items.every((item) => item.sizeBytes <= bindingLimit);
+      if (!fits && !isLast) continue;
+      const placement = placeDrafts(memory.device, [...others, one]);
+      if (isLast || placement.totalBytes <= budget) {
         this.trialChunks.push(...chunks);
-        return one;
+        return { draft: one, placement };
       }
     }
   }
 
-  async #placeAndBuild(others: readonly Draft[], event: Draft | null, onProgress?: (done: number, total: number) => void): Promise<void> {
+  async #buildAll(drafts: readonly Draft[], placement: Placement, onProgress?: (done: number, total: number) => void): Promise<void> {
     const { memory } = this;
-    const placement = placeDrafts(memory.device, event ? [...others, event] : others);
-    if (event) this.#trialSlotBytes = placement.totalBytes - placeDrafts(memory.device, others).totalBytes;
     const slots = allocateSlots(memory, placement);
     const progress = new Map<Draft, [number, number]>();
     const build = (one: Draft, index: number) =>
       buildPlan(memory, one, {
-        slots, places: placement.places[index], category: one === event ? 'trials' : 'slots',
+        slots, places: placement.places[index], category: one.label === 'event' ? 'trials' : 'slots',
         onProgress: (done, total) => {
           progress.set(one, [done, total]);
           const sums = [...progress.values()].reduce(([a, b], [d, t]) => [a + d, b + t], [0, 0]);
           onProgress?.(sums[0], sums[1]);
         },
       });
-    const all = event ? [...others, event] : others;
-    const built = await Promise.all(all.map(build));
+    const built = await Promise.all(drafts.map(build));
     const of = (label: string) => built.find((plan) => plan.label === label) ?? null;
     [this.gradient, this.direction, this.update] = built;
     this.evaluation = of('evaluation');
