@@ -4,3 +4,4 @@ export { inferenceContext, Module, trainingContext, type ForwardContext, type St
 export { ResNet, resnet18, type ResNetOptions, type Stem } from './resnet.ts';
 export { decodeSafetensors, encodeSafetensors, type SafetensorsTensor } from './safetensors.ts';
 export { loadSafetensors, loadStateDict, saveSafetensors, stateDict } from './stateDict.ts';
+export { CounterRandom, STREAM } from './random.ts';
