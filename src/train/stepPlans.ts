@@ -130,7 +130,8 @@ export class StepPlans {
     ]);
     const outputs: Output[] = [
       { tensor: loss, storage: this.loss },
-      ...gradients.map((tensor, i) => ({ tensor, storage: sgd.gradients.at(i) })),
+      // Last layers first: each weight gradient runs as soon as its dy is there, which is then free.
+      ...gradients.map((tensor, i) => ({ tensor, storage: sgd.gradients.at(i) })).reverse(),
       ...statistics,
     ];
     const fused = fuse(outputs.map(({ tensor }) => tensor));
