@@ -93,7 +93,8 @@ describe.each(rows)('sgd %o', (options) => {
         bench.control.write({ first: Number(step === 0) });
         bench.write(bench.rates, Float32Array.of(lr));
         await bench.run('direction');
-        const close = (found: Float32Array[], wanted: (Nd | null)[]) => found.forEach((values, i) => expectClose(values, wanted[i]!.data, { atol: 3e-6, rtol: 2e-6 }));
+        const close = (found: Float32Array[], wanted: (Nd | null)[]) =>
+          found.forEach((values, i) => expectClose(values, wanted[i]!.data, { atol: 3e-6, rtol: 2e-6 }));
         close(await bench.read(sgd.directions), expected.map(({ direction }) => direction));
         if (sgd.buffer) close(await bench.read(sgd.buffer), expected.map(({ buf }) => buf));
         await bench.run('step');
@@ -154,7 +155,8 @@ describe('bad options throw', () => {
     ['momentum', { momentum: -0.1 }], ['momentum', { momentum: 1 }], ['momentum', { momentum: NaN }],
     ['dampening', { momentum: 0.9, dampening: Infinity }], ['dampening', { dampening: NaN }],
     ['weightDecay', { weightDecay: -1 }], ['weightDecay', { weightDecay: Infinity }], ['weightDecay', { weightDecay: NaN }],
-    ['nesterov', { nesterov: true }], ['nesterov', { nesterov: true, momentum: 0.9, dampening: 0.1 }], ['nesterov', { nesterov: 1, momentum: 0.9 }],
+    ['nesterov', { nesterov: true }], ['nesterov', { nesterov: true, momentum: 0.9, dampening: 0.1 }],
+    ['nesterov', { nesterov: 1, momentum: 0.9 }],
     ['lr', { lr: 0.1 }],
   ];
 

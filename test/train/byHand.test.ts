@@ -1,6 +1,8 @@
 /** Training without a trainer, with nothing but the public entry point. */
 import { expect, test } from 'vitest';
-import { CounterRandom, crossEntropy, evaluate, grad, lossesAlong, mean, nn, relu, STREAM, tensor, type Tensor, type Variable } from '../../src/index.ts';
+import {
+  CounterRandom, crossEntropy, evaluate, grad, lossesAlong, mean, nn, relu, STREAM, tensor, type Tensor, type Variable,
+} from '../../src/index.ts';
 import { useDevice } from '../support/device.ts';
 import { randomNd } from '../support/random.ts';
 

@@ -19,7 +19,8 @@ test.skipIf(dir === null)('ResNet18 of width 4: forty steps of real CIFAR-10 low
   const dataset = { ...rest, train: limitSet(train, 320), test: limitSet(held, 64) };
   const losses: number[] = [];
   const schedule = new ConstantSchedule({ lr: 0.05 });
-  await withTrainer({ model: resnet18({ width: 4 }), dataset, batchSize: 32, epochs: 4, schedule, optimizer: { momentum: 0.9 } }, async (trainer) => {
+  const model = resnet18({ width: 4 });
+  await withTrainer({ model, dataset, batchSize: 32, epochs: 4, schedule, optimizer: { momentum: 0.9 } }, async (trainer) => {
     expect(trainer.totalSteps).toBe(40);
     const { evaluation, divergence } = await trainer.run({ onSteps: (steps) => losses.push(...steps.map(({ loss }) => loss)) });
     expect(divergence).toBeNull();

@@ -6,16 +6,17 @@ import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { Evaluation, RunResult, TrainerOptions } from '../../src/train/trainer.ts';
 import { useDevice } from '../support/device.ts';
-import { ConvNet, LinearNet, randomDataset, withTrainer } from './nets.ts';
+import { ConvNet, LinearNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
 
 useDevice();
 
 const options = (more: Partial<TrainerOptions> = {}): TrainerOptions => ({
-  model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 4, optimizer: { momentum: 0.9 }, schedule: new ConstantSchedule({ lr: 0.05 }), ...more,
+  model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 4, optimizer: { momentum: 0.9 },
+  schedule: new ConstantSchedule({ lr: 0.05 }), ...more,
 });
 
 /** A small rate but for one step. */
-const spike = (at: number, lr: number): Schedule => ({ lrAt: (step) => (step === at ? lr : 0.05), isDue: () => false, state: () => ({ kind: 'spike', lr }), load: () => {} });
+const spike = (at: number, lr: number): Schedule => ratesAt((step) => (step === at ? lr : 0.05));
 
 interface Outcome {
   readonly result: RunResult;
@@ -30,7 +31,8 @@ async function runOf(more: Partial<TrainerOptions>, logEvery = 10): Promise<Outc
   const [steps, events, evaluations]: [LoggedStep[], TrialEvent[], Evaluation[]] = [[], [], []];
   const result = await withTrainer(made, async (trainer) => {
     const run = await trainer.run({
-      logEvery, onSteps: (some) => steps.push(...some), onEvent: (event) => events.push(event), onEvaluation: (evaluation) => evaluations.push(evaluation),
+      logEvery, onSteps: (some) => steps.push(...some), onEvent: (event) => events.push(event),
+      onEvaluation: (evaluation) => evaluations.push(evaluation),
     });
     expect(trainer.divergence).toEqual(run.divergence);
     return run;
@@ -38,7 +40,7 @@ async function runOf(more: Partial<TrainerOptions>, logEvery = 10): Promise<Outc
   return { result, steps, events, evaluations, values: made.model.variables().map(({ data }) => data) };
 }
 
-const isFinite = (values: readonly Float32Array[]): boolean => values.every((data) => data.every(Number.isFinite));
+const isAllFinite = (values: readonly Float32Array[]): boolean => values.every((data) => data.every(Number.isFinite));
 
 /** The state after `steps` updates of the same run. */
 async function stateAfter(steps: number, more: Partial<TrainerOptions>): Promise<Float32Array[]> {
@@ -53,17 +55,23 @@ async function stateAfter(steps: number, more: Partial<TrainerOptions>): Promise
 const bright = () => ({ ...randomDataset(), mean: [0, 0, 0], std: [1e-3, 1e-3, 1e-3] });
 
 describe('a run that blows up', () => {
-  const cases: { name: string; more: () => Partial<TrainerOptions>; step: number; reason: string | RegExp }[] = [
-    { name: 'far too great a rate', more: () => ({ schedule: new ConstantSchedule({ lr: 1e30 }) }), step: 1, reason: /^a batch statistic is not finite/ },
-    { name: 'one step too great, in the second epoch', more: () => ({ schedule: spike(6, 1e30) }), step: 7, reason: /^a batch statistic is not finite/ },
-    { name: 'one step too great, the last of an epoch', more: () => ({ schedule: spike(4, 1e30) }), step: 5, reason: /^a batch statistic is not finite/ },
-    { name: 'images divided by 0', more: () => ({ dataset: { ...randomDataset(), std: [0, 1, 1] } }), step: 0, reason: /statistic is not finite/ },
-    { name: 'images divided by 0, no batch norm', more: () => ({ model: new LinearNet(), dataset: { ...randomDataset(), std: [0, 1, 1] } }), step: 0, reason: /^the loss is not finite/ },
+  const statistic = /^a batch statistic is not finite/;
+  const weight = /^the step would make a weight not finite/;
+  const divided = () => ({ ...randomDataset(), std: [0, 1, 1] });
+  const cases: { name: string; more: () => Partial<TrainerOptions>; step: number; reason: RegExp }[] = [
+    { name: 'far too great a rate', more: () => ({ schedule: new ConstantSchedule({ lr: 1e30 }) }), step: 1, reason: statistic },
+    { name: 'one step too great, in the second epoch', more: () => ({ schedule: spike(6, 1e30) }), step: 7, reason: statistic },
+    { name: 'one step too great, the last of an epoch', more: () => ({ schedule: spike(4, 1e30) }), step: 5, reason: statistic },
+    { name: 'images divided by 0', more: () => ({ dataset: divided() }), step: 0, reason: statistic },
+    { name: 'images divided by 0, no batch norm', more: () => ({ model: new LinearNet(), dataset: divided() }), step: 0, reason: /^the loss/ },
     {
-      name: 'weights that would overflow', step: 2, reason: /^the step would make a weight not finite/,
+      name: 'weights that would overflow', step: 2, reason: weight,
       more: () => ({ model: new LinearNet(), dataset: bright(), optimizer: {}, schedule: spike(2, 3e37) }),
     },
-    { name: 'weight decay far too great', more: () => ({ model: new LinearNet(), optimizer: { weightDecay: 3e38 } }), step: 1, reason: /the step would make a weight not finite/ },
+    {
+      name: 'weight decay far too great', step: 1, reason: /the step would make a weight not finite/,
+      more: () => ({ model: new LinearNet(), optimizer: { weightDecay: 3e38 } }),
+    },
   ];
 
   test.each(cases)('$name: ends, says at which step and why, and keeps the state before it', async ({ more, step, reason }) => {
@@ -74,7 +82,7 @@ describe('a run that blows up', () => {
     expect(steps.map((one) => one.step)).toEqual(Array.from({ length: step }, (_, i) => i));
     // 5 steps an epoch: evaluated after the epochs that ended well.
     expect(evaluations.map((one) => one.step)).toEqual([5, 10].filter((end) => end <= step));
-    expect(isFinite(values)).toBe(true);
+    expect(isAllFinite(values)).toBe(true);
     expect(values).toEqual(await stateAfter(step, more()));
     if (step > 0) expect(values).not.toEqual(await stateAfter(step - 1, more()));
   });
@@ -125,7 +133,7 @@ describe('trials that blow up', () => {
       expect(event.weights[1] + event.weights[2]).toBeCloseTo(1, 12);
       expect(event.lrAfter).toBeLessThanOrEqual(event.lrBefore);
     }
-    expect(isFinite(values)).toBe(true);
+    expect(isAllFinite(values)).toBe(true);
   });
 
   test('all of them: the rate falls by the smallest factor', async () => {
@@ -134,7 +142,7 @@ describe('trials that blow up', () => {
     expect(events[0].lrAfter / 1e46).toBeCloseTo(1, 12);
     // A step at 1e46 overflows too.
     expect(result.divergence).toMatchObject({ step: 0, reason: expect.stringMatching(/^the step would make a weight not finite/) });
-    expect(isFinite(values)).toBe(true);
+    expect(isAllFinite(values)).toBe(true);
   });
 
   test('a gradient that is not finite: one event at most, no step', async () => {

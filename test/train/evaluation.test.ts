@@ -16,7 +16,8 @@ import { ConvNet, randomDataset, withTrainer } from './nets.ts';
 useDevice();
 
 const options = (more: Partial<TrainerOptions> = {}): TrainerOptions => ({
-  model: new ConvNet(), dataset: randomDataset({ train: 24, test: 21 }), batchSize: 8, epochs: 4, schedule: new ConstantSchedule({ lr: 0.1 }), ...more,
+  model: new ConvNet(), dataset: randomDataset({ train: 24, test: 21 }), batchSize: 8, epochs: 4,
+  schedule: new ConstantSchedule({ lr: 0.1 }), ...more,
 });
 
 /** Images by index, as a tensor [n, H, W, C]. */
@@ -28,7 +29,8 @@ function imagesOf({ dataset: { train, test: held, mean, std } }: TrainerOptions,
 /** Mean loss and accuracy over the test images from the logits of the model as it is on the host. */
 async function hostEvaluation(made: TrainerOptions): Promise<Omit<Evaluation, 'step'>> {
   const { labels, count } = made.dataset.test;
-  const [logits] = await evaluate([made.model.forward(imagesOf(made, 'test', Array.from({ length: count }, (_, i) => i)), inferenceContext())]);
+  const images = imagesOf(made, 'test', Array.from({ length: count }, (_, i) => i));
+  const [logits] = await evaluate([made.model.forward(images, inferenceContext())]);
   const classes = logits.length / count;
   const rows = Array.from({ length: count }, (_, n) => [...logits.subarray(n * classes, (n + 1) * classes)]);
   const right = rows.filter((row, n) => row.indexOf(Math.max(...row)) === labels[n]).length;
@@ -77,7 +79,8 @@ describe('evaluation', () => {
 
   test('run evaluates after each epoch and at the end, and returns the last', async () => {
     const evaluations: Evaluation[] = [];
-    const result = await withTrainer(options({ maxSteps: 8 }), (trainer) => trainer.run({ onEvaluation: (evaluation) => evaluations.push(evaluation) }));
+    const onEvaluation = (evaluation: Evaluation) => void evaluations.push(evaluation);
+    const result = await withTrainer(options({ maxSteps: 8 }), (trainer) => trainer.run({ onEvaluation }));
     expect(evaluations.map(({ step }) => step)).toEqual([3, 6, 8]);
     expect(result.evaluation).toEqual(evaluations[2]);
     expect(new Set(evaluations.map(({ testLoss }) => testLoss)).size).toBe(3);
@@ -96,7 +99,8 @@ async function batchStatistics(model: Module, x: ReturnType<typeof imagesOf>): P
 
 describe.each([[[0.1, 0.1]], [[0.3, 0.05]], [[1, 0.5]]] as [[number, number]][])('running statistics with momenta %o', (momenta) => {
   test('running ← (1 − momentum)·running + momentum·batch, once a step; no event and no evaluation touches them', async () => {
-    const made = options({ model: new ConvNet(momenta), shuffle: false, schedule: new TrialScheduler(robust({ lr: 0.02, every: { steps: 2 }, batch: 'both' })) });
+    const schedule = new TrialScheduler(robust({ lr: 0.02, every: { steps: 2 }, batch: 'both' }));
+    const made = options({ model: new ConvNet(momenta), shuffle: false, schedule });
     await withTrainer(made, async (trainer) => {
       const { store } = trainer.plans;
       const statistics = store.statistics;
@@ -105,7 +109,8 @@ describe.each([[[0.1, 0.1]], [[0.3, 0.05]], [[1, 0.5]]] as [[number, number]][])
       for (let step = 0; step < 5; step++) {
         // A copy of the model as it is before the step.
         const copy = new ConvNet(momenta);
-        for (const [name, variable] of copy.namedVariables()) variable.data = await store.read(store.parameters.find((p) => p.name === name) ?? statistics.find((s) => s.name === name)!);
+        const copied = copy.namedVariables();
+        for (const variable of [...store.parameters, ...statistics]) copied.get(variable.name)!.data = await store.read(variable);
         const images = Array.from({ length: 8 }, (_, i) => (step % 3) * 8 + i);
         const batch = await batchStatistics(copy, imagesOf(made, 'train', images));
         const event = await trainer.trainStep();
@@ -115,7 +120,9 @@ describe.each([[[0.1, 0.1]], [[0.3, 0.05]], [[1, 0.5]]] as [[number, number]][])
           const momentum = name.startsWith('bn1') ? momenta[0] : momenta[1];
           expected.set(name, expected.get(name)!.map((value, i) => (1 - momentum) * value + momentum * batch.get(name)![i]));
         }
-        for (const variable of statistics) expectClose(await store.read(variable), expected.get(variable.name)!, { atol: 2e-6, rtol: 2e-6 });
+        for (const variable of statistics) {
+          expectClose(await store.read(variable), expected.get(variable.name)!, { atol: 2e-6, rtol: 2e-6 });
+        }
       }
     });
   });

@@ -13,11 +13,12 @@ import type { Trainer, TrainerOptions } from '../../src/train/trainer.ts';
 import { assembleBatch } from '../support/reference.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
-import { ConvNet, randomDataset, withTrainer } from './nets.ts';
+import { ConvNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
 
 const device = useDevice();
 
 const momentum: SgdOptions = { momentum: 0.9, weightDecay: 5e-4 };
+const nesterov: SgdOptions = { ...momentum, nesterov: true };
 const sevenFactors = [8, 4, 2, 1, 0.5, 0.25, 0.125];
 
 /** Everything that training keeps from step to step. */
@@ -41,14 +42,6 @@ class WatchedScheduler extends TrialScheduler {
   }
 }
 
-/** The learning rates that another run used, without its events. */
-const replay = (lrs: readonly number[]): Schedule => ({
-  lrAt: (step) => lrs[step],
-  isDue: () => false,
-  state: () => ({ kind: 'replay', lr: lrs[0] }),
-  load: () => {},
-});
-
 interface Row {
   readonly name: string;
   readonly trials?: Partial<TrialOptions>;
@@ -62,12 +55,14 @@ const rows: Row[] = [
   ...(['gradient', 'optimizer'] as const).flatMap((direction): Row[] => [
     { name: `along the ${direction}, plain SGD`, trials: { direction }, optimizer: {} },
     { name: `along the ${direction}, momentum`, trials: { direction } },
-    { name: `along the ${direction}, nesterov, held-out images`, trials: { direction, batch: 'heldOut' }, optimizer: { ...momentum, nesterov: true } },
+    { name: `along the ${direction}, nesterov, held-out images`, trials: { direction, batch: 'heldOut' }, optimizer: nesterov },
     { name: `along the ${direction}, weight decay, both batches`, trials: { direction, batch: 'both' }, optimizer: { weightDecay: 0.1 } },
     { name: `along the ${direction}, a smaller score batch`, trials: { direction, scoreBatch: 3 } },
     { name: `along the ${direction}, a larger score batch`, trials: { direction, scoreBatch: 13, batch: 'heldOut' } },
   ]),
-  ...sevenFactors.map((_, i): Row => ({ name: `${i + 1} trials, one image each`, trials: { factors: sevenFactors.slice(0, i + 1), scoreBatch: 1 } })),
+  ...sevenFactors.map((_, i): Row => ({
+    name: `${i + 1} trials, one image each`, trials: { factors: sevenFactors.slice(0, i + 1), scoreBatch: 1 },
+  })),
   { name: 'crops and flips', trials: { batch: 'both' }, more: { augment: 'crop-flip' } },
   { name: 'running statistics with unlike momenta', momenta: [0.3, 0.05] },
 ];
@@ -93,7 +88,7 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
     const withEvents = await train(options(own));
     expect(own.events).toHaveLength(4);
     expect(own.events.every(({ nonFinite }) => nonFinite === 0)).toBe(true);
-    const without = await train(options(replay(withEvents.logged.map(({ lr }) => lr))));
+    const without = await train(options(ratesAt((step) => withEvents.logged[step].lr)));
     expect(without.logged).toEqual(withEvents.logged);
     expect(without.state).toEqual(withEvents.state);
     expect(withEvents.logged.every(({ loss }) => Number.isFinite(loss))).toBe(true);
@@ -104,7 +99,8 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
     await withTrainer(options(own), async (trainer) => {
       const { parameterArena, statisticArena } = trainer.plans.store;
       // Momentum is the event's direction, made before it.
-      const watched = [...parameterArena.segments, ...statisticArena.segments, ...(own.options.direction === 'gradient' ? (trainer.plans.sgd.buffer?.segments ?? []) : [])];
+      const buffer = own.options.direction === 'gradient' ? trainer.plans.sgd.buffer : null;
+      const watched = [...parameterArena.segments, ...statisticArena.segments, ...(buffer?.segments ?? [])];
       const copies = watched.map(({ size }) => device().createBuffer('copy', size, GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC));
       try {
         for (let i = 0; i < 4; i++) await trainer.trainStep();
@@ -128,14 +124,16 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
 });
 
 describe('trial losses are those of N copies of the weights', () => {
-  const cases: { name: string; trials?: Partial<TrialOptions>; optimizer?: SgdOptions; images: (cursor: number) => [number, number][] }[] = [
+  /** Of each batch that is scored, where it begins in the order and how many images it has. */
+  type Images = (cursor: number) => [start: number, count: number][];
+  const cases: { name: string; trials?: Partial<TrialOptions>; optimizer?: SgdOptions; images: Images }[] = [
     { name: 'the batch itself', images: (cursor) => [[cursor, 4]] },
     { name: 'part of it', trials: { scoreBatch: 3 }, images: (cursor) => [[cursor, 3]] },
     { name: 'the images after it', trials: { batch: 'heldOut' }, images: (cursor) => [[cursor + 4, 4]] },
     { name: 'both', trials: { batch: 'both' }, images: (cursor) => [[cursor, 4], [cursor + 4, 4]] },
     { name: 'momentum, along the gradient', trials: { direction: 'gradient' }, images: (cursor) => [[cursor, 4]] },
     { name: 'plain SGD', optimizer: {}, images: (cursor) => [[cursor, 4]] },
-    { name: 'nesterov', optimizer: { momentum: 0.9, nesterov: true }, images: (cursor) => [[cursor, 4]] },
+    { name: 'nesterov', optimizer: nesterov, images: (cursor) => [[cursor, 4]] },
   ];
 
   /** Loss in training mode of a copy of `model` at w − c·d on some images. */
@@ -166,7 +164,9 @@ describe('trial losses are those of N copies of the weights', () => {
         const values = new Map(store.parameters.map((variable, i) => [variable.name, before[i].map((w, k) => w - c * directions[i][k])]));
         let total = 0;
         const parts = images(3 * 4);
-        for (const [start, count] of parts) total += (await lossOfCopy(trainer, values, [...order.subarray(start, start + count)])) / parts.length;
+        for (const [start, count] of parts) {
+          total += (await lossOfCopy(trainer, values, [...order.subarray(start, start + count)])) / parts.length;
+        }
         expected.push(total);
       }
       expectClose(event.losses, expected, { atol: 0, rtol: 1e-5 });

@@ -49,7 +49,8 @@ export async function countCalls(run: () => Promise<void>): Promise<Calls> {
 }
 
 /** Calls that make something: none of them belongs in a step. */
-export const creations = (calls: Calls): Calls => Object.fromEntries(Object.entries(calls).filter(([name, n]) => name.startsWith('create') && n > 0));
+export const creations = (calls: Calls): Calls =>
+  Object.fromEntries(Object.entries(calls).filter(([name, n]) => name.startsWith('create') && n > 0));
 
 /** The buffers made and not destroyed while `run` runs; it may ask at any time. */
 export async function withLiveBuffers<T>(run: (live: ReadonlySet<GPUBuffer>) => Promise<T>): Promise<T> {

@@ -13,8 +13,6 @@ export interface HostOptions {
   readonly schedule: Schedule;
   readonly batchSize: number;
   readonly steps: number;
-  /** Length of the run that the schedule knows. @default steps */
-  readonly totalSteps?: number;
   readonly optimizer?: Omit<ref.SgdAttrs, 'lr'>;
   readonly labelSmoothing?: number;
   readonly augment?: 'none' | 'crop-flip';
@@ -38,7 +36,8 @@ interface HostBatch {
   readonly labels: number[];
 }
 
-export const weightsOf = ({ fc }: LinearNet): Weights => ({ weight: nd(fc.weight.shape, fc.weight.data), bias: nd(fc.bias.shape, fc.bias.data) });
+export const weightsOf = ({ fc: { weight, bias } }: LinearNet): Weights =>
+  ({ weight: nd(weight.shape, weight.data), bias: nd(bias.shape, bias.data) });
 
 /** Images by index, the first of them the `counter`th that the run draws. */
 function hostBatch({ dataset, augment, seed = 0 }: HostOptions, indices: ArrayLike<number>, counter: number): HostBatch {
@@ -63,7 +62,7 @@ const along = (w: Nd, c: number, d: Nd): Nd => ({ shape: w.shape, data: w.data.m
 
 /** `net` gives the weights to start from; it stays as it is. */
 export function hostRun(net: LinearNet, options: HostOptions): HostRun {
-  const { dataset: { train }, schedule, batchSize, shuffle = true, seed = 0, optimizer = {}, labelSmoothing, totalSteps = options.steps } = options;
+  const { dataset: { train }, schedule, batchSize, shuffle = true, seed = 0, optimizer = {}, labelSmoothing } = options;
   const sampler = new EpochSampler({ count: train.count, batchSize, shuffle, seed });
   const run: HostRun = { steps: [], events: [], final: weightsOf(net) };
   let { final: weights } = run;
@@ -87,7 +86,7 @@ export function hostRun(net: LinearNet, options: HostOptions): HostRun {
       };
       run.events.push(schedule.apply(step, schedule.trialRates().map(trialLoss), trialLoss(0)));
     }
-    const lr = schedule.lrAt(step, totalSteps);
+    const lr = schedule.lrAt(step, options.steps);
     run.steps.push({ step, loss, lr });
     const next = { weight: sgd('weight', lr), bias: sgd('bias', lr) };
     weights = { weight: next.weight.w, bias: next.bias.w };

@@ -31,7 +31,8 @@ async function outcome(on: Device, trials: Partial<TrialOptions> = {}) {
   const model = new ConvNet();
   const schedule = new TrialScheduler(asPublished([8, 4, 2, 1, 0.5, 0.25, 0.125], { lr: 0.05, every: { steps: 3 }, ...trials }));
   const options: TrainerOptions = {
-    model, dataset: randomDataset(), batchSize: 4, epochs: 2, maxSteps: 7, augment: 'crop-flip', optimizer: { momentum: 0.9 }, schedule, device: on,
+    model, dataset: randomDataset(), batchSize: 4, epochs: 2, maxSteps: 7, augment: 'crop-flip', optimizer: { momentum: 0.9 }, schedule,
+    device: on,
   };
   return withLiveBuffers((live) => withTrainer(options, async (trainer) => {
     expect(trainer.memory.total).toBe(totalBytes(live));
@@ -40,8 +41,14 @@ async function outcome(on: Device, trials: Partial<TrialOptions> = {}) {
     await trainer.plans.store.pull();
     const buffers = (label: RegExp) => [...live].filter((buffer) => label.test(buffer.label)).length;
     return {
-      numbers: { steps, evaluation, losses: schedule.events.map((event) => event.losses), weights: model.variables().map(({ data }) => data) },
-      cut: { images: buffers(/^random training images/), parameters: buffers(/^parameters/), momentum: buffers(/^momentum/), statistics: buffers(/^running statistics/) },
+      numbers: {
+        steps, evaluation, losses: schedule.events.map(({ losses }) => losses),
+        weights: model.variables().map(({ data }) => data),
+      },
+      cut: {
+        images: buffers(/^random training images/), parameters: buffers(/^parameters/), momentum: buffers(/^momentum/),
+        statistics: buffers(/^running statistics/),
+      },
       passes: trainer.plans.trialChunks.map(({ count }) => count),
     };
   }));

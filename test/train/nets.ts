@@ -5,6 +5,7 @@ import type { Tensor } from '../../src/graph/tensor.ts';
 import { BatchNorm2d, Conv2d, Linear } from '../../src/nn/layers.ts';
 import { Module, type ForwardContext } from '../../src/nn/module.ts';
 import { CounterRandom, STREAM } from '../../src/nn/random.ts';
+import type { Schedule } from '../../src/sched/schedule.ts';
 import { Trainer, type TrainerOptions } from '../../src/train/trainer.ts';
 import { randomInts } from '../support/random.ts';
 
@@ -76,6 +77,10 @@ export class ConvNet extends Module {
     return this.fc.forward(globalAvgPool2d(second));
   }
 }
+
+/** A schedule of given rates, without events. */
+export const ratesAt = (lrAt: Schedule['lrAt']): Schedule =>
+  ({ lrAt, isDue: () => false, state: () => ({ kind: 'given', lr: 1 }), load: () => {} });
 
 /** Makes a trainer, lends it, closes it: afterwards its model holds the final weights. */
 export async function withTrainer<T>(options: TrainerOptions, use: (trainer: Trainer) => Promise<T>): Promise<T> {

@@ -29,7 +29,8 @@ describe('a step', () => {
         for (let i = 0; i < steps; i++) expect(await trainer.trainStep()).toBeNull();
       });
       expect(creations(calls)).toEqual({});
-      expect(calls).toMatchObject({ mapAsync: 0, destroy: 0, submit: steps, beginComputePass: steps, copyBufferToBuffer: 0, dispatchWorkgroupsIndirect: 0 });
+      expect(calls).toMatchObject({ mapAsync: 0, destroy: 0, copyBufferToBuffer: 0, clearBuffer: 0, dispatchWorkgroupsIndirect: 0 });
+      expect(calls).toMatchObject({ submit: steps, beginComputePass: steps });
       expect(calls.dispatchWorkgroups).toBe(steps * trainer.dispatchesPerStep);
     });
   });
@@ -48,7 +49,7 @@ describe('a step', () => {
     }
   });
 
-  test('a run reads the log every logEvery steps and at the end of each epoch, and makes nothing but the evaluation\'s read buffer', async () => {
+  test('a run reads the log every logEvery steps and at the end of each epoch, and makes nothing', async () => {
     const read = async (logEvery: number) => {
       let found: Awaited<ReturnType<typeof countCalls>> | null = null;
       await withTrainer(options({ epochs: 2 }), async (trainer) => {
@@ -93,10 +94,16 @@ describe('memory', () => {
     { name: 'plain SGD', make: () => ({ optimizer: {} }), factors: 0 },
     { name: 'momentum', make: () => ({}), factors: 0 },
     { name: 'trials', make: () => ({ schedule: new TrialScheduler(robust()) }), factors: 7 },
-    { name: 'trials on other batches, larger than training\'s', make: () => ({ schedule: new TrialScheduler(robust({ batch: 'both', scoreBatch: 9 })) }), factors: 7 },
+    {
+      name: 'trials on other batches, larger than training\'s', factors: 7,
+      make: () => ({ schedule: new TrialScheduler(robust({ batch: 'both', scoreBatch: 9 })) }),
+    },
     {
       name: 'ResNet18, imagenet stem', factors: 5,
-      make: () => ({ model: resnet18({ width: 4, stem: 'imagenet' }), dataset: randomDataset({ size: 32, classes: 10 }), schedule: new TrialScheduler(asPublished()) }),
+      make: () => ({
+        model: resnet18({ width: 4, stem: 'imagenet' }), dataset: randomDataset({ size: 32, classes: 10 }),
+        schedule: new TrialScheduler(asPublished()),
+      }),
     },
   ];
 
@@ -118,7 +125,8 @@ describe('memory', () => {
     });
   });
 
-  const aligned = (variables: readonly Variable[]) => variables.reduce((sum, variable) => sum + Math.ceil(sizeBytes(variable) / 256) * 256, 0);
+  const aligned = (variables: readonly Variable[]) =>
+    variables.reduce((sum, variable) => sum + Math.ceil(sizeBytes(variable) / 256) * 256, 0);
 
   function checkCategories({ memory, plans }: Trainer, { model, dataset, optimizer }: TrainerOptions, factors: number): void {
     const parameters = aligned(model.parameters());
