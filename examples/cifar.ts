@@ -20,7 +20,8 @@ const trainer = await Trainer.create({
   maxSteps: Number(maxSteps),
 });
 const MB = (bytes: number): string => (bytes / 1e6).toFixed(1);
-console.log(`${trainer.dispatchesPerStep} dispatches a step, ${MB(trainer.memory.total)} MB on the GPU, ${MB(trainer.memory.trials)} of them for trials`);
+const { total, trials } = trainer.memory;
+console.log(`${trainer.dispatchesPerStep} dispatches a step, ${MB(total)} MB on the GPU, ${MB(trials)} of them for trials`);
 
 const result = await trainer.run({
   logEvery: 10,
@@ -31,7 +32,8 @@ const result = await trainer.run({
   },
   onEvent: ({ step, factors, losses, lrBefore, lrAfter }) => {
     const best = factors[losses.indexOf(Math.min(...losses))];
-    console.log(`step ${step}: trials ${losses.map((loss) => loss.toFixed(3)).join(' ')}, best ×${best}; scale ${lrBefore.toPrecision(3)} → ${lrAfter.toPrecision(3)}`);
+    const found = `trials ${losses.map((loss) => loss.toFixed(3)).join(' ')}, best ×${best}`;
+    console.log(`step ${step}: ${found}; scale ${lrBefore.toPrecision(3)} → ${lrAfter.toPrecision(3)}`);
   },
 });
 if (result.evaluation) {

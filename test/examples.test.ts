@@ -41,9 +41,11 @@ describe('the examples', () => {
 
   it('mlp: names its variables, raises a learning rate that is too low, and learns', () => {
     const printed = run('mlp', '2');
-    const names = ['hidden.weight', 'hidden.bias', 'norm.weight', 'norm.bias', 'norm.running_mean', 'norm.running_var', 'head.weight', 'head.bias'];
+    const norm = ['weight', 'bias', 'running_mean', 'running_var'].map((name) => `norm.${name}`);
+    const names = ['hidden.weight', 'hidden.bias', ...norm, 'head.weight', 'head.bias'];
     for (const name of names) expect(printed).toMatch(new RegExp(`^${name} \\[`, 'm'));
-    const rates = [...printed.matchAll(/learning rate ([\d.]+) → ([\d.]+)/g)].map(([, before, after]) => [Number(before), Number(after)]);
+    const found = [...printed.matchAll(/learning rate ([\d.]+) → ([\d.]+)/g)];
+    const rates = found.map(([, before, after]) => [Number(before), Number(after)]);
     expect(rates).toHaveLength(2);
     for (const [before, after] of rates) expect(after).toBeGreaterThan(before);
     const losses = [...printed.matchAll(/test loss ([\d.]+)/g)].map(([, loss]) => Number(loss));
