@@ -1,7 +1,7 @@
 /** Lowering of the convolutions: geometry, choice of tile, split of K. */
 import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid, maxDirections } from '../../kernels/conv2d.ts';
-import type { Tile } from '../../kernels/igemm.ts';
+import { threadsOf, workgroupBytesOf, type Tile } from '../../kernels/igemm.ts';
 import { sumPartials } from '../../kernels/reduce.ts';
 import { blockVec4s, rowVec4s, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerContext, type LowerRule, type Ref } from './context.ts';
@@ -121,8 +121,9 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
   );
 };
 
+/** What an adapter is served best with. Measured on lavapipe: for 16 columns, 64 rows make weight gradients 1.3 times as fast as 128. */
 export function defaultLowerContext(workgroupBytes: number, maxInvocations: number, isSoftware: boolean): LowerContext {
-  const all: Tile[] = [{ m: 64, n: 64, k: 16 }, { m: 128, n: 32, k: 8 }, { m: 128, n: 16, k: 8 }];
-  const tiles = all.filter((tile) => 2 * (tile.m + tile.n) * tile.k * 4 <= workgroupBytes && (tile.m * tile.n) / 64 <= maxInvocations);
-  return { wantedWorkgroups: isSoftware ? 4 : 264, tiles };
+  const all: Tile[] = [{ m: 64, n: 64, k: 16 }, { m: 128, n: 32, k: 8 }, { m: isSoftware ? 64 : 128, n: 16, k: 8 }];
+  const tiles = all.filter((tile) => workgroupBytesOf(tile) <= workgroupBytes && threadsOf(tile) <= maxInvocations);
+  return { wantedWorkgroups: isSoftware ? 8 : 264, tiles };
 }
