@@ -1,6 +1,7 @@
 /** What a bench prints and writes: a table, and JSON that says where its figures come from. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import type { AdapterSummary } from '../../src/gpu/device.ts';
@@ -54,7 +55,7 @@ export function writeReport(name: string, adapter: AdapterSummary, rows: readonl
   const report = {
     bench: name, command: command(name), commit: commit(), date: new Date().toISOString().slice(0, 10),
     adapter: adapter.device || adapter.vendor, driver: adapter.description, software: adapter.isSoftware,
-    node: process.version, dawn: `webgpu ${packageVersion('webgpu')}`, cores: navigator.hardwareConcurrency, load: load(), ...more, rows,
+    node: process.version, dawn: `webgpu ${packageVersion('webgpu')}`, cores: availableParallelism(), load: load(), ...more, rows,
   };
   writeFileSync(resolve(file), `${JSON.stringify(report, null, 1)}\n`);
   process.stdout.write(`wrote ${dirname(file)}/${file.split('/').pop()}\n`);
