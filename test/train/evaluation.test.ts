@@ -41,6 +41,8 @@ describe('evaluation', () => {
   test('is the mean over all test images, once each, in inference mode', async () => {
     const made = options();
     const { step, ...found } = await withTrainer(made, async (trainer) => {
+      // Of other weights: it must not count in the next one.
+      await trainer.evaluate();
       await trainer.run({ evaluate: false });
       return trainer.evaluate();
     });

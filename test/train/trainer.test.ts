@@ -172,13 +172,15 @@ describe('run', () => {
     expect(evaluations).toHaveLength(1);
   });
 
-  test('a signal from elsewhere ends it in the middle of a step', async () => {
+  test('a signal in the middle of a step lets it end, and is told of the steps since the last read', async () => {
     const controller = new AbortController();
-    setTimeout(() => controller.abort(), 30);
-    const { result, steps } = await runOf({ epochs: 100_000 }, { signal: controller.signal, evaluate: false });
-    expect(result.aborted).toBe(true);
-    expect(result.steps).toBeLessThan(100_000);
-    expect(steps.map(({ step }) => step)).toEqual(range(result.steps));
+    const schedule = ratesAt((step) => {
+      if (step === 7) controller.abort();
+      return 0.05;
+    });
+    const { result, told } = await runOf({ epochs: 50, schedule }, { signal: controller.signal });
+    expect(result).toMatchObject({ steps: 8, aborted: true, divergence: null });
+    expect(told).toEqual([range(5), [5, 6, 7]]);
   });
 
   test('a signal that was given before the start: no step is made', async () => {
