@@ -231,7 +231,7 @@ describe('rules that span options', () => {
   });
 
   it('hold for eval and compare as well', () => {
-    expect(usageError(() => checkCompare('c', parseArgs('c', compareOptions, ['--nesterov']))).arg).toBe('--nesterov');
+    expect(usageError(() => checkCompare('c', parseArgs('c', compareOptions, ['--nesterov', '--momentum', '0']))).arg).toBe('--nesterov');
     expect(
       usageError(() => checkData('c', parseArgs('c', evalOptions, ['--checkpoint', 'package.json', '--dataset', 'cifar100']))).arg,
     ).toBe('--data');
