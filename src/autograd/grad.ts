@@ -23,18 +23,28 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   const targets = new Set(wrt);
   const active = new Set<Node>();
   for (const node of order) {
-    if (node.outputs.some((output) => targets.has(output)) || node.inputs.some((input) => targets.has(input) || active.has(input.node))) active.add(node);
+    if (node.outputs.some((output) => targets.has(output)) || node.inputs.some((input) => targets.has(input) || active.has(input.node)))
+      active.add(node);
   }
   const gradients = new Map<Tensor, Tensor>([[loss, constant([1], [])]]);
   for (const node of [...order].reverse()) {
     const dOutputs = node.outputs.map((output) => gradients.get(output) ?? null);
     if (!active.has(node) || node.inputs.length === 0 || dOutputs.every((d) => d === null)) continue;
     if (!isDifferentiable(node.op)) {
-      throw new AttrError({ op: 'grad', arg: 'loss', rule: 'must depend on wrt through differentiable operations', got: node.op, fix: 'second derivatives are not offered' });
+      throw new AttrError({
+        op: 'grad',
+        arg: 'loss',
+        rule: 'must depend on wrt through differentiable operations',
+        got: node.op,
+        fix: 'second derivatives are not offered',
+      });
     }
     if (dOutputs.slice(1).some((d) => d !== null)) {
       throw new AttrError({
-        op: 'grad', arg: 'loss', rule: `must depend on the first output of ${node.op} only`, got: 'a loss of its statistics',
+        op: 'grad',
+        arg: 'loss',
+        rule: `must depend on the first output of ${node.op} only`,
+        got: 'a loss of its statistics',
         fix: 'compute what the loss needs from y',
       });
     }

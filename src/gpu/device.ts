@@ -43,14 +43,25 @@ export class Device {
   ) {
     gpu.addEventListener('uncapturederror', (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
-      this.#error ??= new DeviceError({
-        op: 'device', arg: 'command', rule: 'must be valid', got: error.message.slice(0, 2000), fix: `last kernel encoded: ${this.#lastDispatch || 'none'}`,
-      }, { cause: error });
+      this.#error ??= new DeviceError(
+        {
+          op: 'device',
+          arg: 'command',
+          rule: 'must be valid',
+          got: error.message.slice(0, 2000),
+          fix: `last kernel encoded: ${this.#lastDispatch || 'none'}`,
+        },
+        { cause: error },
+      );
     });
     void gpu.lost.then((info) => {
       if (info.reason === 'destroyed') return;
       this.#error = new DeviceError({
-        op: 'device', arg: 'GPU', rule: 'must stay available', got: `lost: ${info.message}`, fix: `open a new device; last kernel encoded: ${this.#lastDispatch || 'none'}`,
+        op: 'device',
+        arg: 'GPU',
+        rule: 'must stay available',
+        got: `lost: ${info.message}`,
+        fix: `open a new device; last kernel encoded: ${this.#lastDispatch || 'none'}`,
       });
     });
   }
@@ -77,7 +88,13 @@ export class Device {
   createBuffer(label: string, sizeBytes: number, usage: GPUBufferUsageFlags): GPUBuffer {
     const size = Math.max(16, Math.ceil(sizeBytes / 16) * 16);
     if (size > this.limits.maxBufferSize) {
-      throw new DeviceError({ op: 'createBuffer', arg: label, rule: `must be ≤ ${this.limits.maxBufferSize} bytes on this adapter`, got: size, fix: 'use a smaller batch or model' });
+      throw new DeviceError({
+        op: 'createBuffer',
+        arg: label,
+        rule: `must be ≤ ${this.limits.maxBufferSize} bytes on this adapter`,
+        got: size,
+        fix: 'use a smaller batch or model',
+      });
     }
     const buffer = this.gpu.createBuffer({ label, size, usage });
     this.#live.set(buffer, size);
@@ -101,7 +118,13 @@ export class Device {
   async #compile(kernel: Kernel): Promise<CompiledKernel> {
     const names = Object.keys(kernel.bindings);
     if (names.length > this.limits.maxStorageBuffersPerShaderStage) {
-      throw new KernelError({ op: kernel.name, arg: 'bindings', rule: `must be ≤ ${this.limits.maxStorageBuffersPerShaderStage} on this adapter`, got: names.length, fix: 'bind fewer buffers' });
+      throw new KernelError({
+        op: kernel.name,
+        arg: 'bindings',
+        rule: `must be ≤ ${this.limits.maxStorageBuffersPerShaderStage} on this adapter`,
+        got: names.length,
+        fix: 'bind fewer buffers',
+      });
     }
     this.gpu.pushErrorScope('validation');
     const module = this.gpu.createShaderModule({ label: kernel.name, code: kernel.source });
@@ -121,19 +144,37 @@ export class Device {
     const failure = info.messages.find((message) => message.type === 'error');
     if (failure) {
       await scope;
-      throw new KernelError({ op: kernel.name, arg: 'WGSL', rule: 'must compile', got: compilerMessage(kernel.source, failure), fix: `mend the kernel (adapter: ${this.adapter.description})` });
+      throw new KernelError({
+        op: kernel.name,
+        arg: 'WGSL',
+        rule: 'must compile',
+        got: compilerMessage(kernel.source, failure),
+        fix: `mend the kernel (adapter: ${this.adapter.description})`,
+      });
     }
     const invalid = await scope;
-    if (invalid) throw new KernelError({ op: kernel.name, arg: 'WGSL', rule: 'must be valid', got: invalid.message, fix: 'mend the kernel' });
+    if (invalid)
+      throw new KernelError({ op: kernel.name, arg: 'WGSL', rule: 'must be valid', got: invalid.message, fix: 'mend the kernel' });
     try {
-      const pipeline = await politely(this.gpu.createComputePipelineAsync({
-        label: kernel.name,
-        layout: this.gpu.createPipelineLayout({ label: kernel.name, bindGroupLayouts: [layout] }),
-        compute: { module, entryPoint: 'main' },
-      }));
+      const pipeline = await politely(
+        this.gpu.createComputePipelineAsync({
+          label: kernel.name,
+          layout: this.gpu.createPipelineLayout({ label: kernel.name, bindGroupLayouts: [layout] }),
+          compute: { module, entryPoint: 'main' },
+        }),
+      );
       return { pipeline, layout };
     } catch (cause) {
-      throw new KernelError({ op: kernel.name, arg: 'pipeline', rule: 'must fit this adapter', got: String((cause as Error).message ?? cause), fix: 'use smaller tiles' }, { cause });
+      throw new KernelError(
+        {
+          op: kernel.name,
+          arg: 'pipeline',
+          rule: 'must fit this adapter',
+          got: String((cause as Error).message ?? cause),
+          fix: 'use smaller tiles',
+        },
+        { cause },
+      );
     }
   }
 
@@ -158,7 +199,10 @@ export class Device {
       this.gpu.queue.submit([encoder.finish()]);
       await this.wait(staging.mapAsync(GPUMapMode.READ)).catch((cause) => {
         this.check();
-        throw new DeviceError({ op: 'read', arg: source.label, rule: 'must be readable', got: String(cause), fix: 'see the cause' }, { cause });
+        throw new DeviceError(
+          { op: 'read', arg: source.label, rule: 'must be readable', got: String(cause), fix: 'see the cause' },
+          { cause },
+        );
       });
       this.check();
       return staging.getMappedRange(0, size).slice(0, sizeBytes);
@@ -185,7 +229,10 @@ export function summarizeAdapter(adapter: GPUAdapter): AdapterSummary {
   const { vendor, architecture, device, description } = adapter.info;
   const isFallback = (adapter.info as { isFallbackAdapter?: boolean }).isFallbackAdapter === true;
   return {
-    vendor, architecture, device, description,
+    vendor,
+    architecture,
+    device,
+    description,
     isSoftware: isFallback || softwareNames.test(`${vendor} ${architecture} ${device} ${description}`),
   };
 }
@@ -216,7 +263,13 @@ export function defaultDevice(): Promise<Device> {
 /** Makes `device` the one that `defaultDevice()` returns. */
 export function setDefaultDevice(device: Device): void {
   if (!(device instanceof Device)) {
-    throw new AttrError({ op: 'setDefaultDevice', arg: 'device', rule: 'must be a Device', got: device, fix: 'pass what openDevice() returned' });
+    throw new AttrError({
+      op: 'setDefaultDevice',
+      arg: 'device',
+      rule: 'must be a Device',
+      got: device,
+      fix: 'pass what openDevice() returned',
+    });
   }
   opened = Promise.resolve(device);
 }

@@ -9,10 +9,7 @@ const instances: GPU[] = [];
 let software: GPU | null = null;
 let standard: GPU | null = null;
 
-const toggles = [
-  'enable-dawn-features=vulkan_enable_f16_on_nvidia',
-  'disable-dawn-features=timestamp_quantization',
-];
+const toggles = ['enable-dawn-features=vulkan_enable_f16_on_nvidia', 'disable-dawn-features=timestamp_quantization'];
 
 async function createInstance(): Promise<GPU> {
   const { create, globals } = await import('webgpu');
@@ -27,7 +24,11 @@ async function createInstance(): Promise<GPU> {
 /** Manifests of Mesa's lavapipe, the software Vulkan, where Debian, Ubuntu, Fedora and Arch put them. */
 function lavapipeManifests(): string[] {
   return ['/usr/share/vulkan/icd.d', '/etc/vulkan/icd.d'].flatMap((folder) =>
-    existsSync(folder) ? readdirSync(folder).filter((name) => /^lvp_icd.*\.json$/.test(name)).map((name) => join(folder, name)) : [],
+    existsSync(folder)
+      ? readdirSync(folder)
+          .filter((name) => /^lvp_icd.*\.json$/.test(name))
+          .map((name) => join(folder, name))
+      : [],
   );
 }
 
@@ -37,8 +38,7 @@ function lavapipeManifests(): string[] {
  */
 export async function requestAdapter(): Promise<GPUAdapter | null> {
   standard ??= await createInstance();
-  const adapter =
-    (await standard.requestAdapter({ powerPreference: 'high-performance' })) ?? (await standard.requestAdapter());
+  const adapter = (await standard.requestAdapter({ powerPreference: 'high-performance' })) ?? (await standard.requestAdapter());
   if (adapter) return adapter;
   const manifests = lavapipeManifests();
   if (manifests.length === 0 || process.env.VK_DRIVER_FILES) return null;
@@ -51,7 +51,7 @@ export async function requestAdapter(): Promise<GPUAdapter | null> {
 export function adapterAdvice(): string {
   return process.platform === 'linux'
     ? "install a Vulkan driver: your GPU's own, or Mesa's software one ≥ 25 (Debian 12: mesa-vulkan-drivers from bookworm-backports; `npm start` in a checkout does it)"
-    : "install or update the GPU driver; WebGPU needs Vulkan, Metal or Direct3D 12";
+    : 'install or update the GPU driver; WebGPU needs Vulkan, Metal or Direct3D 12';
 }
 
 const polled = globalThis as unknown as { setImmediate: typeof setImmediate };

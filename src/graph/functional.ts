@@ -14,10 +14,23 @@ import { elements, type Shape, type Tensor } from './tensor.ts';
 export function tensor(values: Float32Array | Uint32Array | readonly number[], shape: Shape = [values.length]): Tensor {
   const data = values instanceof Float32Array || values instanceof Uint32Array ? values : Float32Array.from(values);
   for (const size of shape) {
-    if (!Number.isInteger(size) || size < 1) throw new ShapeError({ op: 'tensor', arg: 'shape', rule: 'must hold integers ≥ 1', got: `[${shape.join(', ')}]`, fix: 'every dimension needs an element' });
+    if (!Number.isInteger(size) || size < 1)
+      throw new ShapeError({
+        op: 'tensor',
+        arg: 'shape',
+        rule: 'must hold integers ≥ 1',
+        got: `[${shape.join(', ')}]`,
+        fix: 'every dimension needs an element',
+      });
   }
   if (data.length !== elements(shape)) {
-    throw new ShapeError({ op: 'tensor', arg: 'values', rule: `must hold ${elements(shape)} values for shape [${shape.join(', ')}]`, got: data.length, fix: 'pass one value an element' });
+    throw new ShapeError({
+      op: 'tensor',
+      arg: 'values',
+      rule: `must hold ${elements(shape)} values for shape [${shape.join(', ')}]`,
+      got: data.length,
+      fix: 'pass one value an element',
+    });
   }
   return op('constant', [], { data, shape: [...shape] })[0];
 }
@@ -35,7 +48,8 @@ export function tensor(values: Float32Array | Uint32Array | readonly number[], s
  */
 export function conv2d(x: Tensor, weight: Tensor, options: { bias?: Tensor; stride?: number; padding?: number } = {}): Tensor {
   const { bias, stride = 1, padding = 0 } = options;
-  if (x.shape.length !== 4) throw new ShapeError({ op: 'conv2d', arg: 'x', rule: 'must have rank 4 [N, H, W, Cin]', got: String(x), fix: 'layouts are NHWC' });
+  if (x.shape.length !== 4)
+    throw new ShapeError({ op: 'conv2d', arg: 'x', rule: 'must have rank 4 [N, H, W, Cin]', got: String(x), fix: 'layouts are NHWC' });
   const [y] = op('conv2d', [x, weight], { stride, padding });
   return bias ? op('addBias', [y, bias], {})[0] : y;
 }
@@ -48,7 +62,8 @@ export function conv2d(x: Tensor, weight: Tensor, options: { bias?: Tensor; stri
  * @returns f32 [N, M]
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
-  if (x.shape.length !== 2) throw new ShapeError({ op: 'linear', arg: 'x', rule: 'must have rank 2 [N, K]', got: String(x), fix: 'reshape it first' });
+  if (x.shape.length !== 2)
+    throw new ShapeError({ op: 'linear', arg: 'x', rule: 'must have rank 2 [N, K]', got: String(x), fix: 'reshape it first' });
   const [y] = op('conv2d', [x, weight], { stride: 1, padding: 0 });
   return bias ? op('addBias', [y, bias], {})[0] : y;
 }
@@ -67,14 +82,36 @@ export interface BatchStatistics {
  * @numerics Chan's merged moments, never E[x²] − E[x]²
  * @source Ioffe & Szegedy 2015; PyTorch `nn.BatchNorm2d` in training
  */
-export function batchNorm(x: Tensor, weight: Tensor, bias: Tensor, options: { eps?: number } = {}): { y: Tensor; statistics: BatchStatistics } {
-  const [y, mean, , variance] = op('batchNorm', [x, weight, bias], { training: true, eps: options.eps ?? 1e-5, relu: false, residual: false });
+export function batchNorm(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  options: { eps?: number } = {},
+): { y: Tensor; statistics: BatchStatistics } {
+  const [y, mean, , variance] = op('batchNorm', [x, weight, bias], {
+    training: true,
+    eps: options.eps ?? 1e-5,
+    relu: false,
+    residual: false,
+  });
   return { y, statistics: { mean, variance } };
 }
 
 /** Batch normalisation with given statistics: PyTorch's evaluation mode. runningMean, runningVar f32 [C]. */
-export function batchNormInference(x: Tensor, weight: Tensor, bias: Tensor, runningMean: Tensor, runningVar: Tensor, options: { eps?: number } = {}): Tensor {
-  return op('batchNorm', [x, weight, bias, runningMean, runningVar], { training: false, eps: options.eps ?? 1e-5, relu: false, residual: false })[0];
+export function batchNormInference(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  runningMean: Tensor,
+  runningVar: Tensor,
+  options: { eps?: number } = {},
+): Tensor {
+  return op('batchNorm', [x, weight, bias, runningMean, runningVar], {
+    training: false,
+    eps: options.eps ?? 1e-5,
+    relu: false,
+    residual: false,
+  })[0];
 }
 
 /** y = max(x, 0), any shape. */
@@ -87,7 +124,8 @@ export const sub = (a: Tensor, b: Tensor): Tensor => op('sub', [a, b], {})[0];
 export const mul = (a: Tensor, b: Tensor): Tensor => op('mul', [a, b], {})[0];
 /** x · factor. */
 export function scale(x: Tensor, factor: number): Tensor {
-  if (!Number.isFinite(factor)) throw new AttrError({ op: 'scale', arg: 'factor', rule: 'must be finite', got: factor, fix: 'pass a number' });
+  if (!Number.isFinite(factor))
+    throw new AttrError({ op: 'scale', arg: 'factor', rule: 'must be finite', got: factor, fix: 'pass a number' });
   return op('scale', [x], { factor })[0];
 }
 /** The same elements in the same order under another shape. */

@@ -48,10 +48,14 @@ function matchForward(relu: Node, consumers: Consumers, kept: ReadonlySet<Tensor
   if (direct) return { norm: direct, residual: null };
   if (x.node.op !== 'add' || !single(x)) return null;
   const [a, b] = x.node.inputs;
-  for (const [candidate, other] of [[a, b], [b, a]]) {
+  for (const [candidate, other] of [
+    [a, b],
+    [b, a],
+  ]) {
     const norm = plainNorm(candidate);
     // The fused kernel writes one block a trial of the statistics; a residual with more trials than them would not fit.
-    if (norm && a !== b && (other.trials === 1 || other.trials === candidate.trials) && !dependsOn(other, norm)) return { norm, residual: other };
+    if (norm && a !== b && (other.trials === 1 || other.trials === candidate.trials) && !dependsOn(other, norm))
+      return { norm, residual: other };
   }
   return null;
 }
@@ -59,7 +63,9 @@ function matchForward(relu: Node, consumers: Consumers, kept: ReadonlySet<Tensor
 /** For each reluBackward, the batchNormBackward that can apply its mask. */
 function matchBackward(mask: Node, consumers: Consumers, dependsOn: DependsOn): Node<'batchNormBackward'> | null {
   const fits = (node: Node) =>
-    node.op === 'batchNormBackward' && !(node as Node<'batchNormBackward'>).attrs.relu && !node.inputs.slice(1).some((input) => dependsOn(input, mask));
+    node.op === 'batchNormBackward' &&
+    !(node as Node<'batchNormBackward'>).attrs.relu &&
+    !node.inputs.slice(1).some((input) => dependsOn(input, mask));
   const user = consumers.get(mask.outputs[0])?.find(({ node, input }) => input === 0 && fits(node));
   return user ? (user.node as Node<'batchNormBackward'>) : null;
 }

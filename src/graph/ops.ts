@@ -101,14 +101,26 @@ const u32 = (shape: Shape, trials: number): TensorSpec => ({ shape, dtype: 'u32'
 export function windowOut(op: string, size: number, kernel: number, stride: number, padding: number): number {
   const out = Math.floor((size + 2 * padding - kernel) / stride) + 1;
   if (out < 1) {
-    throw new ShapeError({ op, arg: 'kernel', rule: `must fit the padded image (${size} + 2·${padding})`, got: kernel, fix: 'use a larger image, more padding or a smaller kernel' });
+    throw new ShapeError({
+      op,
+      arg: 'kernel',
+      rule: `must fit the padded image (${size} + 2·${padding})`,
+      got: kernel,
+      fix: 'use a larger image, more padding or a smaller kernel',
+    });
   }
   return out;
 }
 
 function requireRank(op: string, arg: string, tensor: Tensor, rank: number, layout: string): void {
   if (tensor.shape.length !== rank) {
-    throw new ShapeError({ op, arg, rule: `must have rank ${rank} ${layout}`, got: String(tensor), fix: 'layouts are NHWC and [kH][kW][Cin][Cout]' });
+    throw new ShapeError({
+      op,
+      arg,
+      rule: `must have rank ${rank} ${layout}`,
+      got: String(tensor),
+      fix: 'layouts are NHWC and [kH][kW][Cin][Cout]',
+    });
   }
 }
 
@@ -127,7 +139,8 @@ function requireInteger(op: string, arg: string, value: number, least: number): 
 /** Kernels would take a u32 tensor's bits for floats. */
 function requireF32(op: string, tensors: Record<string, Tensor>): void {
   for (const [arg, tensor] of Object.entries(tensors)) {
-    if (tensor.dtype !== 'f32') throw new DtypeError({ op, arg, rule: 'must be f32', got: String(tensor), fix: 'make it from a Float32Array' });
+    if (tensor.dtype !== 'f32')
+      throw new DtypeError({ op, arg, rule: 'must be f32', got: String(tensor), fix: 'make it from a Float32Array' });
   }
 }
 
@@ -135,7 +148,13 @@ function requireF32(op: string, tensors: Record<string, Tensor>): void {
 function trialsOf(op: string, inputs: readonly Tensor[]): number {
   const counts = [...new Set(inputs.map((input) => input.trials).filter((count) => count > 1))];
   if (counts.length > 1) {
-    throw new ShapeError({ op, arg: 'inputs', rule: 'must agree in their number of trials', got: inputs.map(String).join(', '), fix: 'transform them with one trials() call' });
+    throw new ShapeError({
+      op,
+      arg: 'inputs',
+      rule: 'must agree in their number of trials',
+      got: inputs.map(String).join(', '),
+      fix: 'transform them with one trials() call',
+    });
   }
   return counts[0] ?? 1;
 }
@@ -147,14 +166,26 @@ function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): 
   if (x.shape.length === 2) {
     requireRank('linear', 'weight', weight, 2, '[K, M]');
     if (weight.shape[0] !== x.shape[1]) {
-      throw new ShapeError({ op: 'linear', arg: 'weight.shape[0]', rule: `must equal x.shape[1] = ${x.shape[1]}`, got: `${weight.shape[0]} (x ${x}, weight ${weight})`, fix: 'weights of linear are [inFeatures, outFeatures]' });
+      throw new ShapeError({
+        op: 'linear',
+        arg: 'weight.shape[0]',
+        rule: `must equal x.shape[1] = ${x.shape[1]}`,
+        got: `${weight.shape[0]} (x ${x}, weight ${weight})`,
+        fix: 'weights of linear are [inFeatures, outFeatures]',
+      });
     }
     return [x.shape[0], weight.shape[1]];
   }
   requireRank('conv2d', 'x', x, 4, '[N, H, W, Cin]');
   requireRank('conv2d', 'weight', weight, 4, '[kH, kW, Cin, Cout]');
   if (weight.shape[2] !== x.shape[3]) {
-    throw new ShapeError({ op: 'conv2d', arg: 'weight.shape[2]', rule: `must equal x.shape[3] = ${x.shape[3]}`, got: `${weight.shape[2]} (x ${x}, weight ${weight})`, fix: 'layouts are NHWC, [kH][kW][Cin][Cout]' });
+    throw new ShapeError({
+      op: 'conv2d',
+      arg: 'weight.shape[2]',
+      rule: `must equal x.shape[3] = ${x.shape[3]}`,
+      got: `${weight.shape[2]} (x ${x}, weight ${weight})`,
+      fix: 'layouts are NHWC, [kH][kW][Cin][Cout]',
+    });
   }
   requireInteger('conv2d', 'stride', stride, 1);
   requireInteger('conv2d', 'padding', padding, 0);
@@ -166,11 +197,13 @@ function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): 
   ];
 }
 
-const sameShape = (op: string) => ([a, b]: readonly Tensor[]): TensorSpec[] => {
-  requireF32(op, { 'first operand': a, 'second operand': b });
-  requireShape(op, 'second operand', b, a.shape);
-  return [f32(a.shape, trialsOf(op, [a, b]))];
-};
+const sameShape =
+  (op: string) =>
+  ([a, b]: readonly Tensor[]): TensorSpec[] => {
+    requireF32(op, { 'first operand': a, 'second operand': b });
+    requireShape(op, 'second operand', b, a.shape);
+    return [f32(a.shape, trialsOf(op, [a, b]))];
+  };
 
 function perChannel(op: string, inputs: readonly Tensor[], channels: number, names: readonly string[]): void {
   names.forEach((name, i) => requireShape(op, name, inputs[i], [channels]));
@@ -198,7 +231,13 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     if (!(eps > 0)) throw new AttrError({ op: 'batchNorm', arg: 'eps', rule: 'must be > 0', got: eps, fix: 'PyTorch uses 1e-5' });
     const trials = trialsOf('batchNorm', inputs);
     if (training && x.shape.slice(0, -1).reduce((n, size) => n * size, 1) < 2) {
-      throw new ShapeError({ op: 'batchNorm', arg: 'x', rule: 'must have more than one value a channel in training', got: String(x), fix: 'use a larger batch, or inference mode' });
+      throw new ShapeError({
+        op: 'batchNorm',
+        arg: 'x',
+        rule: 'must have more than one value a channel in training',
+        got: String(x),
+        fix: 'use a larger batch, or inference mode',
+      });
     }
     return [f32(x.shape, trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
   },
@@ -217,10 +256,22 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     requireF32('reshape', { x });
     const size = (s: Shape) => s.reduce((n, d) => n * d, 1);
     if (shape.some((d) => !Number.isInteger(d) || d < 1)) {
-      throw new ShapeError({ op: 'reshape', arg: 'shape', rule: 'must hold integers ≥ 1', got: `[${shape.join(', ')}]`, fix: 'no size is inferred' });
+      throw new ShapeError({
+        op: 'reshape',
+        arg: 'shape',
+        rule: 'must hold integers ≥ 1',
+        got: `[${shape.join(', ')}]`,
+        fix: 'no size is inferred',
+      });
     }
     if (size(shape) !== size(x.shape)) {
-      throw new ShapeError({ op: 'reshape', arg: 'shape', rule: `must hold ${size(x.shape)} elements`, got: `[${shape.join(', ')}] (x ${x})`, fix: 'keep the number of elements' });
+      throw new ShapeError({
+        op: 'reshape',
+        arg: 'shape',
+        rule: `must hold ${size(x.shape)} elements`,
+        got: `[${shape.join(', ')}] (x ${x})`,
+        fix: 'keep the number of elements',
+      });
     }
     return [f32(shape, x.trials)];
   },
@@ -230,7 +281,14 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     requireInteger('maxPool2d', 'kernelSize', kernelSize, 1);
     requireInteger('maxPool2d', 'stride', stride, 1);
     requireInteger('maxPool2d', 'padding', padding, 0);
-    if (padding > kernelSize / 2) throw new AttrError({ op: 'maxPool2d', arg: 'padding', rule: `must be ≤ kernelSize / 2 = ${kernelSize / 2}`, got: padding, fix: 'as in PyTorch' });
+    if (padding > kernelSize / 2)
+      throw new AttrError({
+        op: 'maxPool2d',
+        arg: 'padding',
+        rule: `must be ≤ kernelSize / 2 = ${kernelSize / 2}`,
+        got: padding,
+        fix: 'as in PyTorch',
+      });
     const [n, h, w, c] = x.shape;
     const shape = [n, windowOut('maxPool2d', h, kernelSize, stride, padding), windowOut('maxPool2d', w, kernelSize, stride, padding), c];
     return [f32(shape, x.trials), u32(shape, x.trials)];
@@ -244,8 +302,22 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     requireF32('crossEntropy', { logits });
     requireRank('crossEntropy', 'logits', logits, 2, '[N, C]');
     requireShape('crossEntropy', 'labels', labels, [logits.shape[0]]);
-    if (labels.dtype !== 'u32') throw new DtypeError({ op: 'crossEntropy', arg: 'labels', rule: 'must be u32 class indices', got: String(labels), fix: 'make them from a Uint32Array' });
-    if (!(labelSmoothing >= 0 && labelSmoothing <= 1)) throw new AttrError({ op: 'crossEntropy', arg: 'labelSmoothing', rule: 'must be in 0…1', got: labelSmoothing, fix: 'PyTorch uses 0' });
+    if (labels.dtype !== 'u32')
+      throw new DtypeError({
+        op: 'crossEntropy',
+        arg: 'labels',
+        rule: 'must be u32 class indices',
+        got: String(labels),
+        fix: 'make them from a Uint32Array',
+      });
+    if (!(labelSmoothing >= 0 && labelSmoothing <= 1))
+      throw new AttrError({
+        op: 'crossEntropy',
+        arg: 'labelSmoothing',
+        rule: 'must be in 0…1',
+        got: labelSmoothing,
+        fix: 'PyTorch uses 0',
+      });
     return [f32([logits.shape[0]], trialsOf('crossEntropy', [logits, labels]))];
   },
   sum: ([x]) => {

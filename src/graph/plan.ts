@@ -28,7 +28,11 @@ export interface Draft {
 }
 
 export const lowerContextOf = (device: Device): LowerContext =>
-  defaultLowerContext(device.limits.maxComputeWorkgroupStorageSize, device.limits.maxComputeInvocationsPerWorkgroup, device.adapter.isSoftware);
+  defaultLowerContext(
+    device.limits.maxComputeWorkgroupStorageSize,
+    device.limits.maxComputeInvocationsPerWorkgroup,
+    device.adapter.isSoftware,
+  );
 
 /** Perturbed parameters that some op cannot form by itself. */
 function materialized(order: readonly Node[], outputs: readonly Tensor[], isWanted: IsWanted): Set<Node> {
@@ -44,7 +48,13 @@ function materialized(order: readonly Node[], outputs: readonly Tensor[], isWant
 /**
  * Lowers the graph of `outputs`, then appends `extra` launches (an optimizer's). Constants are uploaded into `memory` as `data`.
  */
-export function draft(memory: Memory, label: string, outputs: readonly Output[], extra: readonly Launch<Ref>[] = [], context?: LowerContext): Draft {
+export function draft(
+  memory: Memory,
+  label: string,
+  outputs: readonly Output[],
+  extra: readonly Launch<Ref>[] = [],
+  context?: LowerContext,
+): Draft {
   const storageOf = new Map<Tensor, Storage>();
   const launches: Launch<Ref>[] = [];
   const order = topologicalOrder(outputs.map((output) => output.tensor));
@@ -57,7 +67,11 @@ export function draft(memory: Memory, label: string, outputs: readonly Output[],
   const bound = extra.flatMap(({ bindings }) => Object.values(bindings));
   const wanted = new Set<Ref>([...outputs.map((output) => output.tensor), ...order.flatMap((node) => node.inputs), ...bound]);
   const isWanted: IsWanted = (tensor) => wanted.has(tensor);
-  const needed = materialized(order, outputs.map((output) => output.tensor), isWanted);
+  const needed = materialized(
+    order,
+    outputs.map((output) => output.tensor),
+    isWanted,
+  );
   const lowering = context ?? lowerContextOf(memory.device);
   for (const node of order) {
     const leaf = leafStorage(memory, node);
@@ -72,7 +86,10 @@ const isLeaf = (tensor: Tensor): boolean => ['variable', 'constant', 'external']
 
 function copyInto(tensor: Tensor, storage: Storage): Launch<Ref>[] {
   const copy = { op: 'copy', inputs: [tensor], attrs: {}, outputs: [new Tensor(tensor, 0)] } as unknown as Node;
-  return lower(copy, { wantedWorkgroups: 1, tiles: [] }, () => true).map((launch) => ({ ...launch, bindings: { ...launch.bindings, y: storage } }));
+  return lower(copy, { wantedWorkgroups: 1, tiles: [] }, () => true).map((launch) => ({
+    ...launch,
+    bindings: { ...launch.bindings, y: storage },
+  }));
 }
 
 function leafStorage(memory: Memory, node: Node): Storage | null {
@@ -83,7 +100,10 @@ function leafStorage(memory: Memory, node: Node): Storage | null {
   }
   if (node.op !== 'variable') return null;
   const { variable } = (node as Node<'variable'>).attrs;
-  return variable.storage ?? upload(memory, variable.kind === 'parameter' ? 'parameters' : 'statistics', variable.name, pack(variable, variable.data));
+  return (
+    variable.storage ??
+    upload(memory, variable.kind === 'parameter' ? 'parameters' : 'statistics', variable.name, pack(variable, variable.data))
+  );
 }
 
 export function upload(memory: Memory, category: MemoryCategory, label: string, data: Float32Array | Uint32Array | Uint8Array): Storage {
@@ -102,7 +122,13 @@ function lifetimes(launches: readonly Launch<Ref>[], storageOf: ReadonlyMap<Tens
       if (index === undefined) {
         index = items.length;
         itemOf.set(ref, index);
-        items.push({ sizeBytes: ref instanceof Scratch ? ref.sizeBytes : sizeBytes(ref), first: time, last: time, reads: new Set(), writes: new Set() });
+        items.push({
+          sizeBytes: ref instanceof Scratch ? ref.sizeBytes : sizeBytes(ref),
+          first: time,
+          last: time,
+          reads: new Set(),
+          writes: new Set(),
+        });
       }
       const item = items[index];
       item.last = time;
@@ -113,7 +139,10 @@ function lifetimes(launches: readonly Launch<Ref>[], storageOf: ReadonlyMap<Tens
 }
 
 export const placeDrafts = (device: Device, drafts: readonly Draft[]): Placement =>
-  place(drafts.map((one) => one.items), device.limits.maxBufferSize);
+  place(
+    drafts.map((one) => one.items),
+    device.limits.maxBufferSize,
+  );
 
 export class Plan {
   readonly #steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[];
@@ -169,12 +198,19 @@ export async function buildPlan(memory: Memory, one: Draft, options: BuildOption
   const kernels = [...new Map(one.launches.map(({ kernel }) => [kernel.source, kernel])).values()];
   let done = 0;
   const compiled = new Map<string, CompiledKernel>();
-  await Promise.all(kernels.map(async (kernel) => {
-    compiled.set(kernel.source, await device.compile(kernel));
-    options.onProgress?.(++done, kernels.length);
-  }));
+  await Promise.all(
+    kernels.map(async (kernel) => {
+      compiled.set(kernel.source, await device.compile(kernel));
+      options.onProgress?.(++done, kernels.length);
+    }),
+  );
   const uniforms = packUniforms(one.launches);
-  const uniformBuffer = memory.create(options.category ?? 'slots', `${one.label} uniforms`, uniforms.bytes.byteLength, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
+  const uniformBuffer = memory.create(
+    options.category ?? 'slots',
+    `${one.label} uniforms`,
+    uniforms.bytes.byteLength,
+    GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+  );
   device.gpu.queue.writeBuffer(uniformBuffer, 0, uniforms.bytes);
   const bufferOf = (ref: Ref): Storage => {
     if (!(ref instanceof Tensor || ref instanceof Scratch)) return ref;
@@ -233,4 +269,3 @@ function packUniforms(launches: readonly Launch<Ref>[]) {
   }
   return { bytes, places };
 }
-

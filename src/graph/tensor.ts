@@ -33,7 +33,8 @@ export interface Storage {
 
 let nextId = 0;
 
-let reader: (tensor: Tensor) => Promise<Float32Array | Uint32Array> = () => Promise.reject(new Error('Tensor.read: import forkstep from its entry point'));
+let reader: (tensor: Tensor) => Promise<Float32Array | Uint32Array> = () =>
+  Promise.reject(new Error('Tensor.read: import forkstep from its entry point'));
 /** `run.ts` puts the execution in: tensors themselves know nothing of plans. */
 export function setReader(read: typeof reader): void {
   reader = read;
@@ -94,7 +95,13 @@ export class Variable extends Tensor {
     super({ shape, dtype: 'f32', trials: 1 }, 0);
     const size = elements(shape);
     if (data.length !== size) {
-      throw new ShapeError({ op: 'Variable', arg: `data of ${name}`, rule: `must hold ${size} values (${this})`, got: data.length, fix: 'pass one value an element' });
+      throw new ShapeError({
+        op: 'Variable',
+        arg: `data of ${name}`,
+        rule: `must hold ${size} values (${this})`,
+        got: data.length,
+        fix: 'pass one value an element',
+      });
     }
     this.node = { op: 'variable', inputs: [], attrs: { variable: this }, outputs: [this] } as Node<'variable'> as unknown as Node;
   }
@@ -134,6 +141,7 @@ export function unpack<A extends Values>(spec: TensorSpec, packed: A): A {
   const rows = rowCount(spec.shape) * spec.trials;
   if (width === stride) return packed.slice(0, rows * width) as A;
   const values = new (packed.constructor as new (n: number) => A)(rows * width);
-  for (let row = 0; row < rows; row++) values.set(packed.subarray(row * stride, row * stride + width) as A & ArrayLike<number>, row * width);
+  for (let row = 0; row < rows; row++)
+    values.set(packed.subarray(row * stride, row * stride + width) as A & ArrayLike<number>, row * width);
   return values;
 }

@@ -14,10 +14,19 @@ export class VariableStore {
    * Uploads the variables' values and binds them to the device.
    * @throws AttrError when a variable is on a device already
    */
-  constructor(readonly memory: Memory, variables: readonly Variable[]) {
+  constructor(
+    readonly memory: Memory,
+    variables: readonly Variable[],
+  ) {
     for (const variable of variables) {
       if (variable.storage) {
-        throw new AttrError({ op: 'VariableStore', arg: variable.name, rule: 'must not be on a device already', got: 'a placed variable', fix: 'release its trainer first, or build another model' });
+        throw new AttrError({
+          op: 'VariableStore',
+          arg: variable.name,
+          rule: 'must not be on a device already',
+          got: 'a placed variable',
+          fix: 'release its trainer first, or build another model',
+        });
       }
     }
     this.parameters = variables.filter((variable) => variable.kind === 'parameter');
@@ -36,7 +45,13 @@ export class VariableStore {
   /** Overwrites a variable on the device; `values` in logical layout. */
   write(variable: Variable, values: Float32Array): void {
     if (values.length !== elements(variable.shape)) {
-      throw new ShapeError({ op: 'write', arg: variable.name, rule: `must hold ${elements(variable.shape)} values`, got: values.length, fix: `its shape is ${variable}` });
+      throw new ShapeError({
+        op: 'write',
+        arg: variable.name,
+        rule: `must hold ${elements(variable.shape)} values`,
+        got: values.length,
+        fix: `its shape is ${variable}`,
+      });
     }
     const { buffer, offset } = variable.storage!;
     this.memory.device.gpu.queue.writeBuffer(buffer, offset, pack(variable, values) as Float32Array<ArrayBuffer>);

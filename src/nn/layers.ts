@@ -6,7 +6,8 @@ import { CounterRandom } from './random.ts';
 import { Module, type ForwardContext } from './module.ts';
 
 function requirePositive(op: string, arg: string, value: number): void {
-  if (!Number.isInteger(value) || value < 1) throw new AttrError({ op, arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });
+  if (!Number.isInteger(value) || value < 1)
+    throw new AttrError({ op, arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });
 }
 
 const fill = (n: number, value: () => number): Float32Array => Float32Array.from({ length: n }, value);
@@ -21,7 +22,9 @@ export class Conv2d extends Module {
    * @source torchvision's ResNet initialisation: N(0, 2 / (outChannels·k²)), i.e. Kaiming normal, fan out; bias U(±1/√fanIn)
    */
   constructor(
-    inChannels: number, outChannels: number, kernelSize: number,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: number,
     readonly options: { stride?: number; padding?: number; bias?: boolean; random: CounterRandom },
   ) {
     super();
@@ -31,9 +34,21 @@ export class Conv2d extends Module {
     const { random } = options;
     const taps = kernelSize * kernelSize;
     const std = Math.sqrt(2 / (outChannels * taps));
-    this.weight = new Variable('parameter', 'weight', [kernelSize, kernelSize, inChannels, outChannels], fill(taps * inChannels * outChannels, () => random.normal() * std));
+    this.weight = new Variable(
+      'parameter',
+      'weight',
+      [kernelSize, kernelSize, inChannels, outChannels],
+      fill(taps * inChannels * outChannels, () => random.normal() * std),
+    );
     const bound = 1 / Math.sqrt(inChannels * taps);
-    this.bias = options.bias ? new Variable('parameter', 'bias', [outChannels], fill(outChannels, () => (random.uniform() * 2 - 1) * bound)) : null;
+    this.bias = options.bias
+      ? new Variable(
+          'parameter',
+          'bias',
+          [outChannels],
+          fill(outChannels, () => (random.uniform() * 2 - 1) * bound),
+        )
+      : null;
   }
 
   override forward(x: Tensor): Tensor {
@@ -49,15 +64,29 @@ export class BatchNorm2d extends Module {
   readonly runningVar: Variable;
 
   /** x [..., features]. @param options.eps @default 1e-5 @param options.momentum of the running statistics, @default 0.1 */
-  constructor(features: number, readonly options: { eps?: number; momentum?: number } = {}) {
+  constructor(
+    features: number,
+    readonly options: { eps?: number; momentum?: number } = {},
+  ) {
     super();
     requirePositive('BatchNorm2d', 'features', features);
     const momentum = options.momentum ?? 0.1;
-    if (!(momentum > 0 && momentum <= 1)) throw new AttrError({ op: 'BatchNorm2d', arg: 'momentum', rule: 'must be in (0, 1]', got: momentum, fix: 'PyTorch uses 0.1' });
-    this.weight = new Variable('parameter', 'weight', [features], fill(features, () => 1));
+    if (!(momentum > 0 && momentum <= 1))
+      throw new AttrError({ op: 'BatchNorm2d', arg: 'momentum', rule: 'must be in (0, 1]', got: momentum, fix: 'PyTorch uses 0.1' });
+    this.weight = new Variable(
+      'parameter',
+      'weight',
+      [features],
+      fill(features, () => 1),
+    );
     this.bias = new Variable('parameter', 'bias', [features], new Float32Array(features));
     this.runningMean = new Variable('statistic', 'running_mean', [features], new Float32Array(features));
-    this.runningVar = new Variable('statistic', 'running_var', [features], fill(features, () => 1));
+    this.runningVar = new Variable(
+      'statistic',
+      'running_var',
+      [features],
+      fill(features, () => 1),
+    );
   }
 
   override forward(x: Tensor, context: ForwardContext): Tensor {

@@ -62,14 +62,19 @@ export class ResNet extends Module {
   constructor(blocks: readonly [number, number, number, number], options: ResNetOptions = {}) {
     super();
     const { stem = 'cifar', width = 64, numClasses = 10, inChannels = 3, seed = 0 } = options;
-    if (stem !== 'cifar' && stem !== 'imagenet') throw new AttrError({ op: 'resnet18', arg: 'stem', rule: "must be 'cifar' or 'imagenet'", got: stem, fix: 'pick one' });
+    if (stem !== 'cifar' && stem !== 'imagenet')
+      throw new AttrError({ op: 'resnet18', arg: 'stem', rule: "must be 'cifar' or 'imagenet'", got: stem, fix: 'pick one' });
     for (const [arg, value] of Object.entries({ width, numClasses, inChannels })) {
-      if (!Number.isInteger(value) || value < 1) throw new AttrError({ op: 'resnet18', arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });
+      if (!Number.isInteger(value) || value < 1)
+        throw new AttrError({ op: 'resnet18', arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });
     }
     const random = new CounterRandom(seed, STREAM.init);
     this.#stem = stem;
     this.#numClasses = numClasses;
-    this.conv1 = stem === 'cifar' ? new Conv2d(inChannels, width, 3, { padding: 1, random }) : new Conv2d(inChannels, width, 7, { stride: 2, padding: 3, random });
+    this.conv1 =
+      stem === 'cifar'
+        ? new Conv2d(inChannels, width, 3, { padding: 1, random })
+        : new Conv2d(inChannels, width, 7, { stride: 2, padding: 3, random });
     this.bn1 = new BatchNorm2d(width);
     const stage = (index: number): BasicBlock[] => {
       const channels = width * 2 ** index;

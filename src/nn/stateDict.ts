@@ -10,7 +10,8 @@ function toTorch(shape: readonly number[], values: Float32Array): { shape: numbe
     const [kH, kW, cin, cout] = shape;
     const taps = kH * kW;
     const data = new Float32Array(values.length);
-    for (let t = 0; t < taps; t++) for (let c = 0; c < cin; c++) for (let o = 0; o < cout; o++) data[(o * cin + c) * taps + t] = values[(t * cin + c) * cout + o];
+    for (let t = 0; t < taps; t++)
+      for (let c = 0; c < cin; c++) for (let o = 0; o < cout; o++) data[(o * cin + c) * taps + t] = values[(t * cin + c) * cout + o];
     return { shape: [cout, cin, kH, kW], data };
   }
   if (shape.length === 2) {
@@ -27,7 +28,8 @@ function fromTorch(shape: readonly number[], values: Float32Array): Float32Array
   if (shape.length === 4) {
     const [kH, kW, cin, cout] = shape;
     const taps = kH * kW;
-    for (let t = 0; t < taps; t++) for (let c = 0; c < cin; c++) for (let o = 0; o < cout; o++) data[(t * cin + c) * cout + o] = values[(o * cin + c) * taps + t];
+    for (let t = 0; t < taps; t++)
+      for (let c = 0; c < cin; c++) for (let o = 0; o < cout; o++) data[(t * cin + c) * cout + o] = values[(o * cin + c) * taps + t];
   } else if (shape.length === 2) {
     const [k, m] = shape;
     for (let i = 0; i < k; i++) for (let j = 0; j < m; j++) data[i * m + j] = values[j * k + i];
@@ -39,7 +41,8 @@ function fromTorch(shape: readonly number[], values: Float32Array): Float32Array
 export const torchShape = (shape: readonly number[]): number[] =>
   shape.length === 4 ? [shape[3], shape[2], shape[0], shape[1]] : shape.length === 2 ? [shape[1], shape[0]] : [...shape];
 
-const trackedName = (name: string): string | null => (name.endsWith('running_mean') ? name.replace(/running_mean$/, 'num_batches_tracked') : null);
+const trackedName = (name: string): string | null =>
+  name.endsWith('running_mean') ? name.replace(/running_mean$/, 'num_batches_tracked') : null;
 
 /**
  * The values of a module's variables in PyTorch's names and layouts (OIHW convolutions, [out, in] linear layers).
@@ -51,7 +54,8 @@ export function stateDict(module: Module, batches = 0): Map<string, SafetensorsT
   for (const [name, variable] of module.namedVariables()) {
     tensors.set(name, { dtype: 'F32', ...toTorch(variable.shape, variable.data) });
     statistic = trackedName(name) ?? statistic;
-    if (statistic && name.endsWith('running_var')) tensors.set(statistic, { dtype: 'I64', shape: [], data: BigInt64Array.of(BigInt(batches)) });
+    if (statistic && name.endsWith('running_var'))
+      tensors.set(statistic, { dtype: 'I64', shape: [], data: BigInt64Array.of(BigInt(batches)) });
   }
   return tensors;
 }
@@ -59,10 +63,22 @@ export function stateDict(module: Module, batches = 0): Map<string, SafetensorsT
 function valuesOf(name: string, variable: Variable, tensor: SafetensorsTensor): Float32Array {
   const wanted = torchShape(variable.shape);
   if (String(tensor.shape) !== String(wanted)) {
-    throw new ShapeError({ op: 'loadStateDict', arg: name, rule: `must be [${wanted.join(', ')}]`, got: `[${tensor.shape.join(', ')}]`, fix: 'build the model with the stem, width and classes of the checkpoint' });
+    throw new ShapeError({
+      op: 'loadStateDict',
+      arg: name,
+      rule: `must be [${wanted.join(', ')}]`,
+      got: `[${tensor.shape.join(', ')}]`,
+      fix: 'build the model with the stem, width and classes of the checkpoint',
+    });
   }
   if (tensor.dtype !== 'F32' && tensor.dtype !== 'F64') {
-    throw new DataError({ op: 'loadStateDict', arg: name, rule: 'must be F32 or F64', got: tensor.dtype, fix: 'save the checkpoint in float32' });
+    throw new DataError({
+      op: 'loadStateDict',
+      arg: name,
+      rule: 'must be F32 or F64',
+      got: tensor.dtype,
+      fix: 'save the checkpoint in float32',
+    });
   }
   return fromTorch(variable.shape, tensor.dtype === 'F32' ? tensor.data : Float32Array.from(tensor.data));
 }
@@ -77,9 +93,13 @@ export function loadStateDict(module: Module, tensors: ReadonlyMap<string, Safet
   const tracked = new Set([...named.keys()].map(trackedName));
   const unknown = [...tensors.keys()].filter((name) => !named.has(name) && !tracked.has(name));
   if (missing.length > 0 || unknown.length > 0) {
-    const list = (names: string[]) => `${names.length}${names.length > 0 ? ` (${names.slice(0, 3).join(', ')}${names.length > 3 ? ', …' : ''})` : ''}`;
+    const list = (names: string[]) =>
+      `${names.length}${names.length > 0 ? ` (${names.slice(0, 3).join(', ')}${names.length > 3 ? ', …' : ''})` : ''}`;
     throw new DataError({
-      op: 'loadStateDict', arg: 'tensors', rule: 'must hold exactly the names of the model', got: `${list(missing)} missing, ${list(unknown)} unknown`,
+      op: 'loadStateDict',
+      arg: 'tensors',
+      rule: 'must hold exactly the names of the model',
+      got: `${list(missing)} missing, ${list(unknown)} unknown`,
       fix: 'build the model that the checkpoint was saved from',
     });
   }

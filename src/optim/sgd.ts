@@ -26,14 +26,31 @@ export function resolveSgdOptions(options: SgdOptions = {}): Required<SgdOptions
   const resolved = { momentum: 0, dampening: 0, weightDecay: 0, nesterov: false, ...options };
   const known = ['momentum', 'dampening', 'weightDecay', 'nesterov'];
   const unknown = Object.keys(resolved).find((name) => !known.includes(name));
-  if (unknown) throw new AttrError({ op: 'sgd', arg: unknown, rule: 'must be an option', got: unknown, fix: `options are ${known.join(', ')}; a schedule sets the learning rate` });
+  if (unknown)
+    throw new AttrError({
+      op: 'sgd',
+      arg: unknown,
+      rule: 'must be an option',
+      got: unknown,
+      fix: `options are ${known.join(', ')}; a schedule sets the learning rate`,
+    });
   const { momentum, dampening, weightDecay, nesterov } = resolved;
-  if (!(momentum >= 0 && momentum < 1)) throw new AttrError({ op: 'sgd', arg: 'momentum', rule: 'must be in [0, 1)', got: momentum, fix: '0.9 is usual' });
-  if (!Number.isFinite(dampening)) throw new AttrError({ op: 'sgd', arg: 'dampening', rule: 'must be finite', got: dampening, fix: '0 is usual' });
-  if (!(weightDecay >= 0 && Number.isFinite(weightDecay))) throw new AttrError({ op: 'sgd', arg: 'weightDecay', rule: 'must be ≥ 0', got: weightDecay, fix: '5e-4 is usual' });
-  if (typeof nesterov !== 'boolean') throw new AttrError({ op: 'sgd', arg: 'nesterov', rule: 'must be true or false', got: nesterov, fix: 'pass a boolean' });
+  if (!(momentum >= 0 && momentum < 1))
+    throw new AttrError({ op: 'sgd', arg: 'momentum', rule: 'must be in [0, 1)', got: momentum, fix: '0.9 is usual' });
+  if (!Number.isFinite(dampening))
+    throw new AttrError({ op: 'sgd', arg: 'dampening', rule: 'must be finite', got: dampening, fix: '0 is usual' });
+  if (!(weightDecay >= 0 && Number.isFinite(weightDecay)))
+    throw new AttrError({ op: 'sgd', arg: 'weightDecay', rule: 'must be ≥ 0', got: weightDecay, fix: '5e-4 is usual' });
+  if (typeof nesterov !== 'boolean')
+    throw new AttrError({ op: 'sgd', arg: 'nesterov', rule: 'must be true or false', got: nesterov, fix: 'pass a boolean' });
   if (nesterov && (momentum === 0 || dampening !== 0)) {
-    throw new AttrError({ op: 'sgd', arg: 'nesterov', rule: 'must go with momentum > 0 and dampening 0', got: `momentum ${momentum}, dampening ${dampening}`, fix: 'as in PyTorch' });
+    throw new AttrError({
+      op: 'sgd',
+      arg: 'nesterov',
+      rule: 'must go with momentum > 0 and dampening 0',
+      got: `momentum ${momentum}, dampening ${dampening}`,
+      fix: 'as in PyTorch',
+    });
   }
   return resolved;
 }
@@ -71,11 +88,13 @@ export class Sgd {
       const n = gradient.size / 16;
       const weight = this.#store.parameterArena.segments[i];
       if (this.buffer) {
-        return [emit(sgdDirection, {
-          bindings: { weight, control, flags, gradient, buffer: this.buffer.segments[i] },
-          uniforms: { n, momentum, dampening, weight_decay: weightDecay, nesterov: Number(nesterov), first_word: controlWords.first },
-          grid: grid1d(n, 64),
-        })];
+        return [
+          emit(sgdDirection, {
+            bindings: { weight, control, flags, gradient, buffer: this.buffer.segments[i] },
+            uniforms: { n, momentum, dampening, weight_decay: weightDecay, nesterov: Number(nesterov), first_word: controlWords.first },
+            grid: grid1d(n, 64),
+          }),
+        ];
       }
       if (weightDecay === 0) return [];
       return [emit(sgdDecay, { bindings: { weight, flags, gradient }, uniforms: { n, weight_decay: weightDecay }, grid: grid1d(n, 64) })];

@@ -26,11 +26,26 @@ export class ImageFeed {
   readonly #imagesPerSegment: number;
 
   /** Uploads the images, in as many buffers as the adapter's binding limit asks for. */
-  constructor(readonly memory: Memory, readonly set: ImageSet, readonly control: Control, readonly options: FeedOptions) {
-    if (set.channels > 4) throw new AttrError({ op: 'ImageFeed', arg: 'set.channels', rule: 'must be ≤ 4', got: set.channels, fix: 'batches are assembled from images of at most 4 channels' });
+  constructor(
+    readonly memory: Memory,
+    readonly set: ImageSet,
+    readonly control: Control,
+    readonly options: FeedOptions,
+  ) {
+    if (set.channels > 4)
+      throw new AttrError({
+        op: 'ImageFeed',
+        arg: 'set.channels',
+        rule: 'must be ≤ 4',
+        got: set.channels,
+        fix: 'batches are assembled from images of at most 4 channels',
+      });
     const imageBytes = set.channels * set.height * set.width;
     const { maxStorageBufferBindingSize, maxBufferSize } = memory.device.limits;
-    this.#imagesPerSegment = Math.min(Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / imageBytes / 4) * 4, Math.ceil(set.count / 4) * 4);
+    this.#imagesPerSegment = Math.min(
+      Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / imageBytes / 4) * 4,
+      Math.ceil(set.count / 4) * 4,
+    );
     this.#segments = [];
     for (let first = 0; first < set.count; first += this.#imagesPerSegment) {
       const bytes = set.images.subarray(first * imageBytes, Math.min(first + this.#imagesPerSegment, set.count) * imageBytes);
@@ -52,9 +67,18 @@ export class ImageFeed {
     const { set, options } = this;
     const inputs = [...this.#segments, this.#labels, words(this.#indices), words(this.control.storage)];
     const [x, labels] = op('assembleBatch', inputs, {
-      batch, height: set.height, width: set.width, channels: set.channels, count: set.count, imagesPerSegment: this.#imagesPerSegment,
-      mean: options.mean, std: options.std, augment,
-      cursorWord: controlWords[cursor], counterWord: controlWords[counter], seedWord: controlWords.seed,
+      batch,
+      height: set.height,
+      width: set.width,
+      channels: set.channels,
+      count: set.count,
+      imagesPerSegment: this.#imagesPerSegment,
+      mean: options.mean,
+      std: options.std,
+      augment,
+      cursorWord: controlWords[cursor],
+      counterWord: controlWords[counter],
+      seedWord: controlWords.seed,
     });
     return { x, labels };
   }

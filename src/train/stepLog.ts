@@ -1,7 +1,5 @@
 /** Losses and divergence flags of the last steps, kept on the GPU and read many at a time. */
-import {
-  flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, flagNonFiniteWeight, logStep,
-} from '../kernels/sgd.ts';
+import { flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, flagNonFiniteWeight, logStep } from '../kernels/sgd.ts';
 import { controlWords, type Control } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';
@@ -35,7 +33,11 @@ export class StepLog {
   #waiting: { step: number; lr: number }[] = [];
   #reading: Promise<void> = Promise.resolve();
 
-  constructor(readonly memory: Memory, readonly loss: Storage, readonly flags: Storage) {
+  constructor(
+    readonly memory: Memory,
+    readonly loss: Storage,
+    readonly flags: Storage,
+  ) {
     this.#log = memory.storage('slots', 'step log', logCapacity * 8);
     this.#staging = memory.create('slots', 'step log staging', logCapacity * 8, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
@@ -84,7 +86,10 @@ export class StepLog {
   }
 }
 
-function decode(waiting: readonly { step: number; lr: number }[], values: Float32Array): { steps: LoggedStep[]; divergence: Divergence | null } {
+function decode(
+  waiting: readonly { step: number; lr: number }[],
+  values: Float32Array,
+): { steps: LoggedStep[]; divergence: Divergence | null } {
   const steps: LoggedStep[] = [];
   for (const [slot, { step, lr }] of waiting.entries()) {
     const [loss, flags] = [values[2 * slot], values[2 * slot + 1]];

@@ -90,7 +90,17 @@ export class StepPlans {
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
     const loss = scalar('loss');
-    const plans = new StepPlans(memory, control, store, sgd, scalar('rates'), flags, loss, new StepLog(memory, loss, flags), scalar('totals'));
+    const plans = new StepPlans(
+      memory,
+      control,
+      store,
+      sgd,
+      scalar('rates'),
+      flags,
+      loss,
+      new StepLog(memory, loss, flags),
+      scalar('totals'),
+    );
     await plans.#build(options);
     return plans;
   }
@@ -103,16 +113,23 @@ export class StepPlans {
     const { model, batch, labelSmoothing = 0 } = options;
     const { memory, store, sgd } = this;
     const training = trainingContext();
-    const lossOf = ({ x, labels }: Batch, context = trainingContext()) => mean(crossEntropy(model.forward(x, context), labels, { labelSmoothing }));
+    const lossOf = ({ x, labels }: Batch, context = trainingContext()) =>
+      mean(crossEntropy(model.forward(x, context), labels, { labelSmoothing }));
     const loss = lossOf(batch, training);
     const batchStatistics = new Arena(memory, 'statistics', 'batch statistics', store.statistics.map(sizeBytes));
-    const gradient = draft(memory, 'gradient', this.#gradientOutputs(loss, training.updates, batchStatistics), this.#checks(batchStatistics));
+    const gradient = draft(
+      memory,
+      'gradient',
+      this.#gradientOutputs(loss, training.updates, batchStatistics),
+      this.#checks(batchStatistics),
+    );
     const direction = draft(memory, 'direction', [], sgd.direction(this.control.storage, this.flags));
-    const update = draft(memory, 'update', [], [
-      ...sgd.step(this.rates, this.flags),
-      ...this.#runningUpdates(training.updates, batchStatistics),
-      this.log.launch(this.control),
-    ]);
+    const update = draft(
+      memory,
+      'update',
+      [],
+      [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
+    );
     const others: Draft[] = [gradient, direction, update];
     if (options.evaluation) others.push(this.#draftEvaluation(model, options.evaluation));
     const bare = placeDrafts(memory.device, others);
@@ -153,7 +170,11 @@ export class StepPlans {
   #runningUpdates(updates: readonly StatisticUpdate[], batchStatistics: Arena): Launch<Ref>[] {
     const { store } = this;
     const one = (running: Storage, batch: Storage, momentum: number) =>
-      emit(updateRunning, { bindings: { batch, flags: this.flags, running }, uniforms: { n: running.size / 16, momentum }, grid: grid1d(running.size / 16, 64) });
+      emit(updateRunning, {
+        bindings: { batch, flags: this.flags, running },
+        uniforms: { n: running.size / 16, momentum },
+        grid: grid1d(running.size / 16, 64),
+      });
     const touched = new Set(updates.flatMap(({ runningMean, runningVar }) => [runningMean, runningVar]));
     const momenta = new Set(updates.map(({ momentum }) => momentum));
     if (touched.size === store.statistics.length && momenta.size === 1) {
@@ -171,20 +192,36 @@ export class StepPlans {
     const [logits] = fuse([model.forward(x, inferenceContext())]);
     const losses = crossEntropy(logits, labels);
     const [, classes] = logits.shape;
-    return draft(this.memory, 'evaluation', [logits, losses].map((tensor) => ({ tensor, storage: null })), [
-      emit(accumulateEvaluation, {
-        bindings: { logits, labels, losses, control: this.control.storage, totals: this.totals },
-        uniforms: { classes, stride: ceil4(classes), rows_word: controlWords.rows },
-        grid: [1, 1, 1],
-      }),
-    ]);
+    return draft(
+      this.memory,
+      'evaluation',
+      [logits, losses].map((tensor) => ({ tensor, storage: null })),
+      [
+        emit(accumulateEvaluation, {
+          bindings: { logits, labels, losses, control: this.control.storage, totals: this.totals },
+          uniforms: { classes, stride: ceil4(classes), rows_word: controlWords.rows },
+          grid: [1, 1, 1],
+        }),
+      ],
+    );
   }
 
   /** As many trials a pass as fit the memory that the other plans need anyway (or nearly), and the adapter's bindings. */
-  #draftEvent(loss: Tensor, options: TrialPlanOptions, others: readonly Draft[], bareBytes: number): { draft: Draft; placement: Placement } {
+  #draftEvent(
+    loss: Tensor,
+    options: TrialPlanOptions,
+    others: readonly Draft[],
+    bareBytes: number,
+  ): { draft: Draft; placement: Placement } {
     const { memory } = this;
     if (!Number.isInteger(options.count) || options.count < 1) {
-      throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: options.count, fix: 'pass at least one factor' });
+      throw new AttrError({
+        op: 'trials',
+        arg: 'count',
+        rule: 'must be an integer ≥ 1',
+        got: options.count,
+        fix: 'pass at least one factor',
+      });
     }
     const arena = options.direction === 'gradient' ? this.sgd.gradients : this.sgd.directions;
     const directions = new Map<Variable, Tensor[]>(
@@ -201,13 +238,20 @@ export class StepPlans {
         coefficients: { buffer: coefficients.buffer, offset: i * chunkBytes, size: Math.max(16, count * 4) },
         losses: { buffer: losses.buffer, offset: i * chunkBytes, size: count * scalarBytes },
       }));
-      const graphs = chunks.map((chunk) =>
-        trials([loss], {
-          count: chunk.count, directions, coefficients: externalTensor(chunk.coefficients, { shape: [chunk.count], dtype: 'f32', trials: 1 }),
-        })[0],
+      const graphs = chunks.map(
+        (chunk) =>
+          trials([loss], {
+            count: chunk.count,
+            directions,
+            coefficients: externalTensor(chunk.coefficients, { shape: [chunk.count], dtype: 'f32', trials: 1 }),
+          })[0],
       );
       const fused = fuse(graphs);
-      const one = draft(memory, 'event', fused.map((tensor, i) => ({ tensor, storage: chunks[i].losses })));
+      const one = draft(
+        memory,
+        'event',
+        fused.map((tensor, i) => ({ tensor, storage: chunks[i].losses })),
+      );
       const isLast = passes === options.count;
       const fits = peakBytes(one.items) <= budget && one.items.every((item) => item.sizeBytes <= bindingLimit);
       if (!fits && !isLast) continue;
@@ -225,7 +269,9 @@ export class StepPlans {
     const progress = new Map<Draft, [number, number]>();
     const build = (one: Draft, index: number) =>
       buildPlan(memory, one, {
-        slots, places: placement.places[index], category: one.label === 'event' ? 'trials' : 'slots',
+        slots,
+        places: placement.places[index],
+        category: one.label === 'event' ? 'trials' : 'slots',
         onProgress: (done, total) => {
           progress.set(one, [done, total]);
           const sums = [...progress.values()].reduce(([a, b], [d, t]) => [a + d, b + t], [0, 0]);

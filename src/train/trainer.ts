@@ -104,9 +104,11 @@ export class Trainer {
   static async create(options: TrainerOptions): Promise<Trainer> {
     const { dataset, batchSize = 32, epochs = 1, maxSteps, shuffle = true, seed = 0, augment = 'none', schedule, model } = options;
     for (const [arg, value] of Object.entries({ epochs, maxSteps: maxSteps ?? 1, batchSize })) {
-      if (!Number.isInteger(value) || value < 1) throw new AttrError({ op: 'Trainer', arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });
+      if (!Number.isInteger(value) || value < 1)
+        throw new AttrError({ op: 'Trainer', arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });
     }
-    if (augment !== 'none' && augment !== 'crop-flip') throw new AttrError({ op: 'Trainer', arg: 'augment', rule: "must be 'none' or 'crop-flip'", got: augment, fix: 'pick one' });
+    if (augment !== 'none' && augment !== 'crop-flip')
+      throw new AttrError({ op: 'Trainer', arg: 'augment', rule: "must be 'none' or 'crop-flip'", got: augment, fix: 'pick one' });
     const device = options.device ?? (await defaultDevice());
     const memory = new Memory(device);
     try {
@@ -116,10 +118,21 @@ export class Trainer {
       const { mean, std } = dataset;
       const scheduler = schedule instanceof TrialScheduler ? schedule : null;
       const scoreBatch = scheduler?.options.scoreBatch ?? batchSize;
-      if (scoreBatch > dataset.train.count) throw new AttrError({ op: 'Trainer', arg: 'scoreBatch', rule: `must be ≤ ${dataset.train.count} (the training images)`, got: scoreBatch, fix: 'score on fewer images' });
+      if (scoreBatch > dataset.train.count)
+        throw new AttrError({
+          op: 'Trainer',
+          arg: 'scoreBatch',
+          rule: `must be ≤ ${dataset.train.count} (the training images)`,
+          got: scoreBatch,
+          fix: 'score on fewer images',
+        });
       // Held-out images follow the batch in the order, which goes round at its end.
       const train = new ImageFeed(memory, dataset.train, control, { mean, std, capacity: dataset.train.count + batchSize + scoreBatch });
-      const test = new ImageFeed(memory, dataset.test, control, { mean, std, capacity: Math.ceil(dataset.test.count / batchSize) * batchSize });
+      const test = new ImageFeed(memory, dataset.test, control, {
+        mean,
+        std,
+        capacity: Math.ceil(dataset.test.count / batchSize) * batchSize,
+      });
       const isAugmented = augment === 'crop-flip';
       const plans = await StepPlans.create(memory, control, {
         model,
@@ -128,11 +141,22 @@ export class Trainer {
         labelSmoothing: options.labelSmoothing,
         evaluation: test.batch(batchSize, 'cursor', 'counter', false),
         trials: scheduler
-          ? { count: trialCoefficients(scheduler).length, direction: scheduler.options.direction, batch: train.batch(scoreBatch, 'scoreCursor', 'scoreCounter', isAugmented) }
+          ? {
+              count: trialCoefficients(scheduler).length,
+              direction: scheduler.options.direction,
+              batch: train.batch(scoreBatch, 'scoreCursor', 'scoreCounter', isAugmented),
+            }
           : undefined,
         onProgress: options.onCompile,
       });
-      const staging = plans.event ? memory.create('trials', 'trial staging', plans.trialChunks.reduce((sum, { losses }) => sum + losses.size, 0), GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST) : null;
+      const staging = plans.event
+        ? memory.create(
+            'trials',
+            'trial staging',
+            plans.trialChunks.reduce((sum, { losses }) => sum + losses.size, 0),
+            GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+          )
+        : null;
       test.writeOrder(evaluationOrder(dataset.test.count, batchSize));
       return new Trainer(device, options, plans, sampler, train, test, staging);
     } catch (error) {
@@ -284,7 +308,13 @@ export class Trainer {
   async run(callbacks: RunCallbacks = {}): Promise<RunResult> {
     const { onSteps, onEvent, onEvaluation, logEvery = 10, evaluate = true, signal } = callbacks;
     if (!Number.isInteger(logEvery) || logEvery < 1 || logEvery > logCapacity) {
-      throw new AttrError({ op: 'Trainer.run', arg: 'logEvery', rule: `must be an integer in 1…${logCapacity}`, got: logEvery, fix: 'use 10' });
+      throw new AttrError({
+        op: 'Trainer.run',
+        arg: 'logEvery',
+        rule: `must be an integer in 1…${logCapacity}`,
+        got: logEvery,
+        fix: 'use 10',
+      });
     }
     let evaluation: Evaluation | null = null;
     const flush = async () => {
@@ -322,7 +352,10 @@ export class Trainer {
 }
 
 /** What trials are run at: the scheduler's rates; and 0, the loss where the weights are, for the score that measures gains from it. */
-const trialCoefficients = (scheduler: TrialScheduler): number[] => [...scheduler.trialRates(), ...(scheduler.options.score === 'relGain' ? [0] : [])];
+const trialCoefficients = (scheduler: TrialScheduler): number[] => [
+  ...scheduler.trialRates(),
+  ...(scheduler.options.score === 'relGain' ? [0] : []),
+];
 
 /** 0 … count − 1, and 0s up to a whole number of batches. */
 function evaluationOrder(count: number, batchSize: number): Uint32Array {

@@ -31,17 +31,23 @@ export function chunkTrials(count: number, most: number): number[] {
  */
 export async function lossesAlong(options: LossesAlongOptions): Promise<Float32Array> {
   const { loss, coefficients, maxTrialsPerPass } = options;
-  const directions = new Map([...options.directions].map(([variable, d]) => [variable, Array.isArray(d) ? (d as readonly Tensor[]) : [d as Tensor]]));
+  const directions = new Map(
+    [...options.directions].map(([variable, d]) => [variable, Array.isArray(d) ? (d as readonly Tensor[]) : [d as Tensor]]),
+  );
   const rows = coefficients.map((c) => (typeof c === 'number' ? [c] : [...c]));
   const k = directions.values().next().value?.length ?? 0;
   if (rows.length === 0 || k === 0 || rows.some((row) => row.length !== k) || [...directions.values()].some((d) => d.length !== k)) {
     throw new AttrError({
-      op: 'lossesAlong', arg: 'coefficients', rule: 'must hold one number a direction for each trial, at least one trial and one direction',
-      got: `${rows.length} trials × [${[...new Set(rows.map((row) => row.length))].join(', ')}], ${k} directions`, fix: 'pass as many numbers a trial as there are directions',
+      op: 'lossesAlong',
+      arg: 'coefficients',
+      rule: 'must hold one number a direction for each trial, at least one trial and one direction',
+      got: `${rows.length} trials × [${[...new Set(rows.map((row) => row.length))].join(', ')}], ${k} directions`,
+      fix: 'pass as many numbers a trial as there are directions',
     });
   }
   const most = maxTrialsPerPass ?? rows.length;
-  if (!Number.isInteger(most) || most < 1) throw new AttrError({ op: 'lossesAlong', arg: 'maxTrialsPerPass', rule: 'must be an integer ≥ 1', got: most, fix: 'leave it out' });
+  if (!Number.isInteger(most) || most < 1)
+    throw new AttrError({ op: 'lossesAlong', arg: 'maxTrialsPerPass', rule: 'must be an integer ≥ 1', got: most, fix: 'leave it out' });
   const losses = new Float32Array(rows.length);
   let start = 0;
   for (const count of chunkTrials(rows.length, most)) {

@@ -47,7 +47,10 @@ function checkCoefficients({ count, directions, coefficients }: TrialSpec): void
   for (const [variable, { length }] of directions) {
     if (length < 1 || length !== (perTrial ??= length)) {
       throw new AttrError({
-        op: 'trials', arg: `directions of ${variable.name}`, rule: `must be ${perTrial || 'at least 1'}, as many as every parameter's`, got: length,
+        op: 'trials',
+        arg: `directions of ${variable.name}`,
+        rule: `must be ${perTrial || 'at least 1'}, as many as every parameter's`,
+        got: length,
         fix: 'pass zeros where a direction leaves a parameter alone',
       });
     }
@@ -55,7 +58,10 @@ function checkCoefficients({ count, directions, coefficients }: TrialSpec): void
   const size = count * (perTrial ?? 0);
   if (perTrial !== null && (coefficients.dtype !== 'f32' || coefficients.trials !== 1 || String(coefficients.shape) !== String([size]))) {
     throw new ShapeError({
-      op: 'trials', arg: 'coefficients', rule: `must be f32[${size}], count · directions`, got: String(coefficients),
+      op: 'trials',
+      arg: 'coefficients',
+      rule: `must be f32[${size}], count · directions`,
+      got: String(coefficients),
       fix: 'pass them trial by trial, in one dimension',
     });
   }
@@ -75,7 +81,13 @@ export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
   for (const [variable, directions] of spec.directions) {
     for (const direction of directions) {
       if (String(direction.shape) !== String(variable.shape)) {
-        throw new ShapeError({ op: 'trials', arg: `direction of ${variable.name}`, rule: `must be ${variable}`, got: String(direction), fix: 'pass a direction of the parameter\'s own shape' });
+        throw new ShapeError({
+          op: 'trials',
+          arg: `direction of ${variable.name}`,
+          rule: `must be ${variable}`,
+          got: String(direction),
+          fix: "pass a direction of the parameter's own shape",
+        });
       }
     }
   }
@@ -92,7 +104,14 @@ export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
       continue;
     }
     const rule = trialRules[node.op as ForwardOp] as TrialRule | undefined;
-    if (!rule) throw new AttrError({ op: 'trials', arg: 'outputs', rule: 'must be a forward graph', got: node.op, fix: 'transform the loss, not its gradients' });
+    if (!rule)
+      throw new AttrError({
+        op: 'trials',
+        arg: 'outputs',
+        rule: 'must be a forward graph',
+        got: node.op,
+        fix: 'transform the loss, not its gradients',
+      });
     rebuilt.set(node, rule(node, inputs));
   }
   return outputs.map((output) => rebuilt.get(output.node)![output.output]);

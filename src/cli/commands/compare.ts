@@ -9,7 +9,11 @@ export async function run(values: CompareValues): Promise<number> {
   const dataset = loadDataset(values);
   const checkpoint = values.init === undefined ? undefined : { arg: '--init', file: values.init };
   const classes = dataset.train.classes.length;
-  const jobs = (['constant', 'trial'] as const).map((name) => ({ name, model: buildModel(values, classes, checkpoint), schedule: scheduleOf(name, values) }));
+  const jobs = (['constant', 'trial'] as const).map((name) => ({
+    name,
+    model: buildModel(values, classes, checkpoint),
+    schedule: scheduleOf(name, values),
+  }));
   const device = await openDevice();
   const { signal, release } = interruptible();
   try {
@@ -25,7 +29,13 @@ export async function run(values: CompareValues): Promise<number> {
       finished.push(await runTraining({ name, values, dataset, model, schedule, device, folder: join(values.out, name), signal }));
       process.stderr.write('\n');
     }
-    const report = writeReport(values.out, `ResNet18 on ${dataset.name}: constant learning rate against fused trials`, finished, values, device);
+    const report = writeReport(
+      values.out,
+      `ResNet18 on ${dataset.name}: constant learning rate against fused trials`,
+      finished,
+      values,
+      device,
+    );
     if (values.json) process.stdout.write(`${JSON.stringify(Object.fromEntries(finished.map(({ name, summary }) => [name, summary])))}\n`);
     else process.stdout.write(`${summaryText(finished)}report: ${report}\n`);
     return finished.some(({ summary }) => summary.diverged) ? 1 : signal.aborted ? 130 : 0;

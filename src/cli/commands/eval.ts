@@ -12,11 +12,20 @@ export async function run(values: EvalValues): Promise<number> {
   const device = await openDevice();
   try {
     // Nothing is trained: the test images stand in for the others, so that only they are uploaded.
-    const trainer = await Trainer.create({ model, dataset: { ...dataset, train: dataset.test }, device, batchSize: values.batch, schedule: new ConstantSchedule({ lr: 1 }) });
+    const trainer = await Trainer.create({
+      model,
+      dataset: { ...dataset, train: dataset.test },
+      device,
+      batchSize: values.batch,
+      schedule: new ConstantSchedule({ lr: 1 }),
+    });
     const { testLoss, testAccuracy } = await trainer.evaluate();
     const adapter = device.adapter.description || device.adapter.device;
     if (values.json) process.stdout.write(`${JSON.stringify({ testLoss, testAccuracy, images: dataset.test.count, adapter })}\n`);
-    else process.stdout.write(`test loss ${formatLoss(testLoss)}, accuracy ${(testAccuracy * 100).toFixed(2)} % on ${dataset.test.count} images of ${dataset.name}\n`);
+    else
+      process.stdout.write(
+        `test loss ${formatLoss(testLoss)}, accuracy ${(testAccuracy * 100).toFixed(2)} % on ${dataset.test.count} images of ${dataset.name}\n`,
+      );
     await trainer.close();
     return 0;
   } finally {

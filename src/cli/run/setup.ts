@@ -27,20 +27,35 @@ function readNamed(op: string, arg: string, file: string): Uint8Array {
   return readFileSync(file);
 }
 
-export function buildModel(values: Pick<TrainValues, 'stem' | 'width' | 'seed'>, classes: number, checkpoint?: { arg: string; file: string }): ResNet {
+export function buildModel(
+  values: Pick<TrainValues, 'stem' | 'width' | 'seed'>,
+  classes: number,
+  checkpoint?: { arg: string; file: string },
+): ResNet {
   const model = resnet18({ stem: values.stem, width: values.width, numClasses: classes, seed: values.seed });
   if (!checkpoint) return model;
   try {
     loadSafetensors(model, readNamed('forkstep', checkpoint.arg, checkpoint.file));
   } catch (error) {
     if (!(error instanceof ShapeError)) throw error;
-    throw new DataError({ op: 'forkstep', arg: `${checkpoint.arg} ${checkpoint.file}: ${error.arg}`, rule: error.expected, got: error.got, fix: 'give the --stem, --width and --dataset that it was trained with' }, { cause: error });
+    throw new DataError(
+      {
+        op: 'forkstep',
+        arg: `${checkpoint.arg} ${checkpoint.file}: ${error.arg}`,
+        rule: error.expected,
+        got: error.got,
+        fix: 'give the --stem, --width and --dataset that it was trained with',
+      },
+      { cause: error },
+    );
   }
   return model;
 }
 
 /** The options of the trial scheduler: a preset, and what the user set himself. */
-export function trialOptionsOf(values: Pick<CompareValues, 'preset' | 'lr' | 'factors' | 'every' | 'envelope' | 'scoreBatch'>): TrialOptions {
+export function trialOptionsOf(
+  values: Pick<CompareValues, 'preset' | 'lr' | 'factors' | 'every' | 'envelope' | 'scoreBatch'>,
+): TrialOptions {
   const given = { factors: values.factors, every: values.every, envelope: values.envelope, scoreBatch: values.scoreBatch };
   const overrides = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
   const preset = values.preset === 'robust' ? robust() : asPublished();
@@ -50,4 +65,3 @@ export function trialOptionsOf(values: Pick<CompareValues, 'preset' | 'lr' | 'fa
 export function scheduleOf(scheduler: 'trial' | 'constant', values: CompareValues | TrainValues): Schedule {
   return scheduler === 'trial' ? new TrialScheduler(trialOptionsOf(values)) : new ConstantSchedule({ lr: values.lr });
 }
-

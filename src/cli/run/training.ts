@@ -78,7 +78,15 @@ class Stopwatch {
   }
 }
 
-const describeEvent = (event: { step: number; lrBefore: number; lrAfter: number; factors: number[]; losses: number[]; held: boolean; clamped: boolean }): string => {
+const describeEvent = (event: {
+  step: number;
+  lrBefore: number;
+  lrAfter: number;
+  factors: number[];
+  losses: number[];
+  held: boolean;
+  clamped: boolean;
+}): string => {
   const trials = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
   const note = event.held ? ' (held)' : event.clamped ? ' (bounded)' : '';
   return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, learning rate ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
@@ -91,9 +99,18 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     if (stream.isTTY) stream.write(`\r\x1b[2K${job.name}: compiling kernels ${done}/${total}${done === total ? '\n' : ''}`);
   };
   const trainer = await Trainer.create({
-    model, dataset, schedule, device, batchSize: values.batch, epochs: values.epochs, maxSteps: values.maxSteps,
+    model,
+    dataset,
+    schedule,
+    device,
+    batchSize: values.batch,
+    epochs: values.epochs,
+    maxSteps: values.maxSteps,
     optimizer: { momentum: values.momentum, weightDecay: values.weightDecay, nesterov: values.nesterov },
-    augment: values.augment, shuffle: !values.noShuffle, seed: values.seed, onCompile: compiling,
+    augment: values.augment,
+    shuffle: !values.noShuffle,
+    seed: values.seed,
+    onCompile: compiling,
   });
   try {
     const record = new RunRecord(job.folder);
@@ -118,18 +135,27 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
       },
       onEvaluation: (evaluation) => {
         record.addEvaluation(evaluation);
-        progress.event(`step ${evaluation.step}: test loss ${formatLoss(evaluation.testLoss)}, accuracy ${(evaluation.testAccuracy * 100).toFixed(1)} %`);
+        progress.event(
+          `step ${evaluation.step}: test loss ${formatLoss(evaluation.testLoss)}, accuracy ${(evaluation.testAccuracy * 100).toFixed(1)} %`,
+        );
         watch.restart();
       },
     });
     progress.done();
     if (result.divergence) {
       record.addDivergence(result.divergence);
-      stream.write(`${job.name}: diverged at step ${result.divergence.step}: ${result.divergence.reason}; the weights of the step before are kept\n`);
+      stream.write(
+        `${job.name}: diverged at step ${result.divergence.step}: ${result.divergence.reason}; the weights of the step before are kept\n`,
+      );
     }
     const summary = summarize(trainer, record, job, result.divergence, watch.rate(values.batch));
     await trainer.close();
-    saveModel(job.folder, model, summary.steps, { model: values.model, stem: values.stem, width: String(values.width), dataset: dataset.name });
+    saveModel(job.folder, model, summary.steps, {
+      model: values.model,
+      stem: values.stem,
+      width: String(values.width),
+      dataset: dataset.name,
+    });
     return { name: job.name, record, summary, aborted: result.aborted };
   } catch (error) {
     await trainer.close().catch(() => undefined);
@@ -137,7 +163,13 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
   }
 }
 
-function summarize(trainer: Trainer, record: RunRecord, { device, schedule, values }: TrainingJob, diverged: Divergence | null, rate: number | null): Summary {
+function summarize(
+  trainer: Trainer,
+  record: RunRecord,
+  { device, schedule, values }: TrainingJob,
+  diverged: Divergence | null,
+  rate: number | null,
+): Summary {
   const last = record.steps.slice(-trainer.stepsPerEpoch);
   const evaluation = record.evals.at(-1) ?? null;
   const steps = record.steps.length;
@@ -161,7 +193,10 @@ function summarize(trainer: Trainer, record: RunRecord, { device, schedule, valu
 const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
   const { lrHistory: _lr, adapter: _adapter, diverged, memory, ...rest } = summary;
   return {
-    name, steps: record.steps, events: record.events, evals: record.evals,
+    name,
+    steps: record.steps,
+    events: record.events,
+    evals: record.evals,
     summary: { ...rest, memory: { ...memory }, diverged: diverged ? `step ${diverged.step}: ${diverged.reason}` : false },
   };
 };
@@ -170,8 +205,18 @@ const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
 export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
   const { factors: _f, every: _e, envelope: _n, scoreBatch: _s, json: _j, ...given } = values;
   const trials = runs.some(({ record }) => record.events.length > 0) ? { ...trialOptionsOf(values), lr: undefined } : {};
-  const show = (value: unknown) => (value === undefined || value === null ? 'none' : typeof value === 'object' ? JSON.stringify(value) : (value as string | number | boolean));
-  const entries = [...Object.entries(given), ...Object.entries(trials).filter(([, value]) => value !== undefined).map(([name, value]) => [`trial ${name}`, value] as const)];
+  const show = (value: unknown) =>
+    value === undefined || value === null
+      ? 'none'
+      : typeof value === 'object'
+        ? JSON.stringify(value)
+        : (value as string | number | boolean);
+  const entries = [
+    ...Object.entries(given),
+    ...Object.entries(trials)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [`trial ${name}`, value] as const),
+  ];
   const recipe = Object.fromEntries(entries.map(([name, value]) => [name, show(value)]));
   const { vendor, architecture, device: name, description, isSoftware } = device.adapter;
   const adapter = { vendor, architecture, device: name, description, kind: isSoftware ? 'software' : 'GPU' };

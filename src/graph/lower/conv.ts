@@ -7,7 +7,16 @@ import { blockVec4s, rowVec4s, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerContext, type LowerRule, type Ref } from './context.ts';
 
 interface Geometry {
-  images: number; h: number; w: number; cin: number; cin4: number; hOut: number; wOut: number; cout4: number; kH: number; kW: number;
+  images: number;
+  h: number;
+  w: number;
+  cin: number;
+  cin4: number;
+  hOut: number;
+  wOut: number;
+  cout4: number;
+  kH: number;
+  kW: number;
 }
 
 /** The sizes of a convolution; a matrix product is a 1 × 1 convolution of 1 × 1 images. */
@@ -67,12 +76,33 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
   const perturbed = perturbation(weight);
   const kernel = conv2dForward(tile, perturbed?.directions.length ?? 0);
   const uniforms = {
-    h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m, k4,
-    n_tiles: nTiles, splits, tiles, tiles_per_split: ceilDivide(tiles, splits),
-    x_trial_stride: trialStride(x, blockVec4s(x.shape)), weight_trial_stride: perturbed ? 0 : trialStride(weight, blockVec4s(weight.shape)), inv_cin4: 1 / g.cin4, inv_k_w: 1 / g.kW,
+    h: g.h,
+    w: g.w,
+    cin: g.cin,
+    cin4: g.cin4,
+    h_out: g.hOut,
+    w_out: g.wOut,
+    cout4: g.cout4,
+    k_w: g.kW,
+    stride,
+    padding,
+    m,
+    k4,
+    n_tiles: nTiles,
+    splits,
+    tiles,
+    tiles_per_split: ceilDivide(tiles, splits),
+    x_trial_stride: trialStride(x, blockVec4s(x.shape)),
+    weight_trial_stride: perturbed ? 0 : trialStride(weight, blockVec4s(weight.shape)),
+    inv_cin4: 1 / g.cin4,
+    inv_k_w: 1 / g.kW,
   };
   const operands: Record<string, Ref> = perturbed
-    ? { weight: perturbed.base, ...Object.fromEntries(perturbed.directions.map((d, j) => [`d${j}`, d])), coefficients: perturbed.coefficients }
+    ? {
+        weight: perturbed.base,
+        ...Object.fromEntries(perturbed.directions.map((d, j) => [`d${j}`, d])),
+        coefficients: perturbed.coefficients,
+      }
     : { weight };
   return withSplits(splits, m * g.cout4, y, trials, (out) =>
     emit(kernel, { bindings: { x, ...operands, y: out }, uniforms, grid: igemmGrid(mTiles, nTiles, trials * splits) }),
@@ -92,8 +122,21 @@ export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node,
   const nTiles = ceilDivide(g.cin4 * 4, tile.n);
   const splits = chooseSplits(mTiles * nTiles * classes, ceilDivide(k, tile.k), context.wantedWorkgroups, 8);
   const uniforms = {
-    images: g.images, h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_h: g.kH, k_w: g.kW, stride, padding,
-    n_tiles: nTiles, splits, inv_cout4: 1 / g.cout4,
+    images: g.images,
+    h: g.h,
+    w: g.w,
+    cin: g.cin,
+    cin4: g.cin4,
+    h_out: g.hOut,
+    w_out: g.wOut,
+    cout4: g.cout4,
+    k_h: g.kH,
+    k_w: g.kW,
+    stride,
+    padding,
+    n_tiles: nTiles,
+    splits,
+    inv_cout4: 1 / g.cout4,
   };
   return withSplits(splits, blockVec4s(dx.shape), dx, 1, (out) =>
     emit(conv2dBackwardInput(tile), { bindings: { dy, weight, dx: out }, uniforms, grid: igemmGrid(mTiles, nTiles, classes * splits) }),
@@ -113,8 +156,23 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
   const tiles = ceilDivide(k, tile.k);
   const splits = chooseSplits(mTiles * nTiles, tiles, context.wantedWorkgroups, 16);
   const uniforms = {
-    h: g.h, w: g.w, cin: g.cin, cin4: g.cin4, h_out: g.hOut, w_out: g.wOut, cout4: g.cout4, k_w: g.kW, stride, padding, m4, k,
-    n_tiles: nTiles, tiles, tiles_per_split: ceilDivide(tiles, splits), inv_plane: 1 / (g.hOut * g.wOut), inv_w_out: 1 / g.wOut,
+    h: g.h,
+    w: g.w,
+    cin: g.cin,
+    cin4: g.cin4,
+    h_out: g.hOut,
+    w_out: g.wOut,
+    cout4: g.cout4,
+    k_w: g.kW,
+    stride,
+    padding,
+    m4,
+    k,
+    n_tiles: nTiles,
+    tiles,
+    tiles_per_split: ceilDivide(tiles, splits),
+    inv_plane: 1 / (g.hOut * g.wOut),
+    inv_w_out: 1 / g.wOut,
   };
   return withSplits(splits, blockVec4s(dw.shape), dw, 1, (out) =>
     emit(conv2dBackwardWeight(tile), { bindings: { x, dy, dw: out }, uniforms, grid: igemmGrid(mTiles, nTiles, splits) }),
@@ -123,7 +181,11 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
 
 /** What an adapter is served best with. Measured on lavapipe: for 16 columns, 64 rows make weight gradients 1.3 times as fast as 128. */
 export function defaultLowerContext(workgroupBytes: number, maxInvocations: number, isSoftware: boolean): LowerContext {
-  const all: Tile[] = [{ m: 64, n: 64, k: 16 }, { m: 128, n: 32, k: 8 }, { m: isSoftware ? 64 : 128, n: 16, k: 8 }];
+  const all: Tile[] = [
+    { m: 64, n: 64, k: 16 },
+    { m: 128, n: 32, k: 8 },
+    { m: isSoftware ? 64 : 128, n: 16, k: 8 },
+  ];
   const tiles = all.filter((tile) => workgroupBytesOf(tile) <= workgroupBytes && threadsOf(tile) <= maxInvocations);
   return { wantedWorkgroups: isSoftware ? 8 : 264, tiles };
 }

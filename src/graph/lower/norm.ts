@@ -1,7 +1,13 @@
 /** Lowering of batch normalisation. */
 import {
-  batchNormApply, batchNormBackwardApply, batchNormBackwardFinish, batchNormBackwardPartials, batchNormFinish, batchNormFinishPerturbed,
-  batchNormFromRunning, batchNormPartials,
+  batchNormApply,
+  batchNormBackwardApply,
+  batchNormBackwardFinish,
+  batchNormBackwardPartials,
+  batchNormFinish,
+  batchNormFinishPerturbed,
+  batchNormFromRunning,
+  batchNormPartials,
 } from '../../kernels/batchNorm.ts';
 import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { blockVec4s, rowCount, rowVec4s, type Node, type Tensor } from '../tensor.ts';
@@ -25,24 +31,38 @@ function trainingAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWa
   const partials = new Scratch(trials * chunks * 2 * c4 * 16);
   const sizes = { rows, c4, rows_per_chunk: rowsPerChunk, chunks };
   const first = emit(batchNormPartials, {
-    bindings: { x, partials }, uniforms: { ...sizes, x_stride: trialStride(x, blockVec4s(x.shape)) }, grid: grid1d(chunks * c4, 64, trials),
+    bindings: { x, partials },
+    uniforms: { ...sizes, x_stride: trialStride(x, blockVec4s(x.shape)) },
+    grid: grid1d(chunks * c4, 64, trials),
   });
   const perturbedWeight = perturbation(weight);
   const perturbedBias = perturbation(bias);
   if (fusesPerturbation(node, isWanted) && perturbedWeight && perturbedBias) {
-    return [first, emit(batchNormFinishPerturbed, {
-      bindings: {
-        partials, weight: perturbedWeight.base, d_weight: perturbedWeight.directions[0], bias: perturbedBias.base, d_bias: perturbedBias.directions[0],
-        coefficients: perturbedWeight.coefficients, affine,
-      },
-      uniforms: { ...sizes, eps: node.attrs.eps }, grid: [c4, 1, trials],
-    })];
+    return [
+      first,
+      emit(batchNormFinishPerturbed, {
+        bindings: {
+          partials,
+          weight: perturbedWeight.base,
+          d_weight: perturbedWeight.directions[0],
+          bias: perturbedBias.base,
+          d_bias: perturbedBias.directions[0],
+          coefficients: perturbedWeight.coefficients,
+          affine,
+        },
+        uniforms: { ...sizes, eps: node.attrs.eps },
+        grid: [c4, 1, trials],
+      }),
+    ];
   }
-  return [first, emit(batchNormFinish, {
-    bindings: { partials, weight, bias, mean, inv_std: invStd, variance, affine },
-    uniforms: { ...sizes, eps: node.attrs.eps, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
-    grid: [c4, 1, trials],
-  })];
+  return [
+    first,
+    emit(batchNormFinish, {
+      bindings: { partials, weight, bias, mean, inv_std: invStd, variance, affine },
+      uniforms: { ...sizes, eps: node.attrs.eps, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
+      grid: [c4, 1, trials],
+    }),
+  ];
 }
 
 /**
@@ -54,7 +74,12 @@ export function fusesPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): 
   const w = perturbation(weight);
   const b = perturbation(bias);
   return (
-    node.attrs.training && !node.outputs.slice(1).some(isWanted) && w !== null && b !== null && w.directions.length === 1 && b.directions.length === 1 &&
+    node.attrs.training &&
+    !node.outputs.slice(1).some(isWanted) &&
+    w !== null &&
+    b !== null &&
+    w.directions.length === 1 &&
+    b.directions.length === 1 &&
     w.coefficients === b.coefficients
   );
 }
@@ -67,20 +92,31 @@ export const lowerBatchNorm: LowerRule<'batchNorm'> = (node, _, isWanted) => {
   const affine = new Scratch(mean.trials * 3 * c4 * 16);
   const prepare = training
     ? trainingAffine(node, affine, isWanted)
-    : [emit(batchNormFromRunning, {
-        bindings: { weight, bias, running_mean: runningMean, running_var: runningVar, mean, inv_std: invStd, affine },
-        uniforms: {
-          c4, eps, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4),
-          mean_stride: trialStride(runningMean, c4), var_stride: trialStride(runningVar, c4),
-        },
-        grid: grid1d(c4, 64, mean.trials),
-      })];
+    : [
+        emit(batchNormFromRunning, {
+          bindings: { weight, bias, running_mean: runningMean, running_var: runningVar, mean, inv_std: invStd, affine },
+          uniforms: {
+            c4,
+            eps,
+            weight_stride: trialStride(weight, c4),
+            bias_stride: trialStride(bias, c4),
+            mean_stride: trialStride(runningMean, c4),
+            var_stride: trialStride(runningVar, c4),
+          },
+          grid: grid1d(c4, 64, mean.trials),
+        }),
+      ];
   const n = blockVec4s(x.shape);
   const other: Tensor | null = residual ? node.inputs[node.inputs.length - 1] : null;
   const apply = emit(batchNormApply(residual), {
     bindings: { x, affine, ...(other ? { residual: other } : {}), y },
     uniforms: {
-      n, c4, relu: Number(relu), x_stride: trialStride(x, n), affine_stride: mean.trials > 1 ? 3 * c4 : 0, residual_stride: other ? trialStride(other, n) : 0,
+      n,
+      c4,
+      relu: Number(relu),
+      x_stride: trialStride(x, n),
+      affine_stride: mean.trials > 1 ? 3 * c4 : 0,
+      residual_stride: other ? trialStride(other, n) : 0,
     },
     grid: grid1d(n, 64, y.trials),
   });

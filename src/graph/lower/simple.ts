@@ -22,11 +22,13 @@ export const lowerReluBackward: LowerRule<'reluBackward'> = ({ inputs: [dy, y], 
   return [emit(elementwise.reluBackward, { bindings: { dy, y, dx }, uniforms: { n }, grid: grid1d(n, 64) })];
 };
 
-const binary = (kernel: typeof elementwise.addForward) => ({ inputs: [a, b], outputs: [y] }: Node<'add' | 'sub' | 'mul'>): Launches => {
-  const n = blockVec4s(y.shape);
-  const uniforms = { n, a_stride: trialStride(a, n), b_stride: trialStride(b, n) };
-  return [emit(kernel, { bindings: { a, b, y }, uniforms, grid: grid1d(n, 64, y.trials) })];
-};
+const binary =
+  (kernel: typeof elementwise.addForward) =>
+  ({ inputs: [a, b], outputs: [y] }: Node<'add' | 'sub' | 'mul'>): Launches => {
+    const n = blockVec4s(y.shape);
+    const uniforms = { n, a_stride: trialStride(a, n), b_stride: trialStride(b, n) };
+    return [emit(kernel, { bindings: { a, b, y }, uniforms, grid: grid1d(n, 64, y.trials) })];
+  };
 export const lowerAdd = binary(elementwise.addForward);
 export const lowerSub = binary(elementwise.subForward);
 export const lowerMul = binary(elementwise.mulForward);
@@ -46,7 +48,12 @@ export const lowerAddBias: LowerRule<'addBias'> = ({ inputs: [x, bias], outputs:
 export const lowerReshape: LowerRule<'reshape'> = ({ inputs: [x], outputs: [y] }) => {
   const n = blockVec4s(y.shape);
   const uniforms = {
-    n, c_in: lastDim(x.shape), stride_in: ceil4(lastDim(x.shape)), c: lastDim(y.shape), c4: rowVec4s(y.shape), x_block: blockVec4s(x.shape) * 4,
+    n,
+    c_in: lastDim(x.shape),
+    stride_in: ceil4(lastDim(x.shape)),
+    c: lastDim(y.shape),
+    c4: rowVec4s(y.shape),
+    x_block: blockVec4s(x.shape) * 4,
   };
   return [emit(elementwise.reshapeKernel, { bindings: { x, y }, uniforms, grid: grid1d(n, 64, y.trials) })];
 };
@@ -72,7 +79,11 @@ export const lowerPerturbed: LowerRule<'perturbed'> = ({ inputs, outputs: [y], a
 
 export const lowerSum: LowerRule<'sum'> = ({ inputs: [x], outputs: [y], attrs: { factor } }) => {
   const pass = (from: Ref, to: Ref, n: number, chunks: number, last: boolean) =>
-    emit(sumAll, { bindings: { x: from, y: to }, uniforms: { n, chunks, last: Number(last), factor }, grid: [Math.min(chunks, 65535), Math.ceil(chunks / 65535), x.trials] });
+    emit(sumAll, {
+      bindings: { x: from, y: to },
+      uniforms: { n, chunks, last: Number(last), factor },
+      grid: [Math.min(chunks, 65535), Math.ceil(chunks / 65535), x.trials],
+    });
   const passes: Launches = [];
   let from: Ref = x;
   let n = blockVec4s(x.shape);
@@ -91,7 +102,9 @@ export const lowerColumnSum: LowerRule<'columnSum'> = ({ inputs: [x], outputs: [
   const { rowsPerChunk, chunks } = chunking(rows);
   const partials = chunks === 1 ? y : new Scratch(chunks * c4 * 16);
   const first = emit(columnSumPartials, {
-    bindings: { x, partials }, uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks }, grid: grid1d(chunks * c4, 64),
+    bindings: { x, partials },
+    uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
+    grid: grid1d(chunks * c4, 64),
   });
   if (chunks === 1) return [first];
   return [first, emit(sumPartials, { bindings: { partials, y }, uniforms: { n: c4, splits: chunks }, grid: grid1d(c4, 64) })];
@@ -99,18 +112,39 @@ export const lowerColumnSum: LowerRule<'columnSum'> = ({ inputs: [x], outputs: [
 
 function windowSizes(x: Shape, y: Shape, n: number, { kernelSize, stride, padding }: WindowAttrs) {
   return {
-    n, h: x[1], w: x[2], c4: rowVec4s(x), h_out: y[1], w_out: y[2], kernel_size: kernelSize, stride, padding, x_block: blockVec4s(x),
+    n,
+    h: x[1],
+    w: x[2],
+    c4: rowVec4s(x),
+    h_out: y[1],
+    w_out: y[2],
+    kernel_size: kernelSize,
+    stride,
+    padding,
+    x_block: blockVec4s(x),
   };
 }
 
 export const lowerMaxPool2d: LowerRule<'maxPool2d'> = ({ inputs: [x], outputs: [y, position], attrs }) => {
   const n = blockVec4s(y.shape);
-  return [emit(pool.maxPool2dForward, { bindings: { x, y, position }, uniforms: windowSizes(x.shape, y.shape, n, attrs), grid: grid1d(n, 64, y.trials) })];
+  return [
+    emit(pool.maxPool2dForward, {
+      bindings: { x, y, position },
+      uniforms: windowSizes(x.shape, y.shape, n, attrs),
+      grid: grid1d(n, 64, y.trials),
+    }),
+  ];
 };
 
 export const lowerMaxPool2dBackward: LowerRule<'maxPool2dBackward'> = ({ inputs: [dy, position], outputs: [dx], attrs }) => {
   const n = blockVec4s(dx.shape);
-  return [emit(pool.maxPool2dBackward, { bindings: { dy, position, dx }, uniforms: windowSizes(dx.shape, dy.shape, n, attrs), grid: grid1d(n, 64) })];
+  return [
+    emit(pool.maxPool2dBackward, {
+      bindings: { dy, position, dx },
+      uniforms: windowSizes(dx.shape, dy.shape, n, attrs),
+      grid: grid1d(n, 64),
+    }),
+  ];
 };
 
 export const lowerGlobalAvgPool2d: LowerRule<'globalAvgPool2d'> = ({ inputs: [x], outputs: [y] }) => {
@@ -133,9 +167,15 @@ export const lowerCrossEntropy: LowerRule<'crossEntropy'> = ({ inputs: [logits, 
   return [emit(crossEntropyForward, { bindings: { logits, labels, losses }, uniforms, grid: grid1d(padded, 64, losses.trials) })];
 };
 
-export const lowerCrossEntropyBackward: LowerRule<'crossEntropyBackward'> = ({ inputs: [d_losses, logits, labels], outputs: [d_logits], attrs }) => {
+export const lowerCrossEntropyBackward: LowerRule<'crossEntropyBackward'> = ({
+  inputs: [d_losses, logits, labels],
+  outputs: [d_logits],
+  attrs,
+}) => {
   const uniforms = { ...logitSizes(logits), smoothing: attrs.labelSmoothing };
-  return [emit(crossEntropyBackward, { bindings: { d_losses, logits, labels, d_logits }, uniforms, grid: grid1d(blockVec4s(logits.shape), 64) })];
+  return [
+    emit(crossEntropyBackward, { bindings: { d_losses, logits, labels, d_logits }, uniforms, grid: grid1d(blockVec4s(logits.shape), 64) }),
+  ];
 };
 
 /** Stream of `hash32` that crops and flips draw from: `STREAM.augment`. */
@@ -146,15 +186,31 @@ export const lowerAssembleBatch: LowerRule<'assembleBatch'> = ({ inputs, outputs
   const [all_labels, indices, control] = inputs.slice(-3);
   const n = blockVec4s(x.shape);
   const at = (values: readonly number[], i: number, otherwise: number) => values[i] ?? otherwise;
-  return segments.map((images, segment) => emit(assembleBatch, {
-    bindings: { images, all_labels, indices, control, x, labels } as Record<string, Tensor | Storage>,
-    uniforms: {
-      n, h: attrs.height, w: attrs.width, channels: attrs.channels, augment: Number(attrs.augment), stream: augmentStream,
-      first_image: segment * attrs.imagesPerSegment, segment_images: Math.min(attrs.imagesPerSegment, attrs.count - segment * attrs.imagesPerSegment),
-      cursor_word: attrs.cursorWord, counter_word: attrs.counterWord, seed_word: attrs.seedWord,
-      mean0: at(attrs.mean, 0, 0), mean1: at(attrs.mean, 1, 0), mean2: at(attrs.mean, 2, 0), mean3: at(attrs.mean, 3, 0),
-      std0: at(attrs.std, 0, 1), std1: at(attrs.std, 1, 1), std2: at(attrs.std, 2, 1), std3: at(attrs.std, 3, 1),
-    },
-    grid: grid1d(n, 64),
-  }));
+  return segments.map((images, segment) =>
+    emit(assembleBatch, {
+      bindings: { images, all_labels, indices, control, x, labels } as Record<string, Tensor | Storage>,
+      uniforms: {
+        n,
+        h: attrs.height,
+        w: attrs.width,
+        channels: attrs.channels,
+        augment: Number(attrs.augment),
+        stream: augmentStream,
+        first_image: segment * attrs.imagesPerSegment,
+        segment_images: Math.min(attrs.imagesPerSegment, attrs.count - segment * attrs.imagesPerSegment),
+        cursor_word: attrs.cursorWord,
+        counter_word: attrs.counterWord,
+        seed_word: attrs.seedWord,
+        mean0: at(attrs.mean, 0, 0),
+        mean1: at(attrs.mean, 1, 0),
+        mean2: at(attrs.mean, 2, 0),
+        mean3: at(attrs.mean, 3, 0),
+        std0: at(attrs.std, 0, 1),
+        std1: at(attrs.std, 1, 1),
+        std2: at(attrs.std, 2, 1),
+        std3: at(attrs.std, 3, 1),
+      },
+      grid: grid1d(n, 64),
+    }),
+  );
 };
