@@ -1,9 +1,10 @@
 /** A whole ResNet18 training step: time, dispatches, submits, memory; `--profile` says where the time goes. */
 import { grad } from '../src/autograd/grad.ts';
 import { openDevice } from '../src/gpu/device.ts';
+import { Scratch, type Ref } from '../src/graph/lower/context.ts';
 import { lower } from '../src/graph/lower/index.ts';
 import { lowerContextOf } from '../src/graph/plan.ts';
-import { elements, type Tensor } from '../src/graph/tensor.ts';
+import { elements, sizeBytes, Tensor } from '../src/graph/tensor.ts';
 import { topologicalOrder } from '../src/graph/traverse.ts';
 import type { Stem } from '../src/nn/resnet.ts';
 import { countGpu, gpuCounts } from './support/gpuCounts.ts';
@@ -12,7 +13,10 @@ import { dispatchesOf, replay, soloPlan, timeReplay, type Dispatch } from './sup
 import { insist, options, positive, printTable, writeReport, type Row } from './support/report.ts';
 import { Training } from './support/training.ts';
 
-/** Floating-point operations of each convolution launch, by kernel and grid; both are the same for layers of the same shape. */
+const boundSize = (ref: Ref): number => (ref instanceof Tensor ? sizeBytes(ref) : ref instanceof Scratch ? ref.sizeBytes : ref.size);
+const launchKey = (name: string, grid: readonly number[], bytes: number): string => `${name} ${grid} ${bytes}`;
+
+/** Floating-point operations of each convolution launch, by its kernel, grid and bytes bound: equal only for layers of equal shape. */
 function convolutionFlops(outputs: readonly Tensor[], training: Training): Map<string, number> {
   const flops = new Map<string, number>();
   const context = lowerContextOf(training.device);
@@ -23,7 +27,9 @@ function convolutionFlops(outputs: readonly Tensor[], training: Training): Map<s
     // Every tap of every output pixel: elements of y × taps × Cin, in each of the three directions.
     const [y, weight] = node.op === 'conv2d' ? [output, second] : node.op === 'conv2dBackwardInput' ? [first, second] : [second, output];
     const [launch] = lower(node, context, () => true);
-    flops.set(`${launch.kernel.name} ${launch.grid}`, (2 * elements(y.shape) * elements(weight.shape)) / weight.shape[weight.shape.length - 1]);
+    const bytes = Object.values(launch.bindings).reduce((sum, ref) => sum + boundSize(ref), 0);
+    const work = (2 * elements(y.shape) * elements(weight.shape)) / weight.shape[weight.shape.length - 1];
+    flops.set(launchKey(launch.kernel.name, launch.grid, bytes), work);
   }
   return flops;
 }
@@ -40,7 +46,7 @@ async function profile(training: Training, samples: number, isPerLaunch: boolean
   const rows: Row[] = [];
   for (const [kernel, dispatches] of groups) {
     const time = await timeReplay(device, dispatches, samples);
-    const work = dispatches.reduce((sum, { name, grid }) => sum + (flops.get(`${name} ${grid}`) ?? 0), 0);
+    const work = dispatches.reduce((sum, { name, grid, bytes: bound }) => sum + (flops.get(launchKey(name, grid, bound)) ?? 0), 0);
     const bytes = dispatches.reduce((sum, one) => sum + one.bytes, 0);
     rows.push({
       kernel, dispatches: dispatches.length, cpuMs: time.cpuMs.median, wallMs: time.wallMs.median,
@@ -85,11 +91,12 @@ const rows: Row[] = [
   { part: 'forward + backward', time: timing(taken.gradient), dispatches: plans.gradient.dispatches },
 ];
 printTable(`ResNet18 (${values.stem} stem), width ${values.width}, batch ${values.batch}: wall / CPU ms`, rows);
-process.stdout.write(`loss ${losses[0].toFixed(4)} → ${losses[losses.length - 1].toFixed(4)} in ${losses.length} steps; memory ${JSON.stringify(report)}\n`);
+const lossEnds = [losses[0], losses[losses.length - 1]];
+process.stdout.write(`loss ${lossEnds.map((loss) => loss.toFixed(4)).join(' → ')} in ${losses.length} steps; memory ${JSON.stringify(report)}\n`);
 let parts: Row[] = [];
 if (values.profile) {
   parts = await profile(training, 3, values.launches);
   printTable('by kernel, each replayed alone', parts);
 }
-writeReport('step', device.adapter, rows, values.json, { memory: report, losses: [losses[0], losses[losses.length - 1]], ...(parts.length ? { parts } : {}) });
+writeReport('step', device.adapter, rows, values.json, { memory: report, lossEnds, ...(parts.length ? { parts } : {}) });
 process.exit(0);

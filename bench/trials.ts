@@ -75,18 +75,21 @@ const taken = await interleave({
   forward: () => sample(() => replay(device, [forward])),
   sequential: () => sample(() => runSequential()),
 }, samples);
-const ratio = (what: keyof Sample): number => timing(taken.fused)[what].median / timing(taken.forward)[what].median;
+const bound = timing(taken.forward);
+/** Ratios are to the plain forward. */
+function row(name: string, one: readonly Sample[], dispatches: number): Row {
+  const time = timing(one);
+  const ratio = (what: keyof Sample): number => time[what].median / bound[what].median;
+  return { case: name, time, dispatches, cpuRatio: ratio('cpuMs'), wallRatio: ratio('wallMs') };
+}
 const passes = plans.trialChunks.map((chunk) => chunk.count).join('+');
 const rows: Row[] = [
-  { case: `fused event, N = ${count} (trials a pass: ${passes})`, time: timing(taken.fused), dispatches: event.dispatches, cpuRatio: ratio('cpuMs'), wallRatio: ratio('wallMs') },
-  { case: `plain forward of ${count}·${batchSize} images`, time: timing(taken.forward), dispatches: forward.dispatches, cpuRatio: 1, wallRatio: 1 },
-  {
-    case: `${count} passes of one trial`, time: timing(taken.sequential), dispatches: count * single.plan.dispatches,
-    cpuRatio: timing(taken.sequential).cpuMs.median / timing(taken.forward).cpuMs.median,
-    wallRatio: timing(taken.sequential).wallMs.median / timing(taken.forward).wallMs.median,
-  },
+  row(`fused event, N = ${count} (trials a pass: ${passes})`, taken.fused, event.dispatches),
+  row(`plain forward of ${count}·${batchSize} images`, taken.forward, forward.dispatches),
+  row(`${count} passes of one trial`, taken.sequential, count * single.plan.dispatches),
 ];
-process.stdout.write(`fused losses ${fusedLosses.map((loss) => loss.toFixed(5)).join(' ')}; at most ${apart.toExponential(1)} (relative) from one by one\n`);
+const shown = fusedLosses.map((loss) => loss.toFixed(5)).join(' ');
+process.stdout.write(`fused losses ${shown}; at most ${apart.toExponential(1)} (relative) from one by one\n`);
 printTable(`Trials, ResNet18 width ${values.width}, batch ${batchSize}: wall / CPU ms`, rows);
 writeReport('trials', device.adapter, rows, values.json, { fusedLosses, sequentialLosses, memory: plans.report });
 process.exit(0);
