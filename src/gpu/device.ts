@@ -12,6 +12,8 @@ export interface AdapterSummary {
   readonly description: string;
   /** True for a software rasteriser (lavapipe, SwiftShader, WARP): no GPU behind it. */
   readonly isSoftware: boolean;
+  /** Invocations that run in step, where the adapter has subgroups of one fixed size; else null. */
+  readonly subgroupSize: number | null;
 }
 
 export interface CompiledKernel {
@@ -226,13 +228,15 @@ function compilerMessage(source: string, message: GPUCompilationMessage): string
 const softwareNames = /llvmpipe|lavapipe|swiftshader|basic render|warp|software/i;
 
 export function summarizeAdapter(adapter: GPUAdapter): AdapterSummary {
-  const { vendor, architecture, device, description } = adapter.info;
+  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
+  const isFixed = adapter.features.has('subgroups') && subgroupMinSize === subgroupMaxSize;
   const isFallback = (adapter.info as { isFallbackAdapter?: boolean }).isFallbackAdapter === true;
   return {
     vendor,
     architecture,
     device,
     description,
+    subgroupSize: isFixed ? (subgroupMaxSize ?? null) : null,
     isSoftware: isFallback || softwareNames.test(`${vendor} ${architecture} ${device} ${description}`),
   };
 }

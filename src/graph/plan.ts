@@ -32,6 +32,7 @@ export const lowerContextOf = (device: Device): LowerContext =>
     device.limits.maxComputeWorkgroupStorageSize,
     device.limits.maxComputeInvocationsPerWorkgroup,
     device.adapter.isSoftware,
+    device.adapter.subgroupSize,
   );
 
 /** Perturbed parameters that some op cannot form by itself. */

@@ -21,6 +21,8 @@ export interface KernelContract<B extends string, U extends string> {
   readonly bindings: Readonly<Record<B, Binding>>;
   /** Key order is member order of `struct Uniforms`; every member is 4 bytes wide. */
   readonly uniforms: Readonly<Record<U, UniformType>>;
+  /** WGSL language features it needs. @default none */
+  readonly enable?: readonly string[];
   /** WGSL without binding declarations; uniforms are read as `u.name`. */
   readonly wgsl: string;
 }
@@ -38,6 +40,7 @@ export function defineKernel<B extends string, U extends string>(contract: Kerne
   const uniformNames = Object.keys(contract.uniforms) as U[];
   const bindingNames = Object.keys(contract.bindings) as B[];
   const declarations = [
+    ...(contract.enable ?? []).map((feature) => `enable ${feature};`),
     `struct Uniforms {\n${uniformNames.map((name) => `  ${name}: ${contract.uniforms[name]},`).join('\n')}\n}`,
     ...bindingNames.map((name, index) => {
       const { access, type } = contract.bindings[name];

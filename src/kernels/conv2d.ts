@@ -16,7 +16,7 @@ const rows = [0, 1, 2, 3];
 const perRow = (line: (r: number) => string): string => rows.map(line).join('\n    ');
 
 /** (m_tile, n_tile) from a grid whose m tiles spill from x into y past 65,535. */
-const tileIndices = 'let m_tile = wid.x + (wid.y / u.n_tiles) * 65535u; let n_tile = wid.y % u.n_tiles;';
+export const tileIndices = 'let m_tile = wid.x + (wid.y / u.n_tiles) * 65535u; let n_tile = wid.y % u.n_tiles;';
 
 /** Grid for `mTiles × nTiles × z` workgroups, as `tileIndices` reads it. */
 export function igemmGrid(mTiles: number, nTiles: number, z: number): [number, number, number] {
@@ -37,7 +37,14 @@ const forwardAddress = `let tap = fast_divide(kt, u.inv_cin4); let channel = kt 
     let tap_h = fast_divide(tap, u.inv_k_w); let tap_w = tap - tap_h * u.k_w;
     let dh = i32(tap_h); let dw = i32(tap_w); let offset = (dh * i32(u.w) + dw) * i32(u.cin4) + i32(channel); let in_k = kt < u.k4;`;
 
-const loadX = /* wgsl */ `
+/** floor(x / d) for any x < 2^31 where the quotient is below 2^22: a float estimate and one correction each way. */
+export const divide = /* wgsl */ `
+fn divide(x: u32, d: u32, inv: f32) -> u32 {
+  let q = u32(f32(x) * inv); let r = i32(x) - i32(q * d);
+  return q + select(select(0u, 1u, r >= i32(d)), 0xffffffffu, r < 0);
+}`;
+
+export const loadX = /* wgsl */ `
 fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
   let inside = ok && u32(ih) < u.h && u32(iw) < u.w;
   return select(vec4f(), x[select(0u, u32(index), inside)], inside);
@@ -165,12 +172,7 @@ const backwardWeightUniforms = {
 
 /** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
 export function conv2dBackwardWeight(tile: Tile): Kernel {
-  const wgsl = /* wgsl */ `
-/** floor(x / d) for any x < 2^31 where the quotient is below 2^22: a float estimate and one correction each way. */
-fn divide(x: u32, d: u32, inv: f32) -> u32 {
-  let q = u32(f32(x) * inv); let r = i32(x) - i32(q * d);
-  return q + select(select(0u, 1u, r >= i32(d)), 0xffffffffu, r < 0);
-}
+  const wgsl = /* wgsl */ `${divide}
 fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
   let inside = ok && u32(ih) < u.h && u32(iw) < u.w;
   return select(vec4f(), x[select(0u, u32(index), inside)], inside);

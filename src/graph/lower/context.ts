@@ -16,6 +16,8 @@ export interface LowerContext {
   readonly wantedWorkgroups: number;
   /** Tiles to choose from on this adapter. */
   readonly tiles: readonly Tile[];
+  /** Subgroup size of an adapter that is served better by lanes than by tiles (a software one). @default tiles */
+  readonly lanes?: number;
 }
 
 /** Whether anything reads a tensor: an output that nobody wants need not be written. */

@@ -1,0 +1,156 @@
+/**
+ * The three convolutions of `conv2d.ts` for software adapters: same layouts, same bindings, same uniforms' meanings, on the skeleton of
+ * `igemmLanes.ts`. `lanes` is the adapter's subgroup size.
+ */
+import { defineKernel, fastDivide, read, write, type Kernel } from './contract.ts';
+import { divide, loadX, tileIndices } from './conv2d.ts';
+import { igemmLanesMain } from './igemmLanes.ts';
+
+const binding = (reads: readonly string[], output: string, coefficients = false) =>
+  ({
+    ...Object.fromEntries(reads.map((name) => [name, read('vec4f')])),
+    ...(coefficients ? { coefficients: read('f32') } : {}),
+    [output]: write('vec4f'),
+  }) as Record<string, ReturnType<typeof read>>;
+
+/** As `conv2dForward`; a step is one vec4 of channels of one tap. */
+export function conv2dForwardLanes(lanes: number, directions = 0): Kernel {
+  const names = Array.from({ length: directions }, (_, j) => `d${j}`);
+  const perturbed = names.map((name, j) => `value -= c${j} * ${name}[select(0u, index, inside)];`).join(' ');
+  return defineKernel({
+    name: `conv2dForward_lanes${lanes}${directions ? `_perturbed${directions}` : ''}`,
+    bindings: binding(['x', 'weight', ...names], 'y', directions > 0),
+    uniforms: {
+      h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
+      m: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32',
+      inv_cin4: 'f32', inv_k_w: 'f32', inv_plane: 'f32', inv_w_out: 'f32',
+    },
+    enable: ['subgroups'],
+    wgsl: /* wgsl */ `${fastDivide}${divide}${loadX}
+${igemmLanesMain({
+  lanes,
+  prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
+  let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
+  let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
+  ${names.map((_, j) => `let c${j} = coefficients[trial * ${directions}u + ${j}u];`).join(' ')}`,
+  step: `let tap = fast_divide(t, u.inv_cin4); let channel = t - tap * u.cin4;
+    let tap_h = fast_divide(tap, u.inv_k_w); let dh = i32(tap_h); let dw = i32(tap - tap_h * u.k_w);
+    let offset = (dh * i32(u.w) + dw) * i32(u.cin4) + i32(channel);`,
+  a: {
+    along: 'k',
+    prepare: (i) => `let px_${i} = first_row + ${i}u;
+    let image_${i} = divide(px_${i}, u.h_out * u.w_out, u.inv_plane); let rest_${i} = px_${i} - image_${i} * (u.h_out * u.w_out);
+    let oh_${i} = divide(rest_${i}, u.w_out, u.inv_w_out); let top_${i} = i32(oh_${i} * u.stride) - i32(u.padding);
+    let iw_${i} = i32((rest_${i} - oh_${i} * u.w_out) * u.stride) - i32(u.padding);
+    let base_${i} = x_start + ((i32(image_${i} * u.h) + top_${i}) * i32(u.w) + iw_${i}) * i32(u.cin4);
+    let ih_${i} = select(-0x40000000, top_${i}, px_${i} < u.m);`,
+    load: (i) => `load_x(base_${i} + offset, ih_${i} + dh, iw_${i} + dw, true)`,
+  },
+  b: {
+    along: 'n',
+    load: (i) => `{ let k = channel * 4u + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u;
+    let inside = k < u.cin && n4 < u.cout4; let index = (tap * u.cin + k) * u.cout4 + n4;
+    var value = weight[select(0u, weight_start + index, inside)]; ${perturbed} mine_${i} = select(vec4f(), value, inside); }`,
+  },
+  storeRow: 'let row = (wid.z * u.m + m) * u.cout4; let in_m = m < u.m;',
+  store: 'if (in_m && n4 < u.cout4) { y[row + n4] = value; }',
+})}`,
+  });
+}
+
+/** As `conv2dBackwardInput`; a step is one vec4 of output channels of one tap of the parity class. */
+export function conv2dBackwardInputLanes(lanes: number): Kernel {
+  return defineKernel({
+    name: `conv2dBackwardInput_lanes${lanes}`,
+    bindings: binding(['dy', 'weight'], 'dx'),
+    uniforms: {
+      images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32',
+      stride: 'u32', padding: 'u32', n_tiles: 'u32', splits: 'u32', inv_cout4: 'f32',
+    },
+    enable: ['subgroups'],
+    wgsl: /* wgsl */ `${fastDivide}${divide}
+fn load_dy(index: i32, oh: i32, ow: i32) -> vec4f {
+  let inside = u32(oh) < u.h_out && u32(ow) < u.w_out;
+  return select(vec4f(), dy[select(0u, u32(index), inside)], inside);
+}
+fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
+${igemmLanesMain({
+  lanes,
+  prologue: `${tileIndices} let parity = wid.z / u.splits; let split = wid.z % u.splits;
+  let ph = parity / u.stride; let pw = parity % u.stride;
+  let first_h = (ph + u.padding) % u.stride; let first_w = (pw + u.padding) % u.stride;
+  let taps_h = taps_of(first_h, u.k_h); let taps_w = taps_of(first_w, u.k_w);
+  let inv_taps_w = 1.0 / f32(max(taps_w, 1u));
+  let h_class = (u.h + u.stride - 1u - ph) / u.stride; let w_class = max((u.w + u.stride - 1u - pw) / u.stride, 1u);
+  let plane = max(h_class * w_class, 1u); let inv_plane = 1.0 / f32(plane); let inv_w_class = 1.0 / f32(w_class);
+  let m_class = u.images * h_class * select(0u, w_class, pw < u.w); let steps = taps_h * taps_w * u.cout4;
+  let steps_per_split = (steps + u.splits - 1u) / u.splits;
+  let k_begin = split * steps_per_split; let k_end = min(k_begin + steps_per_split, steps);
+  let shift_h = i32((ph + u.padding - first_h) / u.stride); let shift_w = i32((pw + u.padding - first_w) / u.stride);`,
+  step: `let tap = fast_divide(t, u.inv_cout4); let channel = t - tap * u.cout4;
+    let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w; let dh = i32(tap_h); let dw = i32(tap_w);
+    let offset = i32(channel) - (dh * i32(u.w_out) + dw) * i32(u.cout4);
+    let tap_start = ((first_h + tap_h * u.stride) * u.k_w + first_w + tap_w * u.stride) * u.cin;`,
+  a: {
+    along: 'k',
+    prepare: (i) => `let px_${i} = first_row + ${i}u;
+    let image_${i} = divide(px_${i}, plane, inv_plane); let rest_${i} = px_${i} - image_${i} * plane;
+    let row_${i} = divide(rest_${i}, w_class, inv_w_class); let column_${i} = rest_${i} - row_${i} * w_class;
+    let top_${i} = i32(row_${i}) + shift_h; let ow_${i} = i32(column_${i}) + shift_w;
+    let base_${i} = ((i32(image_${i} * u.h_out) + top_${i}) * i32(u.w_out) + ow_${i}) * i32(u.cout4);
+    let oh_${i} = select(-0x40000000, top_${i}, px_${i} < m_class);`,
+    load: (i) => `load_dy(base_${i} + offset, oh_${i} - dh, ow_${i} - dw)`,
+  },
+  b: {
+    along: 'k',
+    load: (i) => `{ let n = n_tile * 16u + slot_${i}; let inside = n < u.cin;
+    mine_${i} = select(vec4f(), weight[select(0u, (tap_start + n) * u.cout4 + channel, inside)], inside); }`,
+  },
+  storeRow: `let in_m = m < m_class; let image = divide(m, plane, inv_plane); let rest = m - image * plane;
+    let row_in = divide(rest, w_class, inv_w_class);
+    let row = (((split * u.images + image) * u.h + ph + row_in * u.stride) * u.w + pw + (rest - row_in * w_class) * u.stride) * u.cin4;`,
+  store: 'if (in_m && n4 < u.cin4) { dx[row + n4] = value; }',
+})}`,
+  });
+}
+
+/** As `conv2dBackwardWeight`; a step is four neighbouring output pixels of one image row. */
+export function conv2dBackwardWeightLanes(lanes: number): Kernel {
+  return defineKernel({
+    name: `conv2dBackwardWeight_lanes${lanes}`,
+    bindings: binding(['x', 'dy'], 'dw'),
+    uniforms: {
+      h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
+      m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
+    },
+    enable: ['subgroups'],
+    wgsl: /* wgsl */ `${divide}
+fn load_x(index: i32, ih: i32, iw: i32) -> vec4f {
+  let inside = u32(ih) < u.h && u32(iw) < u.w;
+  return select(vec4f(), x[select(0u, u32(index), inside)], inside);
+}
+${igemmLanesMain({
+  lanes,
+  prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
+  step: `let line = divide(t, u.quads, u.inv_quads); let ow = (t - line * u.quads) * 4u; let image = divide(line, u.h_out, u.inv_h_out);
+    let top = i32((line - image * u.h_out) * u.stride); let left = i32(ow * u.stride);
+    let base = ((i32(image * u.h) + top) * i32(u.w) + left) * i32(u.cin4);`,
+  a: {
+    along: 'm',
+    prepare: (i) => `let group_${i} = first_row / 4u + ${i}u; let tap_${i} = group_${i} / u.cin4; let tap_h_${i} = tap_${i} / u.k_w;
+    let dw_${i} = i32(tap_${i} - tap_h_${i} * u.k_w) - i32(u.padding); let shift_${i} = i32(tap_h_${i}) - i32(u.padding);
+    let offset_${i} = (shift_${i} * i32(u.w) + dw_${i}) * i32(u.cin4) + i32(group_${i} - tap_${i} * u.cin4);
+    let dh_${i} = select(-0x40000000, shift_${i}, group_${i} < u.m4);`,
+    load: (i, j) => `load_x(base + offset_${i} + i32(${j}u * u.stride * u.cin4), top + dh_${i}, left + dw_${i} + i32(${j}u * u.stride))`,
+  },
+  b: {
+    along: 'n',
+    load: (i) => `{ let column = ow + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u; let inside = column < u.w_out && n4 < u.cout4;
+    mine_${i} = select(vec4f(), dy[select(0u, (line * u.w_out + column) * u.cout4 + n4, inside)], inside); }`,
+  },
+  storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;
+    let row = (wid.z * (u.m4 / u.cin4 * u.cin) + m / (u.cin4 * 4u) * u.cin + channel) * u.cout4;`,
+  store: 'if (in_m && n4 < u.cout4) { dw[row + n4] = value; }',
+})}`,
+  });
+}
