@@ -109,7 +109,7 @@ export const trainOptions = {
 export const compareOptions = {
   ...dataOptions,
   ...modelOptions,
-  ...runOptions({ epochs: 3, out: 'runs/compare' }),
+  ...runOptions({ epochs: 5, out: 'runs/compare' }),
   width: integer({ default: 8, min: 1, help: modelOptions.width.help }),
   trainLimit: integer({ default: 2048, min: 1, help: 'use only the first N training images' }),
   testLimit: integer({ default: 512, min: 1, help: 'use only the first N test images' }),
