@@ -79,8 +79,30 @@ export function draft(
     if (leaf) storageOf.set(node.outputs[0], leaf);
     else if (node.op !== 'perturbed' || needed.has(node)) launches.push(...lower(node, lowering, isWanted));
   }
+  for (const tensor of clashing([...launches, ...copies], storageOf)) {
+    const output = outputs.find((one) => one.tensor === tensor && one.storage === storageOf.get(tensor));
+    if (!output) continue;
+    storageOf.delete(tensor);
+    copies.push(...copyInto(tensor, output.storage!));
+  }
   launches.push(...copies, ...extra);
   return { label, launches, storageOf, ...lifetimes(launches, storageOf) };
+}
+
+/**
+ * Tensors with memory of their own that a launch reads while it writes elsewhere in the same buffer (two gradients of one arena, say), which
+ * WebGPU forbids: outputs among them are made in a slot and copied at the end.
+ */
+function clashing(launches: readonly Launch<Ref>[], storageOf: ReadonlyMap<Tensor, Storage>): Set<Tensor> {
+  const found = new Set<Tensor>();
+  const bufferOf = (ref: Ref): GPUBuffer | undefined =>
+    ref instanceof Scratch ? undefined : ref instanceof Tensor ? storageOf.get(ref)?.buffer : ref.buffer;
+  for (const { kernel, bindings } of launches) {
+    const bound = Object.entries(bindings).map(([name, ref]) => ({ ref, buffer: bufferOf(ref), access: kernel.bindings[name].access }));
+    const written = new Set(bound.filter(({ buffer, access }) => buffer && access === 'write').map(({ buffer }) => buffer));
+    for (const { ref, buffer, access } of bound) if (access === 'read' && ref instanceof Tensor && written.has(buffer)) found.add(ref);
+  }
+  return found;
 }
 
 const isLeaf = (tensor: Tensor): boolean => ['variable', 'constant', 'external'].includes(tensor.node.op);

@@ -2,7 +2,9 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { proceduralDataset } from '../../src/data/procedural.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
-import { sizeBytes, type Variable } from '../../src/graph/tensor.ts';
+import { add, flatten, linear, sub } from '../../src/graph/functional.ts';
+import { sizeBytes, Variable, type Tensor } from '../../src/graph/tensor.ts';
+import { Module } from '../../src/nn/module.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
 import { asPublished, robust } from '../../src/sched/trialOptions.ts';
@@ -19,6 +21,31 @@ beforeAll(async () => void (await testDevice()));
 const constant = (lr = 0.05) => new ConstantSchedule({ lr });
 const options = (more: Partial<TrainerOptions> = {}): TrainerOptions => ({
   model: new ConvNet(), dataset: randomDataset(), schedule: constant(), batchSize: 4, epochs: 10, optimizer: { momentum: 0.9 }, ...more,
+});
+
+const zeros = (name: string) => new Variable('parameter', name, [3 * 8 * 8, 5], new Float32Array(3 * 8 * 8 * 5));
+
+/** Softmax regression whose weight is a − b + c: a and c have one gradient, which goes to two places, and b's is made of it. */
+class SplitNet extends Module {
+  readonly a = zeros('a');
+  readonly b = zeros('b');
+  readonly c = zeros('c');
+
+  override forward(x: Tensor): Tensor {
+    return linear(flatten(x), add(sub(this.a, this.b), this.c));
+  }
+}
+
+test('gradients that are made of one another are stored apart, though WebGPU forbids one buffer in two roles', async () => {
+  const model = new SplitNet();
+  await withTrainer(options({ model, optimizer: {} }), async (trainer) => {
+    await trainer.trainStep();
+    await trainer.plans.store.pull();
+    expect(await trainer.losses()).toHaveLength(1);
+    expect(model.a.data.some((value) => Math.abs(value) > 1e-4)).toBe(true);
+    expect(model.c.data).toEqual(model.a.data);
+    expect(model.b.data).toEqual(model.a.data.map((value) => -value));
+  });
 });
 
 describe('a step', () => {
