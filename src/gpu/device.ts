@@ -82,7 +82,7 @@ export class Device {
     if (this.#error) throw this.#error;
   }
 
-  /** Remembered for error messages: the kernel encoded last. */
+  /** Remembered for error messages: the plan and kernel encoded last. */
   noteDispatch(name: string): void {
     this.#lastDispatch = name;
   }
@@ -199,18 +199,22 @@ export class Device {
       const encoder = this.gpu.createCommandEncoder({ label: 'read' });
       encoder.copyBufferToBuffer(source, offset, staging, 0, size);
       this.gpu.queue.submit([encoder.finish()]);
-      await this.wait(staging.mapAsync(GPUMapMode.READ)).catch((cause) => {
-        this.check();
-        throw new DeviceError(
-          { op: 'read', arg: source.label, rule: 'must be readable', got: String(cause), fix: 'see the cause' },
-          { cause },
-        );
-      });
-      this.check();
-      return staging.getMappedRange(0, size).slice(0, sizeBytes);
+      return await this.readStaging(staging, sizeBytes, source.label);
     } finally {
       this.destroyBuffer(staging);
     }
+  }
+
+  /** A copy of a staging buffer's first bytes, once what was submitted before has run. @throws pending GPU errors */
+  async readStaging(staging: GPUBuffer, sizeBytes = staging.size, label = staging.label): Promise<ArrayBuffer> {
+    await this.wait(staging.mapAsync(GPUMapMode.READ)).catch((cause) => {
+      this.check();
+      throw new DeviceError({ op: 'read', arg: label, rule: 'must be readable', got: String(cause), fix: 'see the cause' }, { cause });
+    });
+    const bytes = staging.getMappedRange().slice(0, sizeBytes);
+    staging.unmap();
+    this.check();
+    return bytes;
   }
 
   /** Frees every buffer and the device itself. */
@@ -260,7 +264,14 @@ export async function openDevice(): Promise<Device> {
 
 /** The device that `tensor.read()` and friends use when none is named: opened at first use, shared afterwards. */
 export function defaultDevice(): Promise<Device> {
-  opened ??= openDevice();
+  if (!opened) {
+    const attempt = openDevice();
+    opened = attempt;
+    // One that failed is not kept: a driver may have been installed since.
+    attempt.catch(() => {
+      if (opened === attempt) opened = null;
+    });
+  }
   return opened;
 }
 

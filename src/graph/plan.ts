@@ -171,6 +171,7 @@ export class Plan {
   readonly #steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[];
 
   constructor(
+    readonly device: Device,
     readonly label: string,
     steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[],
   ) {
@@ -198,6 +199,8 @@ export class Plan {
       pass.setBindGroup(0, step.bindGroup);
       pass.dispatchWorkgroups(step.grid[0], step.grid[1], step.grid[2]);
     }
+    const last = this.#steps.at(-1);
+    if (last) this.device.noteDispatch(`${last.name}, the last of plan ${this.label}`);
   }
 }
 
@@ -254,7 +257,7 @@ export async function buildPlan(memory: Memory, one: Draft, options: BuildOption
     });
     return { pipeline, bindGroup, grid: launch.grid, name: launch.kernel.name };
   });
-  return new Plan(one.label, steps);
+  return new Plan(device, one.label, steps);
 }
 
 /** All uniform values of a plan in one buffer; equal ones are shared. */

@@ -75,11 +75,7 @@ export class StepLog {
       const encoder = device.gpu.createCommandEncoder({ label: 'step log' });
       encoder.copyBufferToBuffer(this.#log.buffer, 0, this.#staging, 0, waiting.length * 8);
       device.gpu.queue.submit([encoder.finish()]);
-      await device.wait(this.#staging.mapAsync(GPUMapMode.READ, 0, logCapacity * 8));
-      device.check();
-      const values = new Float32Array(this.#staging.getMappedRange(0, logCapacity * 8).slice(0));
-      this.#staging.unmap();
-      return decode(waiting, values);
+      return decode(waiting, new Float32Array(await device.readStaging(this.#staging)));
     } finally {
       release();
     }

@@ -251,10 +251,7 @@ export class Trainer {
         at += losses.size;
       }
     });
-    await device.wait(staging.mapAsync(GPUMapMode.READ));
-    device.check();
-    const values = new Float32Array(staging.getMappedRange().slice(0));
-    staging.unmap();
+    const values = new Float32Array(await device.readStaging(staging));
     const count = plans.trialChunks.reduce((sum, chunk) => sum + chunk.count, 0);
     return Array.from({ length: count }, (_, trial) => values[trial * 4]);
   }

@@ -97,6 +97,16 @@ describe('a command that is invalid', () => {
     device = await openDevice();
     const buffer = device.createBuffer('y', 256, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC);
     device.gpu.destroy();
-    await expect(device.read(buffer, 0, 256)).rejects.toThrow();
+    await expect(device.read(buffer, 0, 256)).rejects.toBeInstanceOf(DeviceError);
+  });
+
+  test('its error names the plan and kernel that were encoded last', async () => {
+    device = await openDevice();
+    await evaluate([conv2d(tensor([1], [1, 1, 1, 1]), tensor([2], [1, 1, 1, 1]))], { device });
+    const buffer = device.createBuffer('small', 64, GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST);
+    const encoder = device.gpu.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffer, 0, buffer, 32, 1024);
+    device.gpu.queue.submit([encoder.finish()]);
+    await expect(device.idle()).rejects.toThrow(/last kernel encoded: conv2dForward_.*, the last of plan read$/);
   });
 });
