@@ -3,7 +3,7 @@
  * on a perturbed parameter get a trial axis; the others stay shared. No parameter is copied: convolutions and norms form the perturbed values
  * while they load them.
  */
-import { AttrError, ShapeError } from '../gpu/errors.ts';
+import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
 import { op, type ForwardOp } from '../graph/ops.ts';
 import type { Node, Tensor, Variable } from '../graph/tensor.ts';
 import { topologicalOrder, withInputs } from '../graph/traverse.ts';
@@ -70,7 +70,7 @@ function checkCoefficients({ count, directions, coefficients }: TrialSpec): void
 /**
  * @param outputs tensors of one graph, usually the loss
  * @returns the same tensors for all trials: `trials` = `count` where a perturbed parameter reaches them
- * @throws ShapeError if a direction does not have its parameter's shape or the coefficients are not one a trial and direction; AttrError if
+ * @throws DtypeError if a direction is not f32; ShapeError if it does not have its parameter's shape or the coefficients are not one a trial and direction; AttrError if
  *   parameters have different numbers of directions, or the graph holds gradients
  */
 export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
@@ -87,6 +87,15 @@ export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
           rule: `must be ${variable}`,
           got: String(direction),
           fix: "pass a direction of the parameter's own shape",
+        });
+      }
+      if (direction.dtype !== 'f32' || direction.trials !== 1) {
+        throw new DtypeError({
+          op: 'trials',
+          arg: `direction of ${variable.name}`,
+          rule: 'must be f32, the same for all trials',
+          got: String(direction),
+          fix: 'give each trial its own coefficients instead',
         });
       }
     }

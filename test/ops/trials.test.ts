@@ -1,7 +1,7 @@
 /** What the rows of the op table do not reach: trials of whole graphs. */
 import { describe, expect, test } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
-import { AttrError, ShapeError } from '../../src/gpu/errors.ts';
+import { AttrError, DtypeError, ShapeError } from '../../src/gpu/errors.ts';
 import { add, batchNorm, batchNormInference, conv2d, linear, mean, mul, relu, scale, sum, tensor } from '../../src/graph/functional.ts';
 import { Variable, type Tensor } from '../../src/graph/tensor.ts';
 import { trials } from '../../src/trials/trials.ts';
@@ -100,6 +100,12 @@ describe('refuses', () => {
     ['half a trial', AttrError, 'count', () => trials([sum(p)], { count: 1.5, directions: one, coefficients: tensor([1]) })],
     ['a direction of another shape', ShapeError, 'direction of p', () =>
       trials([sum(p)], { count: 1, directions: new Map([[p, [e]]]), coefficients: tensor([1]) })],
+    ['a direction of integers', DtypeError, 'direction of p', () =>
+      trials([sum(p)], { count: 1, directions: new Map([[p, [tensor(new Uint32Array(6), [2, 3])]]]), coefficients: tensor([1]) })],
+    ['a direction that differs from trial to trial', DtypeError, 'direction of p', () => {
+      const [moved] = trials([scale(p, 1)], { count: 2, directions: one, coefficients: tensor([1, 2]) });
+      return trials([sum(p)], { count: 2, directions: new Map([[p, [moved]]]), coefficients: tensor([1, 2]) });
+    }],
     ['too few coefficients', ShapeError, 'coefficients', () =>
       trials([sum(p)], { count: 3, directions: one, coefficients: tensor([1, 2]) })],
     ['coefficients in two dimensions', ShapeError, 'coefficients', () =>
