@@ -4,7 +4,7 @@
  */
 import { AttrError, ShapeError } from '../gpu/errors.ts';
 import { op } from './ops.ts';
-import { elements, type Shape, type Tensor } from './tensor.ts';
+import { elements, type Node, type Shape, type Tensor } from './tensor.ts';
 
 /**
  * A tensor of given values.
@@ -150,9 +150,17 @@ export const globalAvgPool2d = (x: Tensor): Tensor => op('globalAvgPool2d', [x],
  * Softmax cross-entropy, one loss a sample.
  * @param logits f32 [N, C] @param labels u32 [N], class indices @param options.labelSmoothing in 0…1, @default 0
  * @returns f32 [N]; `mean` of it is PyTorch's default reduction
+ * @throws ShapeError, DtypeError, AttrError; also for a label that names no class, where the labels' values are known
  */
 export function crossEntropy(logits: Tensor, labels: Tensor, options: { labelSmoothing?: number } = {}): Tensor {
-  return op('crossEntropy', [logits, labels], { labelSmoothing: options.labelSmoothing ?? 0 })[0];
+  const [losses] = op('crossEntropy', [logits, labels], { labelSmoothing: options.labelSmoothing ?? 0 });
+  const [, classes] = logits.shape;
+  const wrong = labels.node.op === 'constant' ? (labels.node as Node<'constant'>).attrs.data.find((label) => label >= classes) : undefined;
+  if (wrong !== undefined) {
+    const fix = 'classes count from 0';
+    throw new AttrError({ op: 'crossEntropy', arg: 'labels', rule: `must be < ${classes} (logits ${logits})`, got: wrong, fix });
+  }
+  return losses;
 }
 
 /** Sum of all elements: a scalar (one a trial). */

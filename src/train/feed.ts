@@ -41,6 +41,7 @@ export class ImageFeed {
         fix: 'batches are assembled from images of at most 4 channels',
       });
     const imageBytes = set.channels * set.height * set.width;
+    checkSet(set, imageBytes, options);
     const { maxStorageBufferBindingSize, maxBufferSize } = memory.device.limits;
     this.#imagesPerSegment = Math.min(
       Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / imageBytes / 4) * 4,
@@ -82,6 +83,20 @@ export class ImageFeed {
     });
     return { x, labels };
   }
+}
+
+/** What the kernel takes on trust: as many bytes, labels and channel statistics as the sizes say, and labels that name classes. */
+function checkSet(set: ImageSet, imageBytes: number, { mean, std }: FeedOptions): void {
+  const { name, count, channels, images, labels, classes } = set;
+  const refuse = (arg: string, rule: string, got: unknown): never => {
+    throw new AttrError({ op: 'ImageFeed', arg: `${arg} of ${name}`, rule, got, fix: 'mend the data set' });
+  };
+  if (images.length !== count * imageBytes) refuse('images', `must hold ${count * imageBytes} bytes`, images.length);
+  if (labels.length !== count) refuse('labels', `must hold ${count} values`, labels.length);
+  const wrong = labels.find((label) => label >= classes.length);
+  if (wrong !== undefined) refuse('labels', `must be < ${classes.length}, the number of classes`, wrong);
+  if (mean.length !== channels) refuse('mean', `must hold ${channels} numbers, one a channel`, mean);
+  if (std.length !== channels) refuse('std', `must hold ${channels} numbers, one a channel`, std);
 }
 
 const words = (storage: Storage): Tensor => externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });

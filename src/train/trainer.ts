@@ -6,7 +6,7 @@ import { defaultDevice, type Device } from '../gpu/device.ts';
 import { Control } from '../graph/control.ts';
 import { Memory, type MemoryReport } from '../graph/memory.ts';
 import type { Plan } from '../graph/plan.ts';
-import type { Module } from '../nn/module.ts';
+import { inferenceContext, type Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
 import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
 import { ImageFeed } from './feed.ts';
@@ -134,9 +134,20 @@ export class Trainer {
         capacity: Math.ceil(dataset.test.count / batchSize) * batchSize,
       });
       const isAugmented = augment === 'crop-flip';
+      const batch = train.batch(batchSize, 'cursor', 'counter', isAugmented);
+      const logits = model.forward(batch.x, inferenceContext());
+      const classes = Math.max(dataset.train.classes.length, dataset.test.classes.length);
+      if (logits.shape.length !== 2 || logits.shape[1] < classes)
+        throw new AttrError({
+          op: 'Trainer',
+          arg: 'model',
+          rule: `must make logits [N, ≥ ${classes}] for ${dataset.name}`,
+          got: String(logits),
+          fix: 'build it with as many classes as the data set has',
+        });
       const plans = await StepPlans.create(memory, control, {
         model,
-        batch: train.batch(batchSize, 'cursor', 'counter', isAugmented),
+        batch,
         optimizer: options.optimizer,
         labelSmoothing: options.labelSmoothing,
         evaluation: test.batch(batchSize, 'cursor', 'counter', false),

@@ -308,6 +308,8 @@ export const table = {
     refused('f32 labels', { cls: DtypeError, op: 'crossEntropy', arg: 'labels' }, () => f.crossEntropy(zeros([2, 3]), zeros([2]))),
     refused('labels of another batch', { cls: ShapeError, op: 'crossEntropy', arg: 'labels' }, () =>
       f.crossEntropy(zeros([2, 3]), labelsOf(3))),
+    refused('a label that is no class', { cls: AttrError, op: 'crossEntropy', arg: 'labels' }, () =>
+      f.crossEntropy(zeros([2, 3]), f.tensor(Uint32Array.of(2, 3)))),
     refused('labelSmoothing 1.5', { cls: AttrError, op: 'crossEntropy', arg: 'labelSmoothing' }, () =>
       f.crossEntropy(zeros([2, 3]), labelsOf(2), { labelSmoothing: 1.5 })),
   ],

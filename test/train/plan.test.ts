@@ -180,6 +180,13 @@ describe('memory', () => {
     { arg: 'seed', make: () => ({ seed: -1 }) },
     { arg: 'labelSmoothing', make: () => ({ labelSmoothing: 2 }) },
     { arg: 'augment', make: () => ({ augment: 'crop' as 'none' }) },
+    { arg: 'model', make: () => ({ dataset: randomDataset({ classes: 6 }) }) },
+    { arg: 'mean of random training', make: () => ({ dataset: { ...randomDataset(), mean: [0.5] } }) },
+    { arg: 'std of random training', make: () => ({ dataset: { ...randomDataset(), std: [1, 1, 1, 1] } }) },
+    ...[{ labels: new Uint8Array(10).fill(5) }, { labels: new Uint8Array(9) }, { images: new Uint8Array(5) }].map((part) => ({
+      arg: `${Object.keys(part)[0]} of random test`,
+      make: () => ({ dataset: { ...randomDataset(), test: { ...randomDataset().test, ...part } } }),
+    })),
     { arg: 'scoreBatch', make: () => ({ schedule: new TrialScheduler(robust({ scoreBatch: 23 })) }) },
   ];
 
