@@ -161,6 +161,22 @@ function trialsOf(op: string, inputs: readonly Tensor[]): number {
 
 type ShapeRule<O extends OpName> = (inputs: readonly Tensor[], attrs: OpAttrs[O]) => TensorSpec[];
 
+/** Kernels find the tap of a k index by one float multiplication, which is exact up to here. */
+const longestSum = 2 ** 20;
+
+/** @throws ShapeError where the sums of forward or input gradient run over more terms than the kernels can count */
+function requireCountable(op: string, taps: number, cin: number, cout: number, weight: Tensor): void {
+  const terms = taps * Math.max(cin, cout);
+  if (terms <= longestSum) return;
+  throw new ShapeError({
+    op,
+    arg: 'weight',
+    rule: `must have at most ${longestSum} taps × channels`,
+    got: `${terms} (weight ${weight})`,
+    fix: 'cut the layer into several',
+  });
+}
+
 /** y [N, hOut, wOut, Cout] of a convolution, or [N, M] of a matrix product. */
 function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): Shape {
   if (x.shape.length === 2) {
@@ -174,6 +190,7 @@ function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): 
         fix: 'weights of linear are [inFeatures, outFeatures]',
       });
     }
+    requireCountable('linear', 1, weight.shape[0], weight.shape[1], weight);
     return [x.shape[0], weight.shape[1]];
   }
   requireRank('conv2d', 'x', x, 4, '[N, H, W, Cin]');
@@ -189,6 +206,7 @@ function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): 
   }
   requireInteger('conv2d', 'stride', stride, 1);
   requireInteger('conv2d', 'padding', padding, 0);
+  requireCountable('conv2d', weight.shape[0] * weight.shape[1], weight.shape[2], weight.shape[3], weight);
   return [
     x.shape[0],
     windowOut('conv2d', x.shape[1], weight.shape[0], stride, padding),

@@ -208,6 +208,7 @@ export class Trainer {
    */
   async trainStep(): Promise<TrialEvent | null> {
     const { plans, options, device } = this;
+    device.check();
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
     if (plans.log.isFull) await this.#readLog();

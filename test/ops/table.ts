@@ -223,6 +223,8 @@ export const table = {
       f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 4, 8]), { padding: -1 })),
     refused('linear: sizes that differ', { cls: ShapeError, op: 'linear', arg: 'weight.shape[0]' }, () =>
       f.linear(zeros([2, 5]), zeros([4, 3]))),
+    refused('linear: a sum longer than the kernels count', { cls: ShapeError, op: 'linear', arg: 'weight' }, () =>
+      f.linear(zeros([1, 2 ** 20 + 1]), zeros([2 ** 20 + 1, 1]))),
     refused('a u32 image', { cls: DtypeError, op: 'conv2d', arg: 'x' }, () =>
       f.conv2d(f.tensor(new Uint32Array(4), [1, 2, 2, 1]), zeros([1, 1, 1, 1]))),
   ],
