@@ -16,9 +16,7 @@ const binding = (reads: readonly string[], output: string, coefficients = false)
 /** As `conv2dForward`; a step is one vec4 of channels of one tap. */
 export function conv2dForwardLanes(lanes: number, directions = 0): Kernel {
   const names = Array.from({ length: directions }, (_, j) => `d${j}`);
-  const perturbed = names.map((name, j) => ` - c${j} * ${name}[at]`).join('');
-  // A perturbed weight is one for all trials; only a computed one has a trial axis of its own.
-  const start = directions > 0 ? '' : 'trial * u.weight_trial_stride + ';
+  const perturbed = names.map((name, j) => `value -= c${j} * ${name}[select(0u, index, inside)];`).join(' ');
   return defineKernel({
     name: `conv2dForward_lanes${lanes}${directions ? `_perturbed${directions}` : ''}`,
     bindings: binding(['x', 'weight', ...names], 'y', directions > 0),
@@ -33,7 +31,7 @@ ${igemmLanesMain({
   lanes,
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
   let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
-  let x_start = i32(trial * u.x_trial_stride);
+  let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
   ${names.map((_, j) => `let c${j} = coefficients[trial * ${directions}u + ${j}u];`).join(' ')}`,
   step: `let tap = fast_divide(t, u.inv_cin4); let channel = t - tap * u.cin4;
     let tap_h = fast_divide(tap, u.inv_k_w); let dh = i32(tap_h); let dw = i32(tap - tap_h * u.k_w);
@@ -51,8 +49,8 @@ ${igemmLanesMain({
   b: {
     along: 'n',
     load: (i) => `{ let k = channel * 4u + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u;
-    let inside = k < u.cin && n4 < u.cout4; let at = select(0u, ${start}(tap * u.cin + k) * u.cout4 + n4, inside);
-    mine_${i} = select(vec4f(), weight[at]${perturbed}, inside); }`,
+    let inside = k < u.cin && n4 < u.cout4; let index = (tap * u.cin + k) * u.cout4 + n4;
+    var value = weight[select(0u, weight_start + index, inside)]; ${perturbed} mine_${i} = select(vec4f(), value, inside); }`,
   },
   storeRow: 'let row = (wid.z * u.m + m) * u.cout4; let in_m = m < u.m;',
   store: 'if (in_m && n4 < u.cout4) { y[row + n4] = value; }',
