@@ -45,7 +45,7 @@ const rowsOf = {
     const line = (what, cell) => [what, ...rows.map(cell)];
     return [
       line('training step, wall / CPU ms', ({ time }) => pair(short(time.wallMs.median), short(time.cpuMs.median))),
-      line('dispatches / submits of a step', ({ dispatches, submits }) => pair(short(dispatches), short(submits))),
+      line('dispatches / submits of a step and of reading its loss', ({ dispatches, submits }) => pair(short(dispatches), short(submits))),
       line('GPU buffers at their peak, MB', ({ peakMB }) => short(peakMB)),
     ];
   },
