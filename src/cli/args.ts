@@ -3,7 +3,7 @@
  * error lines and help texts all come from the table. Whatever is wrong throws UsageError, which the command turns into one line and exit
  * code 2.
  */
-import { statSync } from 'node:fs';
+import { statSync, type Stats } from 'node:fs';
 import { ForkstepError } from '../gpu/errors.ts';
 
 /** A command line that cannot be run as it stands. */
@@ -112,11 +112,20 @@ export function text<D extends string | undefined>(spec: Common<D> & { placehold
   return { isRequired: false, ...spec, parse };
 }
 
+/** Undefined where there is nothing, also where the path leads through a file. */
+function statOf(value: string): Stats | undefined {
+  try {
+    return statSync(value, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
 /** A path: of a file or folder that must exist, or ('output') of a folder that is made where it is missing. */
 export function path<D extends string | undefined>(kind: 'file' | 'folder' | 'output', spec: Common<D>): Option<string | D> {
   const parse = (value: string): string => {
     if (value === '') throw new BadValue('must not be empty');
-    const stat = statSync(value, { throwIfNoEntry: false });
+    const stat = statOf(value);
     if (kind === 'output' ? stat && !stat.isDirectory() : kind === 'file' ? !stat?.isFile() : !stat?.isDirectory()) {
       throw new BadValue(kind === 'output' ? 'must be a folder, or not be there yet' : `must be a ${kind} that exists`);
     }

@@ -6,7 +6,7 @@ import { UsageError, columns, helpText, parseArgs, suggestion } from './args.ts'
 import type { OptionTable, OptionValues, Parsed } from './args.ts';
 import {
   checkCompare,
-  checkData,
+  checkEval,
   checkTrain,
   compareOptions,
   dataFetchOptions,
@@ -76,7 +76,7 @@ const commands: Record<string, Command> = {
   eval: command({
     summary: 'Measure a checkpoint on the test images.',
     options: evalOptions,
-    check: checkData,
+    check: checkEval,
     load: () => import('./commands/eval.ts'),
   }),
   'data fetch': command({
@@ -110,7 +110,9 @@ async function dispatch(argv: readonly string[]): Promise<number> {
   const twoWords = `${first} ${second}`;
   const name = Object.hasOwn(commands, twoWords) ? twoWords : first;
   if (!Object.hasOwn(commands, name)) {
-    const got = Object.keys(commands).some((known) => known.startsWith(`${first} `)) ? twoWords.trimEnd() : first;
+    const isGroup = Object.keys(commands).some((known) => known.startsWith(`${first} `));
+    if (isGroup && (second === '--help' || second === '-h')) return dispatch(['--help']);
+    const got = isGroup ? twoWords.trimEnd() : first;
     const fix = suggestion(got, Object.keys(commands)) ?? 'see forkstep --help';
     throw new UsageError({ op: 'forkstep', arg: 'command', rule: `must be one of ${Object.keys(commands).join(', ')}`, got, fix });
   }

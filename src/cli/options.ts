@@ -1,6 +1,6 @@
 /** The option tables of the commands, and the rules that span several options. */
 import { ForkstepError } from '../gpu/errors.ts';
-import { factorSets, resolveFactors } from '../sched/index.ts';
+import { asPublished, factorSets, resolveFactors, robust } from '../sched/index.ts';
 import type { Cadence, Factors } from '../sched/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
@@ -89,7 +89,7 @@ function runOptions({ epochs, out }: { epochs: number; out: string }) {
     augment: choice(['none', 'crop-flip'], { default: 'none', help: 'random crop of the padded image and flip' }),
     init: path('file', { default: undefined, help: 'safetensors file of the weights to start from' }),
     noShuffle: flag('take the training images in their order'),
-    logEvery: integer({ default: 10, min: 1, help: 'steps between printed lines' }),
+    logEvery: integer({ default: 10, min: 1, help: 'steps between lines printed where output is no terminal' }),
     seed: integer({ default: 0, min: 0, max: MAX_SEED, help: 'of weights, order, augmentation and procedural images' }),
     out: path('output', { default: out, help: 'folder for events.jsonl, model.safetensors and report.html' }),
     json: flag('print one JSON object last'),
@@ -121,7 +121,7 @@ export const evalOptions = {
   checkpoint: required(path('file', { default: undefined, help: 'safetensors file of the weights' })),
   ...dataOptions,
   ...modelOptions,
-  batch: integer({ default: 32, min: 1, help: 'images at a time' }),
+  batch: integer({ default: 32, min: 1, help: 'images at a time, at most as many as there are' }),
   testLimit: integer({ default: undefined, min: 1, help: 'use only the first N test images' }),
   seed: integer({ default: 0, min: 0, max: MAX_SEED, help: 'of procedural images' }),
   json: flag('print one JSON object last'),
@@ -169,7 +169,7 @@ export function checkData(command: string, { values }: Pick<Parsed<typeof dataOp
 export function checkTrain(command: string, { values, given }: Parsed<typeof trainOptions>): void {
   checkData(command, { values });
   checkSgd(command, values);
-  if (values.scheduler === 'trial') return;
+  if (values.scheduler === 'trial') return checkBounds(command, values);
   const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key));
   if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${values.scheduler}`, `leave ${flagOf(idle)} out`);
 }
@@ -178,6 +178,21 @@ export function checkTrain(command: string, { values, given }: Parsed<typeof tra
 export function checkCompare(command: string, { values }: Parsed<typeof compareOptions>): void {
   checkData(command, { values });
   checkSgd(command, values);
+  checkBounds(command, values);
+}
+
+/** @throws UsageError */
+export function checkEval(command: string, { values, given }: Parsed<typeof evalOptions>): void {
+  checkData(command, { values });
+  if (given.has('seed') && values.dataset !== 'procedural')
+    refuse(command, '--seed', 'must go with --dataset procedural', `--dataset ${values.dataset}`, 'leave --seed out');
+}
+
+/** A preset may bound the learning rate. */
+function checkBounds(command: string, { preset, lr }: { preset: 'asPublished' | 'robust'; lr: number }): void {
+  const { bounds } = preset === 'robust' ? robust() : asPublished();
+  if (bounds && (lr < bounds[0] || lr > bounds[1]))
+    refuse(command, '--lr', `must lie in ${bounds.join(' … ')} with --preset ${preset}`, String(lr), 'or use --preset asPublished');
 }
 
 function checkSgd(command: string, { nesterov, momentum }: { nesterov: boolean; momentum: number }): void {

@@ -1,13 +1,18 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import packageJson from '../../package.json';
 import * as options from '../../src/cli/options.ts';
 import { flagOf } from '../../src/cli/args.ts';
 import { buildCli, forkstep } from '../support/builtCli.ts';
 
+const thisFile = fileURLToPath(import.meta.url);
 const emptyFolder = mkdtempSync(join(tmpdir(), 'forkstep-cli-'));
+const foreignFile = `${emptyFolder}.safetensors`;
+beforeAll(() => writeFileSync(foreignFile, 'foreign'));
+afterAll(() => rmSync(foreignFile));
 beforeAll(buildCli);
 afterAll(() => rmSync(emptyFolder, { recursive: true }));
 
@@ -17,6 +22,10 @@ describe('forkstep, built', () => {
     const { code, stdout } = forkstep(['--help']);
     expect(code).toBe(0);
     for (const command of ['devices', 'train', 'compare', 'eval', 'data fetch']) expect(stdout).toContain(`\n  ${command} `);
+  });
+
+  it('data --help lists the commands, as --help does', () => {
+    expect(forkstep(['data', '--help'])).toEqual(forkstep(['--help']));
   });
 
   it('without a command says what there is, and that this was no command', () => {
@@ -72,6 +81,30 @@ describe('forkstep, built', () => {
     [
       ['compare', '--scheduler', 'trial'],
       'forkstep compare: option must be one that --help lists, got --scheduler; see forkstep compare --help',
+    ],
+    [['train', '--train-limit', '2049'], 'forkstep: --train-limit must be ≤ 2048, the images of procedural train, got 2049; ask for fewer'],
+    [['train', '--test-limit', '513'], 'forkstep: --test-limit must be ≤ 512, the images of procedural test, got 513; ask for fewer'],
+    [['train', '--train-limit', '31'], 'forkstep: --batch must be ≤ 31, the images of procedural train, got 32; ask for fewer'],
+    [
+      ['train', '--score-batch', '2049'],
+      'forkstep: --score-batch must be ≤ 2048, the images of procedural train, got 2049; ask for fewer',
+    ],
+    [
+      ['compare', '--lr', '11'],
+      'forkstep compare: --lr must lie in 1e-8 … 10 with --preset robust, got 11; or use --preset asPublished',
+    ],
+    [
+      ['train', '--out', `${thisFile}/out`, '--width', '1'],
+      `--out must be a folder that can be written, got "${thisFile}/out" (ENOTDIR); name another`,
+    ],
+    [['train', '--init', `${thisFile}/model`], `--init must be a file that exists, got "${thisFile}/model"; see forkstep train --help`],
+    [
+      ['eval', '--checkpoint', foreignFile, '--width', '1'],
+      `forkstep: --checkpoint ${foreignFile}: file must be at least 8 bytes long, got 7 (number); give a whole checkpoint of this network in float32`,
+    ],
+    [
+      ['eval', '--checkpoint', thisFile, '--dataset', 'cifar10', '--data', emptyFolder, '--seed', '1'],
+      'forkstep eval: --seed must go with --dataset procedural, got --dataset cifar10; leave --seed out',
     ],
     [['eval'], 'forkstep eval: --checkpoint must be given, got nothing; add --checkpoint FILE'],
     [['devices', '--jsn'], 'forkstep devices: option must be one that --help lists, got --jsn; did you mean --json?'],

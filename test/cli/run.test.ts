@@ -59,6 +59,9 @@ describe('forkstep train', () => {
     const { code, stdout } = forkstep(['eval', '--checkpoint', join(out, 'model.safetensors'), '--width', '4', '--test-limit', '20', '--seed', '3', '--batch', '8', '--json']);
     expect(code).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ testLoss: last.testLoss, testAccuracy: last.testAccuracy, images: 20 });
+    // Fewer images than a batch are one batch.
+    const few = forkstep(['eval', '--checkpoint', join(out, 'model.safetensors'), '--width', '4', '--test-limit', '5', '--json']);
+    expect(JSON.parse(few.stdout)).toMatchObject({ images: 5 });
     const wrong = forkstep(['eval', '--checkpoint', join(out, 'model.safetensors'), '--width', '8', '--test-limit', '20']);
     expect([wrong.code, wrong.stdout]).toEqual([2, '']);
     expect(wrong.stderr.trim().split('\n')).toHaveLength(1);

@@ -2,11 +2,12 @@
 import { join } from 'node:path';
 import { openDevice } from '../../gpu/device.ts';
 import type { CompareValues } from '../options.ts';
-import { buildModel, loadDataset, scheduleOf } from '../run/setup.ts';
+import { buildModel, checkBatches, loadDataset, makeOutputFolder, scheduleOf } from '../run/setup.ts';
 import { interruptible, runTraining, summaryText, writeReport, type FinishedRun } from '../run/training.ts';
 
 export async function run(values: CompareValues): Promise<number> {
   const dataset = loadDataset(values);
+  checkBatches(values, dataset);
   const checkpoint = values.init === undefined ? undefined : { arg: '--init', file: values.init };
   const classes = dataset.train.classes.length;
   const jobs = (['constant', 'trial'] as const).map((name) => ({
@@ -14,6 +15,7 @@ export async function run(values: CompareValues): Promise<number> {
     model: buildModel(values, classes, checkpoint),
     schedule: scheduleOf(name, values),
   }));
+  for (const { name } of jobs) makeOutputFolder(join(values.out, name));
   const device = await openDevice();
   const { signal, release } = interruptible();
   try {

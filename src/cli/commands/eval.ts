@@ -16,7 +16,7 @@ export async function run(values: EvalValues): Promise<number> {
       model,
       dataset: { ...dataset, train: dataset.test },
       device,
-      batchSize: values.batch,
+      batchSize: Math.min(values.batch, dataset.test.count),
       schedule: new ConstantSchedule({ lr: 1 }),
     });
     const { testLoss, testAccuracy } = await trainer.evaluate();

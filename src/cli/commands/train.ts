@@ -1,14 +1,16 @@
 /** `forkstep train`: one run. */
 import { openDevice } from '../../gpu/device.ts';
 import type { TrainValues } from '../options.ts';
-import { buildModel, loadDataset, scheduleOf } from '../run/setup.ts';
+import { buildModel, checkBatches, loadDataset, makeOutputFolder, scheduleOf } from '../run/setup.ts';
 import { interruptible, runTraining, summaryText, writeReport } from '../run/training.ts';
 
 export async function run(values: TrainValues): Promise<number> {
   const dataset = loadDataset(values);
+  checkBatches(values, dataset);
   const checkpoint = values.init === undefined ? undefined : { arg: '--init', file: values.init };
   const model = buildModel(values, dataset.train.classes.length, checkpoint);
   const schedule = scheduleOf(values.scheduler, values);
+  makeOutputFolder(values.out);
   const device = await openDevice();
   const { signal, release } = interruptible();
   try {
