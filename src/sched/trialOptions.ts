@@ -72,6 +72,10 @@ export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
 /** Checks every option and resolves the factors. @throws AttrError for the first that is wrong */
 export function resolveTrialOptions(options: TrialOptions): TrialOptions & { factors: number[] } {
   const op = 'TrialScheduler';
+  const known = Object.keys(asPublished());
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    throw new AttrError({ op, arg: unknown, rule: 'must be an option', got: unknown, fix: `options are ${known.join(', ')}` });
   checkLr(op, options.lr);
   checkCadence(op, options.every);
   checkScoring(op, options);

@@ -39,6 +39,22 @@ export interface TrainerOptions {
   readonly onCompile?: (done: number, total: number) => void;
 }
 
+const optionNames: Record<keyof TrainerOptions, true> = {
+  model: true,
+  dataset: true,
+  schedule: true,
+  device: true,
+  batchSize: true,
+  epochs: true,
+  maxSteps: true,
+  optimizer: true,
+  labelSmoothing: true,
+  augment: true,
+  shuffle: true,
+  seed: true,
+  onCompile: true,
+};
+
 export interface Evaluation {
   readonly step: number;
   readonly testLoss: number;
@@ -103,6 +119,13 @@ export class Trainer {
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     const { dataset, batchSize = 32, epochs = 1, maxSteps, shuffle = true, seed = 0, augment = 'none', schedule, model } = options;
+    const unknown = Object.keys(options).find((name) => !Object.hasOwn(optionNames, name));
+    if (unknown !== undefined) {
+      const fix = `options are ${Object.keys(optionNames).join(', ')}`;
+      throw new AttrError({ op: 'Trainer', arg: unknown, rule: 'must be an option', got: unknown, fix });
+    }
+    if (typeof shuffle !== 'boolean')
+      throw new AttrError({ op: 'Trainer', arg: 'shuffle', rule: 'must be true or false', got: shuffle, fix: 'leave it out for true' });
     for (const [arg, value] of Object.entries({ epochs, maxSteps: maxSteps ?? 1, batchSize })) {
       if (!Number.isInteger(value) || value < 1)
         throw new AttrError({ op: 'Trainer', arg, rule: 'must be an integer ≥ 1', got: value, fix: 'pass 1 or more' });

@@ -170,6 +170,7 @@ describe('TrialScheduler', () => {
     ['scoreBatch', { scoreBatch: 0 }],
     ['direction', { direction: 'raw' as never }], ['envelope', { envelope: 'step' as never }],
     ['bounds', { bounds: [10, 1e-8] }], ['bounds', { bounds: [0, 1] }], ['bounds', { bounds: [1, NaN] }],
+    ['factor', { factor: [2, 1] } as never],
     ['bounds', { bounds: [1] as never }],
     ['lr', { lr: 20 }],
   ];

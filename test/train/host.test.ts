@@ -120,6 +120,13 @@ test('rows tell their losses apart: no two batches of a run have the same loss',
   for (let i = 1; i < sorted.length; i++) expect(sorted[i] - sorted[i - 1]).toBeGreaterThan(1e-3);
 });
 
+const ignored = [['batch', { batch: 8 }], ['lr', { lr: 0.1 }], ['shuffle', { shuffle: 'no' }]] as const;
+test.each(ignored)('%s: options that would be ignored are refused', async (arg, more) => {
+  const schedule = new ConstantSchedule({ lr: 1 });
+  const made = withTrainer({ model: new LinearNet(), dataset: randomDataset(), batchSize: 4, schedule, ...(more as object) }, async () => {});
+  await expect(made).rejects.toThrow(expect.objectContaining({ arg }));
+});
+
 test('a score batch larger than the training set is refused', async () => {
   const schedule = trial({ scoreBatch: 23 })();
   const made = withTrainer({ model: new LinearNet(), dataset: randomDataset(), batchSize: 4, schedule }, async () => {});
