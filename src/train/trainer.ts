@@ -365,6 +365,10 @@ export class Trainer {
       if (evaluate && (isEnd || isEpoch) && !this.#divergence) {
         evaluation = await this.evaluate();
         onEvaluation?.(evaluation);
+        // Otherwise the next step tells, and more exactly.
+        if (isEnd && !Number.isFinite(evaluation.testLoss)) {
+          this.#divergence = { step: this.#step, reason: `the test loss is not finite (${evaluation.testLoss})` };
+        }
       }
     }
     await flush();

@@ -55,6 +55,13 @@ async function stateAfter(steps: number, more: Partial<TrainerOptions>): Promise
 const bright = () => ({ ...randomDataset(), mean: [0, 0, 0], std: [1e-3, 1e-3, 1e-3] });
 
 describe('a run that blows up', () => {
+  test('in its last step says so: the test loss tells', async () => {
+    const { result, evaluations } = await runOf({ model: new LinearNet(), schedule: new ConstantSchedule({ lr: 3e38 }), maxSteps: 1 });
+    expect(Number.isFinite(evaluations[0].testLoss)).toBe(false);
+    expect(result).toMatchObject({ steps: 1, divergence: { step: 1 } });
+    expect(result.divergence!.reason).toMatch(/^the test loss is not finite/);
+  });
+
   const statistic = /^a batch statistic is not finite/;
   const weight = /^the step would make a weight not finite/;
   const divided = () => ({ ...randomDataset(), std: [0, 1, 1] });

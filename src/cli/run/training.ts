@@ -145,7 +145,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     if (result.divergence) {
       record.addDivergence(result.divergence);
       stream.write(
-        `${job.name}: diverged at step ${result.divergence.step}: ${result.divergence.reason}; the weights of the step before are kept\n`,
+        `${job.name}: diverged at step ${result.divergence.step}: ${result.divergence.reason}; the weights made before it are kept\n`,
       );
     }
     const summary = summarize(trainer, record, job, result.divergence, watch.rate(values.batch));
