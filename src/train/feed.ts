@@ -100,3 +100,10 @@ function checkSet(set: ImageSet, imageBytes: number, { mean, std }: FeedOptions)
 }
 
 const words = (storage: Storage): Tensor => externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });
+
+/** 0 … count − 1, and 0s up to a whole number of batches. */
+export function evaluationOrder(count: number, batchSize: number): Uint32Array {
+  const order = new Uint32Array(Math.ceil(count / batchSize) * batchSize);
+  for (let i = 0; i < count; i++) order[i] = i;
+  return order;
+}

@@ -9,7 +9,7 @@ import type { Plan } from '../graph/plan.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
 import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
-import { ImageFeed } from './feed.ts';
+import { evaluationOrder, ImageFeed } from './feed.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 import { StepPlans } from './stepPlans.ts';
 
@@ -392,10 +392,3 @@ const trialCoefficients = (scheduler: TrialScheduler): number[] => [
   ...scheduler.trialRates(),
   ...(scheduler.options.score === 'relGain' ? [0] : []),
 ];
-
-/** 0 … count − 1, and 0s up to a whole number of batches. */
-function evaluationOrder(count: number, batchSize: number): Uint32Array {
-  const order = new Uint32Array(Math.ceil(count / batchSize) * batchSize);
-  for (let i = 0; i < count; i++) order[i] = i;
-  return order;
-}
