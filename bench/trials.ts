@@ -49,12 +49,12 @@ const { plan: forward } = await soloPlan(memory, [training.forwardLoss(wide)]);
 
 let start = 0;
 for (const chunk of plans.trialChunks) {
-  write(device, chunk.coefficients, rates.slice(start, start + chunk.count));
+  write(device, chunk.coefficients, rates.slice(start, start + chunk.count).map((rate) => -rate));
   start += chunk.count;
 }
 const runSequential = async (after?: () => Promise<void>): Promise<void> => {
   for (const rate of rates) {
-    write(device, single.coefficient, [rate]);
+    write(device, single.coefficient, [-rate]);
     await replay(device, [single.plan]);
     await after?.();
   }

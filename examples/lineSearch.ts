@@ -25,10 +25,10 @@ const parameters = model.parameters();
 const loss = mean(crossEntropy(model.forward(x, nn.trainingContext()), labels));
 const gradients = grad(loss, parameters);
 
-// φ(c) = L(θ − c · ∇L): nothing is copied, and the weights stay as they are.
+// φ(−c) = L(θ − c · ∇L): nothing is copied, and the weights stay as they are.
 const steps = [0, ...Array.from({ length: 11 }, (_, i) => 2 ** (i - 9))];
 const directions = new Map(parameters.map((parameter, i) => [parameter, gradients[i]]));
-const losses = [...(await lossesAlong({ loss, directions, coefficients: steps }))];
+const losses = [...(await lossesAlong({ loss, directions, coefficients: steps.map((step) => -step) }))];
 
 const [low, high] = [Math.min(...losses), Math.max(...losses)];
 for (const [i, step] of steps.entries()) {

@@ -64,8 +64,11 @@ export interface InternalAttrs {
   crossEntropyBackward: { readonly labelSmoothing: number };
   /** A scalar, times `factor`, in every element of `shape`. */
   broadcast: { readonly shape: Shape; readonly factor: number };
-  /** variable, directions…, coefficients [T, K] → variable − Σ_k c[t, k]·direction_k, for T trials. */
-  perturbed: { readonly trials: number };
+  /**
+   * variable, directions…, coefficients [T · K] → variable + Σ_k c[t, k]·direction_k, for T trials; where they are `scaled`, coefficients
+   * [T · (1 + K)] hold a − 1 before each trial's own, and the variable is taken a times.
+   */
+  perturbed: { readonly trials: number; readonly scaled: boolean };
   /** A copy into memory of its own: how one tensor is given to two places. */
   copy: Record<never, never>;
   /** Image segments (u8 in u32 words), labels, indices, control → x [B, H, W, C], labels u32 [B]. */

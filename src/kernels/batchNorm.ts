@@ -5,6 +5,7 @@
  * and merges them by Chan's formula; the finishing kernel merges the chunks the same way, always in the same order.
  */
 import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const merge = /* wgsl */ `
 struct Moments { n: f32, mean: vec4f, m2: vec4f }
@@ -93,15 +94,26 @@ fn main(${builtins}) {
 }`,
 });
 
-/** As `batchNormFinish` for trials along one direction: weight − c·d_weight and bias − c·d_bias are formed here; only `affine` is written. */
-export const batchNormFinishPerturbed = defineKernel({
-  name: 'batchNormFinishPerturbed',
-  bindings: {
-    partials: read('vec4f'), weight: read('vec4f'), d_weight: read('vec4f'), bias: read('vec4f'), d_bias: read('vec4f'), coefficients: read('f32'),
-    affine: write('vec4f'),
-  },
-  uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', eps: 'f32' },
-  wgsl: /* wgsl */ `${merge}${mergeChunks}
+/** WGSL that writes scale and bias of the trial, its weight and bias formed from their directions; `inv`, `out` and `channel` are in scope. */
+const perturbedAffine = (scaled: boolean): string => `${readCoefficients(1, scaled, 'wid.z')}
+  var own_weight = weight[channel];
+  ${formPerturbed(1, scaled, 'own_weight', () => 'd_weight[channel]')}
+  var own_bias = bias[channel];
+  ${formPerturbed(1, scaled, 'own_bias', () => 'd_bias[channel]')}
+  affine[out + u.c4] = inv * own_weight;
+  affine[out + 2u * u.c4] = own_bias;`;
+
+const perturbedBindings = {
+  weight: read('vec4f'), d_weight: read('vec4f'), bias: read('vec4f'), d_bias: read('vec4f'), coefficients: read('f32'), affine: write('vec4f'),
+} as const;
+
+/** As `batchNormFinish` for trials along one direction: the perturbed weight and bias are formed here (`perturbed.ts`); only `affine` is written. */
+export const batchNormFinishPerturbed = (scaled: boolean) =>
+  defineKernel({
+    name: `batchNormFinish${perturbedName(1, scaled)}`,
+    bindings: { partials: read('vec4f'), ...perturbedBindings },
+    uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', eps: 'f32' },
+    wgsl: /* wgsl */ `${merge}${mergeChunks}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let channel = wid.x;
@@ -109,13 +121,11 @@ fn main(${builtins}) {
   if (lid.x != 0u) { return; }
   let all = moments[0];
   let inv = 1.0 / sqrt(all.m2 / f32(u.rows) + u.eps);
-  let c = coefficients[wid.z];
   let out = wid.z * 3u * u.c4 + channel;
   affine[out] = all.mean;
-  affine[out + u.c4] = inv * (weight[channel] - c * d_weight[channel]);
-  affine[out + 2u * u.c4] = bias[channel] - c * d_bias[channel];
+  ${perturbedAffine(scaled)}
 }`,
-});
+  });
 
 /** Inference: the same three vectors from the running statistics. */
 export const batchNormFromRunning = defineKernel({
@@ -141,6 +151,24 @@ fn main(${builtins}) {
   affine[out + 2u * u.c4] = bias[wid.z * u.bias_stride + channel];
 }`,
 });
+
+/** As `batchNormFromRunning` for trials along one direction: the perturbed weight and bias are formed here; only `affine` is written. */
+export const batchNormFromRunningPerturbed = (scaled: boolean) =>
+  defineKernel({
+    name: `batchNormFromRunning${perturbedName(1, scaled)}`,
+    bindings: { running_mean: read('vec4f'), running_var: read('vec4f'), ...perturbedBindings },
+    uniforms: { c4: 'u32', eps: 'f32', mean_stride: 'u32', var_stride: 'u32' },
+    wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let channel = ${linearIndex};
+  if (channel >= u.c4) { return; }
+  let inv = 1.0 / sqrt(running_var[wid.z * u.var_stride + channel] + u.eps);
+  let out = wid.z * 3u * u.c4 + channel;
+  affine[out] = running_mean[wid.z * u.mean_stride + channel];
+  ${perturbedAffine(scaled)}
+}`,
+  });
 
 /** y = act((x − mean)·scale + bias [+ residual]); act is relu when `relu` = 1. */
 export const batchNormApply = (residual: boolean) =>

@@ -7,10 +7,11 @@
  *   backward weight  dw[a,b,c,o] = Σ_{n,i,j} x[n, i·s+a−p, j·s+b−p, c] · dy[n,i,j,o]             M = kH·kW·Cin    N = Cout  K = N·hOut·wOut
  *
  * Each can split K over `splits` workgroups in z; the partial results [splits][…] are then added in index order by `sumPartials`.
- * A perturbed forward forms weight − Σ_j c[t,j]·direction_j while it loads the weight tile, for the trial t of its z.
+ * A perturbed forward forms a·weight + Σ_j c_j·direction_j while it loads the weight tile, for the trial of its z; see `perturbed.ts`.
  */
 import { defineKernel, fastDivide, maxGridDimension, read, write, type Kernel } from './contract.ts';
 import { igemmMain, type Tile } from './igemm.ts';
+import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const rows = [0, 1, 2, 3];
 const perRow = (line: (r: number) => string): string => rows.map(line).join('\n    ');
@@ -52,18 +53,18 @@ fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
 
 /**
  * Forward convolution. Bindings: x and weight (shared by all trials where their `trial_stride` is 0), then for each direction `d0…` with
- * `coefficients[t · directions + j]`, and y [T · splits][m][cout4].
+ * `coefficients`, and y [T · splits][m][cout4].
  */
-export function conv2dForward(tile: Tile, directions = 0): Kernel {
-  const names = Array.from({ length: directions }, (_, j) => `d${j}`);
-  const perturbed = names.map((name, j) => `value -= c${j} * ${name}[select(0u, index, inside)];`).join(' ');
+export function conv2dForward(tile: Tile, directions = 0, scaled = false): Kernel {
+  const names = directionNames(directions);
+  const perturbed = formPerturbed(directions, scaled, 'value', (j) => `${names[j]}[select(0u, index, inside)]`);
   const wgsl = /* wgsl */ `${fastDivide}${loadX}
 ${igemmMain({
   tile,
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
   let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
   let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
-  ${names.map((_, j) => `let c${j} = coefficients[trial * ${directions}u + ${j}u];`).join(' ')}`,
+  ${readCoefficients(directions, scaled, 'trial')}`,
   a: {
     along: 'k',
     prepare: (i) => perRow((r) => `let px${i}_${r} = group_a${i} * 4u + ${r}u; let image${i}_${r} = px${i}_${r} / (u.h_out * u.w_out);
@@ -88,7 +89,7 @@ ${igemmMain({
 })}`;
   const directionBindings = Object.fromEntries(names.map((name) => [name, read('vec4f')]));
   return defineKernel({
-    name: `conv2dForward_${tileName(tile)}${directions ? `_perturbed${directions}` : ''}`,
+    name: `conv2dForward_${tileName(tile)}${perturbedName(directions, scaled)}`,
     bindings: {
       x: read('vec4f'),
       weight: read('vec4f'),

@@ -5,6 +5,7 @@
 import { defineKernel, fastDivide, read, write, type Kernel } from './contract.ts';
 import { divide, loadX, tileIndices } from './conv2d.ts';
 import { igemmLanesMain } from './igemmLanes.ts';
+import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const binding = (reads: readonly string[], output: string, coefficients = false) =>
   ({
@@ -14,11 +15,11 @@ const binding = (reads: readonly string[], output: string, coefficients = false)
   }) as Record<string, ReturnType<typeof read>>;
 
 /** As `conv2dForward`; a step is one vec4 of channels of one tap. */
-export function conv2dForwardLanes(lanes: number, directions = 0): Kernel {
-  const names = Array.from({ length: directions }, (_, j) => `d${j}`);
-  const perturbed = names.map((name, j) => `value -= c${j} * ${name}[select(0u, index, inside)];`).join(' ');
+export function conv2dForwardLanes(lanes: number, directions = 0, scaled = false): Kernel {
+  const names = directionNames(directions);
+  const perturbed = formPerturbed(directions, scaled, 'value', (j) => `${names[j]}[select(0u, index, inside)]`);
   return defineKernel({
-    name: `conv2dForward_lanes${lanes}${directions ? `_perturbed${directions}` : ''}`,
+    name: `conv2dForward_lanes${lanes}${perturbedName(directions, scaled)}`,
     bindings: binding(['x', 'weight', ...names], 'y', directions > 0),
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
@@ -32,7 +33,7 @@ ${igemmLanesMain({
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
   let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
   let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
-  ${names.map((_, j) => `let c${j} = coefficients[trial * ${directions}u + ${j}u];`).join(' ')}`,
+  ${readCoefficients(directions, scaled, 'trial')}`,
   step: `let tap = fast_divide(t, u.inv_cin4); let channel = t - tap * u.cin4;
     let tap_h = fast_divide(tap, u.inv_k_w); let dh = i32(tap_h); let dw = i32(tap - tap_h * u.k_w);
     let offset = (dh * i32(u.w) + dw) * i32(u.cin4) + i32(channel);`,

@@ -3,6 +3,7 @@
  * All overwrite y.
  */
 import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const body = (statement: string): string => /* wgsl */ `
 @compute @workgroup_size(64)
@@ -90,17 +91,18 @@ export const reshapeKernel = defineKernel({
   y[wid.z * u.n + i] = value;`),
 });
 
-/** y[t] = base − Σ_k coefficients[t · directions + k] · direction_k: the perturbed parameter, for ops that cannot form it while loading. */
-export const perturb = (directions: number) => {
-  const names = Array.from({ length: directions }, (_, k) => `d${k}`);
+/** y[t] = a·base + Σ_k c_k·direction_k: the perturbed parameter, for ops that cannot form it while loading. See `perturbed.ts`. */
+export const perturb = (directions: number, scaled = false) => {
+  const names = directionNames(directions);
   return defineKernel({
-    name: `perturb${directions}`,
+    name: `perturb${perturbedName(directions, scaled)}`,
     bindings: {
       base: read('vec4f'), ...Object.fromEntries(names.map((name) => [name, read('vec4f')])), coefficients: read('f32'), y: write('vec4f'),
     } as Record<string, ReturnType<typeof read>>,
     uniforms: { n: 'u32' },
-    wgsl: body(`var value = base[i];
-  ${names.map((name, k) => `value -= coefficients[wid.z * ${directions}u + ${k}u] * ${name}[i];`).join('\n  ')}
+    wgsl: body(`${readCoefficients(directions, scaled, 'wid.z')}
+  var value = base[i];
+  ${formPerturbed(directions, scaled, 'value', (k) => `${names[k]}[i]`)}
   y[wid.z * u.n + i] = value;`),
   });
 };

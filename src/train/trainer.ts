@@ -259,14 +259,14 @@ export class Trainer {
     const scheduler = this.options.schedule as TrialScheduler;
     const { direction, batch } = scheduler.options;
     const first = direction === 'gradient' ? [plans.gradient] : [plans.gradient, plans.direction];
-    const rates = trialCoefficients(scheduler);
+    const all = trialCoefficients(scheduler);
     let start = 0;
     for (const { count, coefficients } of plans.trialChunks) {
-      this.device.gpu.queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rates.slice(start, start + count)));
+      this.device.gpu.queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(all.slice(start, start + count)));
       start += count;
     }
     const offsets = batch === 'same' ? [0] : batch === 'heldOut' ? [this.batchSize] : [0, this.batchSize];
-    const losses = new Float64Array(rates.length);
+    const losses = new Float64Array(all.length);
     for (const [i, offset] of offsets.entries()) {
       plans.control.write({ scoreCursor: cursor + offset, scoreCounter: step * this.batchSize + offset });
       const values = await this.#trialLosses(i === 0 ? [...first, plans.event!] : [plans.event!]);
@@ -387,8 +387,8 @@ export class Trainer {
   }
 }
 
-/** What trials are run at: the scheduler's rates; and 0, the loss where the weights are, for the score that measures gains from it. */
+/** What trials are run at: minus the scheduler's rates; and 0, the loss where the weights are, for the score that measures gains from it. */
 const trialCoefficients = (scheduler: TrialScheduler): number[] => [
-  ...scheduler.trialRates(),
+  ...scheduler.trialRates().map((rate) => -rate),
   ...(scheduler.options.score === 'relGain' ? [0] : []),
 ];

@@ -23,7 +23,7 @@ export function chunkTrials(count: number, most: number): number[] {
 }
 
 /**
- * φ(c_i) = L(θ − Σ_k c_ik·D_k) for all i: every layer is one dispatch for all trials of a pass; weights, running statistics and optimizer
+ * φ(c_i) = L(θ + Σ_k c_ik·D_k) for all i: every layer is one dispatch for all trials of a pass; weights, running statistics and optimizer
  * state stay as they are, bit for bit.
  * @returns f32 [N], the losses in the order of the coefficients
  * @throws AttrError for no coefficients or uneven ones, ShapeError for directions of another shape

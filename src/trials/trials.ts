@@ -1,5 +1,5 @@
 /**
- * The trial transform: a graph becomes the graph of N trials, in which every parameter w is w − Σ_k c[t, k]·D_k for trial t. Nodes that depend
+ * The trial transform: a graph becomes the graph of N trials, in which every parameter w is a[t]·w + Σ_k c[t, k]·D_k for trial t. Nodes that depend
  * on a perturbed parameter get a trial axis; the others stay shared. No parameter is copied: convolutions and norms form the perturbed values
  * while they load them.
  */
@@ -13,8 +13,13 @@ export interface TrialSpec {
   readonly count: number;
   /** For each perturbed parameter its directions D_1 … D_K, all of the parameter's shape. Parameters left out stay as they are. */
   readonly directions: ReadonlyMap<Variable, readonly Tensor[]>;
-  /** f32 [count · K], trial by trial. */
+  /** f32 [count · K], trial by trial; where trials are `scaled`, f32 [count · (1 + K)], each trial's a − 1 before its own. */
   readonly coefficients: Tensor;
+  /**
+   * The parameters above are taken a times. Given as a − 1, so that the decay 1 − ηλ keeps the digits of ηλ, and a = 1 gives the bits of unscaled
+   * trials. Without it kernels do not multiply. @default false
+   */
+  readonly scaled?: boolean;
 }
 
 /** How a forward op is carried over to trials: given its node and its transformed inputs, the outputs. */
@@ -41,8 +46,8 @@ export const trialRules: Record<ForwardOp, TrialRule> = {
   sum: batched,
 };
 
-/** One coefficient a trial and direction, and as many directions for every parameter: kernels take them as [count][K]. */
-function checkCoefficients({ count, directions, coefficients }: TrialSpec): void {
+/** One coefficient a trial and direction, and as many directions for every parameter: kernels take them as [count][K], scales before them. */
+function checkCoefficients({ count, directions, coefficients, scaled = false }: TrialSpec): void {
   let perTrial: number | null = null;
   for (const [variable, { length }] of directions) {
     if (length < 1 || length !== (perTrial ??= length)) {
@@ -55,12 +60,12 @@ function checkCoefficients({ count, directions, coefficients }: TrialSpec): void
       });
     }
   }
-  const size = count * (perTrial ?? 0);
+  const size = count * ((perTrial ?? 0) + Number(scaled));
   if (perTrial !== null && (coefficients.dtype !== 'f32' || coefficients.trials !== 1 || String(coefficients.shape) !== String([size]))) {
     throw new ShapeError({
       op: 'trials',
       arg: 'coefficients',
-      rule: `must be f32[${size}], count · directions`,
+      rule: `must be f32[${size}], count · ${scaled ? '(1 + directions)' : 'directions'}`,
       got: String(coefficients),
       fix: 'pass them trial by trial, in one dimension',
     });
@@ -104,7 +109,13 @@ export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
   for (const node of topologicalOrder(outputs)) {
     const directions = node.op === 'variable' ? spec.directions.get(node.outputs[0] as Variable) : undefined;
     if (directions) {
-      rebuilt.set(node, op('perturbed', [node.outputs[0], ...directions, spec.coefficients], { trials: spec.count }));
+      rebuilt.set(
+        node,
+        op('perturbed', [node.outputs[0], ...directions, spec.coefficients], {
+          trials: spec.count,
+          scaled: spec.scaled ?? false,
+        }),
+      );
       continue;
     }
     const inputs = node.inputs.map((input) => rebuilt.get(input.node)![input.output]);

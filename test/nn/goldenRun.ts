@@ -68,7 +68,7 @@ export function inTorchLayout(golden: Golden, variables: readonly Variable[], va
 
 export interface GoldenRunOptions {
   readonly optimizer?: SgdOptions;
-  /** Coefficients of an event; none for no event. */
+  /** Rates of an event's trials, L(θ − rate·D); none for no event. */
   readonly coefficients?: readonly number[];
   /** What the event looks along. @default 'gradient' */
   readonly direction?: 'gradient' | 'optimizer';
@@ -112,7 +112,7 @@ export class GoldenRun {
     const plans = await StepPlans.create(memory, control, { model, batch, optimizer, trials });
     let start = 0;
     for (const { count, coefficients: chunk } of plans.trialChunks) {
-      device.gpu.queue.writeBuffer(chunk.buffer, chunk.offset, Float32Array.from(coefficients!.slice(start, start + count)));
+      device.gpu.queue.writeBuffer(chunk.buffer, chunk.offset, Float32Array.from(coefficients!.slice(start, start + count), (rate) => -rate));
       start += count;
     }
     return new GoldenRun(device, golden, options, model, memory, control, plans, batch, storage);

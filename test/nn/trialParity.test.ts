@@ -63,7 +63,7 @@ describe.each(goldenNames)('%s', (name) => {
     const { loss } = lossGraph(golden, model);
     const gradients = pytorchGradients(golden);
     const directions = new Map(model.parameters().map((variable, i) => [variable, tensor(gradients[i], variable.shape)]));
-    const got = await lossesAlong({ loss, directions, coefficients, maxTrialsPerPass: 4, device: device() });
+    const got = await lossesAlong({ loss, directions, coefficients: coefficients.map((c) => -c), maxTrialsPerPass: 4, device: device() });
     expectParity(`${name} lossesAlong`, scalarFigures('trials/losses', [...got], want));
   });
 });

@@ -68,7 +68,7 @@ export async function checkForwardAndGradient(device: Device, row: ValueCase, se
 const trialCount = 3;
 
 /**
- * Directions and coefficients whose products are exact in float32, so that base − Σ c·D has one rounding a direction wherever it is formed,
+ * Directions and coefficients whose products are exact in float32, so that base + Σ c·D has one rounding a direction wherever it is formed,
  * with or without fused multiply-add. D has the scale of the input.
  */
 function exactDirections(input: Nd, directions: number, seed: number): Nd[] {
@@ -89,7 +89,7 @@ function coefficientsFor(directions: number, seed: number): number[] {
 function perturb(input: Nd, directions: readonly Nd[], coefficients: readonly number[]): Nd {
   let data = input.data;
   directions.forEach((direction, k) => {
-    data = data.map((value, i) => Math.fround(value - coefficients[k] * direction.data[i]));
+    data = data.map((value, i) => Math.fround(value + coefficients[k] * direction.data[i]));
   });
   return nd(input.shape, data);
 }

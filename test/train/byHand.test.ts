@@ -41,7 +41,7 @@ test('an MLP learns xor through grad(), its rate chosen by lossesAlong() every s
     losses.push(value[0]);
     const directions = new Map<Variable, Tensor>(parameters.map((p, i) => [p, tensor(gradients[i] as Float32Array, p.shape)]));
     const rates = [0, 0.3, 1, 3, 10];
-    const along = await lossesAlong({ loss, directions, coefficients: rates });
+    const along = await lossesAlong({ loss, directions, coefficients: rates.map((rate) => -rate) });
     // At c = 0 it is the loss itself.
     expect(along[0]).toBeCloseTo(value[0], 5);
     const lr = rates[along.indexOf(Math.min(...along))];

@@ -5,7 +5,7 @@ import { conv2dBackwardInputLanes, conv2dBackwardWeightLanes, conv2dForwardLanes
 import { threadsOf, workgroupBytesOf, type Tile } from '../../kernels/igemm.ts';
 import { isLaneCount, laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
 import { sumPartials } from '../../kernels/reduce.ts';
-import { blockVec4s, rowVec4s, type Shape, type Tensor } from '../tensor.ts';
+import { blockVec4s, rowVec4s, type Node, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerContext, type LowerRule, type Ref } from './context.ts';
 
 interface Geometry {
@@ -63,11 +63,18 @@ function withSplits(splits: number, n: number, output: Ref, trials: number, main
   return [main(partials), emit(sumPartials, { bindings: { partials, y: output }, uniforms: { n, splits }, grid: grid1d(n, 64, trials) })];
 }
 
-/** Base, directions and coefficients when the weight is a perturbed parameter whose tile the kernel forms itself. */
-export function perturbation(weight: Tensor): { base: Tensor; directions: Tensor[]; coefficients: Tensor } | null {
+export interface Perturbation {
+  readonly base: Tensor;
+  readonly directions: readonly Tensor[];
+  readonly coefficients: Tensor;
+  readonly scaled: boolean;
+}
+
+/** What a perturbed parameter is made of, when it has as few directions as a kernel can form itself. */
+export function perturbation(weight: Tensor): Perturbation | null {
   if (weight.node.op !== 'perturbed' || weight.node.inputs.length - 2 > maxDirections) return null;
-  const inputs = weight.node.inputs;
-  return { base: inputs[0], directions: inputs.slice(1, -1), coefficients: inputs[inputs.length - 1] };
+  const { inputs, attrs } = weight.node as Node<'perturbed'>;
+  return { base: inputs[0], directions: inputs.slice(1, -1), coefficients: inputs[inputs.length - 1], scaled: attrs.scaled };
 }
 
 export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
@@ -85,7 +92,8 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
   const splits = chooseSplits(mTiles * nTiles * trials, tiles, context.wantedWorkgroups, shortestSplit(context, 8));
   const perturbed = perturbation(weight);
   const directions = perturbed?.directions.length ?? 0;
-  const kernel = context.lanes ? conv2dForwardLanes(context.lanes, directions) : conv2dForward(tile, directions);
+  const scaled = perturbed?.scaled ?? false;
+  const kernel = context.lanes ? conv2dForwardLanes(context.lanes, directions, scaled) : conv2dForward(tile, directions, scaled);
   const uniforms = {
     h: g.h,
     w: g.w,

@@ -4,7 +4,7 @@ import type { OpName } from '../ops.ts';
 import type { Node } from '../tensor.ts';
 import type { IsWanted, LowerContext, LowerRule, Ref } from './context.ts';
 import { lowerConv2d, lowerConv2dBackwardInput, lowerConv2dBackwardWeight, perturbation } from './conv.ts';
-import { fusesPerturbation, lowerBatchNorm, lowerBatchNormBackward } from './norm.ts';
+import { fusedPerturbation, lowerBatchNorm, lowerBatchNormBackward } from './norm.ts';
 import * as simple from './simple.ts';
 
 /** Leaves have their memory already. */
@@ -44,7 +44,7 @@ const lowerRules: { [O in OpName]: LowerRule<O> } = {
 /** Which inputs of which ops may be perturbed parameters that the op's own kernel forms, so that they are never materialised. */
 const formsPerturbed: Partial<{ [O in OpName]: (node: Node<O>, input: number, isWanted: IsWanted) => boolean }> = {
   conv2d: (node, input) => input === 1 && perturbation(node.inputs[1]) !== null,
-  batchNorm: (node, input, isWanted) => (input === 1 || input === 2) && fusesPerturbation(node, isWanted),
+  batchNorm: (node, input, isWanted) => (input === 1 || input === 2) && fusedPerturbation(node, isWanted) !== null,
 };
 
 export function lower(node: Node, context: LowerContext, isWanted: IsWanted): Launch<Ref>[] {

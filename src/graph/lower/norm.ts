@@ -7,6 +7,7 @@ import {
   batchNormFinish,
   batchNormFinishPerturbed,
   batchNormFromRunning,
+  batchNormFromRunningPerturbed,
   batchNormPartials,
 } from '../../kernels/batchNorm.ts';
 import { grid1d, type Launch } from '../../kernels/contract.ts';
@@ -35,21 +36,12 @@ function trainingAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWa
     uniforms: { ...sizes, x_stride: trialStride(x, blockVec4s(x.shape)) },
     grid: grid1d(chunks * c4, 64, trials),
   });
-  const perturbedWeight = perturbation(weight);
-  const perturbedBias = perturbation(bias);
-  if (fusesPerturbation(node, isWanted) && perturbedWeight && perturbedBias) {
+  const fused = fusedPerturbation(node, isWanted);
+  if (fused) {
     return [
       first,
-      emit(batchNormFinishPerturbed, {
-        bindings: {
-          partials,
-          weight: perturbedWeight.base,
-          d_weight: perturbedWeight.directions[0],
-          bias: perturbedBias.base,
-          d_bias: perturbedBias.directions[0],
-          coefficients: perturbedWeight.coefficients,
-          affine,
-        },
+      emit(batchNormFinishPerturbed(fused.scaled), {
+        bindings: { partials, ...fused.bindings, affine },
         uniforms: { ...sizes, eps: node.attrs.eps },
         grid: [c4, 1, trials],
       }),
@@ -65,47 +57,57 @@ function trainingAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWa
   ];
 }
 
+/** mean | scale | bias, by running statistics. */
+function inferenceAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWanted): Launch<Ref> {
+  const [x, weight, bias, runningMean, runningVar] = node.inputs;
+  const [, mean, invStd] = node.outputs;
+  const c4 = rowVec4s(x.shape);
+  const running = { running_mean: runningMean, running_var: runningVar };
+  const sizes = { c4, eps: node.attrs.eps, mean_stride: trialStride(runningMean, c4), var_stride: trialStride(runningVar, c4) };
+  const grid = grid1d(c4, 64, mean.trials);
+  const fused = fusedPerturbation(node, isWanted);
+  if (fused) {
+    return emit(batchNormFromRunningPerturbed(fused.scaled), {
+      bindings: { ...running, ...fused.bindings, affine },
+      uniforms: sizes,
+      grid,
+    });
+  }
+  return emit(batchNormFromRunning, {
+    bindings: { weight, bias, ...running, mean, inv_std: invStd, affine },
+    uniforms: { ...sizes, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
+    grid,
+  });
+}
+
+interface FusedPerturbation {
+  readonly scaled: boolean;
+  readonly bindings: Record<'weight' | 'd_weight' | 'bias' | 'd_bias' | 'coefficients', Tensor>;
+}
+
 /**
- * Whether the finishing kernel forms the perturbed weight and bias itself: along one direction, both by the same coefficients, and where nobody
- * wants the trials' statistics, which it has no bindings left to write.
+ * What the kernels that prepare the affine map form the perturbed weight and bias of: where both are perturbed along one direction by the same
+ * coefficients, and nobody wants the trials' statistics. For more there are no bindings left.
  */
-export function fusesPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): boolean {
+export function fusedPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): FusedPerturbation | null {
   const [, weight, bias] = node.inputs;
   const w = perturbation(weight);
   const b = perturbation(bias);
-  return (
-    node.attrs.training &&
-    !node.outputs.slice(1).some(isWanted) &&
-    w !== null &&
-    b !== null &&
-    w.directions.length === 1 &&
-    b.directions.length === 1 &&
-    w.coefficients === b.coefficients
-  );
+  if (!w || !b || w.directions.length !== 1 || b.directions.length !== 1) return null;
+  if (w.coefficients !== b.coefficients || w.scaled !== b.scaled || node.outputs.slice(1).some(isWanted)) return null;
+  return {
+    scaled: w.scaled,
+    bindings: { weight: w.base, d_weight: w.directions[0], bias: b.base, d_bias: b.directions[0], coefficients: w.coefficients },
+  };
 }
 
 export const lowerBatchNorm: LowerRule<'batchNorm'> = (node, _, isWanted) => {
-  const [x, weight, bias, runningMean, runningVar] = node.inputs;
-  const [y, mean, invStd] = node.outputs;
-  const { training, eps, relu, residual } = node.attrs;
+  const [x] = node.inputs;
+  const [y, mean] = node.outputs;
+  const { training, relu, residual } = node.attrs;
   const c4 = rowVec4s(x.shape);
   const affine = new Scratch(mean.trials * 3 * c4 * 16);
-  const prepare = training
-    ? trainingAffine(node, affine, isWanted)
-    : [
-        emit(batchNormFromRunning, {
-          bindings: { weight, bias, running_mean: runningMean, running_var: runningVar, mean, inv_std: invStd, affine },
-          uniforms: {
-            c4,
-            eps,
-            weight_stride: trialStride(weight, c4),
-            bias_stride: trialStride(bias, c4),
-            mean_stride: trialStride(runningMean, c4),
-            var_stride: trialStride(runningVar, c4),
-          },
-          grid: grid1d(c4, 64, mean.trials),
-        }),
-      ];
+  const prepare = training ? trainingAffine(node, affine, isWanted) : [inferenceAffine(node, affine, isWanted)];
   const n = blockVec4s(x.shape);
   const other: Tensor | null = residual ? node.inputs[node.inputs.length - 1] : null;
   const apply = emit(batchNormApply(residual), {

@@ -69,12 +69,12 @@ export const lowerBroadcast: LowerRule<'broadcast'> = ({ inputs: [x], outputs: [
   return [emit(elementwise.broadcastScalar, { bindings: { x, y }, uniforms, grid: grid1d(n, 64) })];
 };
 
-export const lowerPerturbed: LowerRule<'perturbed'> = ({ inputs, outputs: [y], attrs: { trials } }) => {
+export const lowerPerturbed: LowerRule<'perturbed'> = ({ inputs, outputs: [y], attrs: { trials, scaled } }) => {
   const n = blockVec4s(y.shape);
   const directions = inputs.slice(1, -1);
   const bindings: Record<string, Ref> = { base: inputs[0], coefficients: inputs[inputs.length - 1], y };
   directions.forEach((direction, k) => (bindings[`d${k}`] = direction));
-  return [emit(elementwise.perturb(directions.length), { bindings, uniforms: { n }, grid: grid1d(n, 64, trials) })];
+  return [emit(elementwise.perturb(directions.length, scaled), { bindings, uniforms: { n }, grid: grid1d(n, 64, trials) })];
 };
 
 export const lowerSum: LowerRule<'sum'> = ({ inputs: [x], outputs: [y], attrs: { factor } }) => {
