@@ -5,6 +5,7 @@ export { CIFAR10_CLASSES, CIFAR100_CLASSES, parseCifar10, parseCifar100 } from '
 export type { CifarFile } from './cifar.ts';
 export { limitSet } from './dataset.ts';
 export type { DatasetName, ImageDataset, ImageSet } from './dataset.ts';
+export { imageBatch } from './imageBatch.ts';
 export { PROCEDURAL_CLASSES, PROCEDURAL_MEAN, PROCEDURAL_STD, proceduralDataset } from './procedural.ts';
 export type { ProceduralOptions } from './procedural.ts';
 export { CounterRandom, hash32, STREAM } from '../nn/random.ts';
