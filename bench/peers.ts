@@ -6,6 +6,7 @@ import { politely } from '../src/gpu/host.node.ts';
 import type { AdapterSummary } from '../src/gpu/device.ts';
 import { openForkstep } from './peers/forkstep.ts';
 import { openJaxJs } from './peers/jaxJs.ts';
+import packages from './peers/packages.json';
 import { readProblem, writeProblem, type Peer } from './peers/problem.ts';
 import { openTfjs } from './peers/tfjs.ts';
 import { countGpu, gpuCounts, type GpuCounts } from './support/gpuCounts.ts';
@@ -14,7 +15,6 @@ import { insist, options, packageVersion, positive, printTable, writeReport, typ
 
 /** Where the peers are installed: never a dependency of the package. */
 const folder = '.cache/peers';
-const packages = { '@jax-js/jax': '0.1.25', '@tensorflow/tfjs': '4.22.0', '@tensorflow/tfjs-backend-webgpu': '4.22.0', webgpu: '0.6.2' };
 const peerNames = ['forkstep', 'jax-js', 'tfjs'] as const;
 type PeerName = (typeof peerNames)[number];
 

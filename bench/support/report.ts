@@ -31,8 +31,9 @@ export function positive(name: string, text: string): number {
 
 const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8' }).trim();
 
-/** The commit, with `+changes` where what a bench runs differs from it. */
+/** The commit, with `+changes` where what a bench runs differs from it. A portable kit has no repository and says it by a variable. */
 function commit(): string {
+  if (process.env.FORKSTEP_COMMIT) return process.env.FORKSTEP_COMMIT;
   const changes = git('status', '--porcelain', '--', 'src', 'bench', ':!src/cli', ':!bench/results');
   return git('rev-parse', '--short=12', 'HEAD') + (changes ? '+changes' : '');
 }
