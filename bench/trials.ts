@@ -3,7 +3,7 @@ import { openDevice, type Device } from '../src/gpu/device.ts';
 import { crossEntropy, mean } from '../src/graph/functional.ts';
 import type { Storage, Variable } from '../src/graph/tensor.ts';
 import { trainingContext } from '../src/nn/module.ts';
-import { externalTensor } from '../src/train/feed.ts';
+import { externalTensor } from '../src/graph/ops.ts';
 import { trials } from '../src/trials/trials.ts';
 import { countGpu } from './support/gpuCounts.ts';
 import { interleave, sample, timing, type Sample } from './support/measure.ts';

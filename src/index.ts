@@ -12,7 +12,8 @@ export { fusions, type Fusion } from './graph/fuse.ts';
 export { Memory, memoryCategories, type MemoryCategory, type MemoryReport } from './graph/memory.ts';
 export { grad } from './autograd/grad.ts';
 export { trials, type TrialSpec } from './trials/trials.ts';
-export { lossesAlong, type LossesAlongOptions } from './trials/lossesAlong.ts';
+export { lossesAlong } from './trials/lossesAlong.ts';
+export type { Direction, LossBatch, LossesAlongOptions } from './trials/alongOptions.ts';
 
 export * as nn from './nn/index.ts';
 export { Sgd, type SgdOptions } from './optim/sgd.ts';

@@ -367,3 +367,8 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
 export function op<O extends OpName>(name: O, inputs: readonly Tensor[], attrs: OpAttrs[O]): Tensor[] {
   return makeNode(name, inputs, attrs, shapeRules[name](inputs, attrs));
 }
+
+/** A tensor that stands for memory somebody else fills. */
+export function externalTensor(storage: Storage, { shape, dtype, trials }: TensorSpec): Tensor {
+  return op('external', [], { storage, spec: { shape, dtype, trials } })[0];
+}

@@ -47,7 +47,8 @@ function materialized(order: readonly Node[], outputs: readonly Tensor[], isWant
 }
 
 /**
- * Lowers the graph of `outputs`, then appends `extra` launches (an optimizer's). Constants are uploaded into `memory` as `data`.
+ * Lowers the graph of `outputs`, then appends `extra` launches (an optimizer's). Constants are uploaded into `memory` as `data`, variables
+ * that are on no device as what they are; neither where `placed` says that they lie somewhere already.
  */
 export function draft(
   memory: Memory,
@@ -55,6 +56,7 @@ export function draft(
   outputs: readonly Output[],
   extra: readonly Launch<Ref>[] = [],
   context?: LowerContext,
+  placed: ReadonlyMap<Tensor, Storage> = new Map(),
 ): Draft {
   const storageOf = new Map<Tensor, Storage>();
   const launches: Launch<Ref>[] = [];
@@ -75,7 +77,7 @@ export function draft(
   );
   const lowering = context ?? lowerContextOf(memory.device);
   for (const node of order) {
-    const leaf = leafStorage(memory, node);
+    const leaf = placed.get(node.outputs[0]) ?? leafStorage(memory, node);
     if (leaf) storageOf.set(node.outputs[0], leaf);
     else if (node.op !== 'perturbed' || needed.has(node)) launches.push(...lower(node, lowering, isWanted));
   }
@@ -115,7 +117,8 @@ function copyInto(tensor: Tensor, storage: Storage): Launch<Ref>[] {
   }));
 }
 
-function leafStorage(memory: Memory, node: Node): Storage | null {
+/** Where a leaf lies, uploaded where it has to be; null for what is computed. */
+export function leafStorage(memory: Memory, node: Node): Storage | null {
   if (node.op === 'external') return (node as Node<'external'>).attrs.storage;
   if (node.op === 'constant') {
     const { data, shape } = (node as Node<'constant'>).attrs;

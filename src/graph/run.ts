@@ -3,7 +3,7 @@ import { defaultDevice, type Device } from '../gpu/device.ts';
 import { fuse, fusions, type Fusion } from './fuse.ts';
 import type { LowerContext } from './lower/context.ts';
 import { Memory } from './memory.ts';
-import { allocateSlots, buildPlan, draft, placeDrafts } from './plan.ts';
+import { allocateSlots, buildPlan, draft, placeDrafts, type Plan } from './plan.ts';
 import { setReader, sizeBytes, unpack, type Storage, type Tensor } from './tensor.ts';
 
 export interface EvaluateOptions {
@@ -21,6 +21,16 @@ export async function readStorage(device: Device, spec: Tensor, storage: Storage
   return unpack(spec, spec.dtype === 'u32' ? new Uint32Array(bytes) : new Float32Array(bytes));
 }
 
+/** Runs a plan once, and what `after` records behind it. */
+export function submit(device: Device, plan: Plan, after?: (encoder: GPUCommandEncoder) => void): void {
+  const encoder = device.gpu.createCommandEncoder({ label: plan.label });
+  const pass = encoder.beginComputePass({ label: plan.label });
+  plan.encode(pass);
+  pass.end();
+  after?.(encoder);
+  device.gpu.queue.submit([encoder.finish()]);
+}
+
 /**
  * Compiles and runs the graph of several tensors together and returns their values.
  * Variables that live on a device are read where they are; others are uploaded for the occasion.
@@ -34,11 +44,7 @@ export async function evaluate(tensors: readonly Tensor[], options: EvaluateOpti
     const one = draft(memory, 'read', outputs, [], options.lowering);
     const placement = placeDrafts(device, [one]);
     const plan = await buildPlan(memory, one, { slots: allocateSlots(memory, placement), places: placement.places[0] });
-    const encoder = device.gpu.createCommandEncoder({ label: 'read' });
-    const pass = encoder.beginComputePass();
-    plan.encode(pass);
-    pass.end();
-    device.gpu.queue.submit([encoder.finish()]);
+    submit(device, plan);
     const values: (Float32Array | Uint32Array)[] = [];
     for (const { tensor, storage } of outputs) values.push(await readStorage(device, tensor, storage));
     return values;

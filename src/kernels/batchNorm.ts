@@ -94,7 +94,7 @@ fn main(${builtins}) {
 }`,
 });
 
-/** WGSL that writes scale and bias of the trial, its weight and bias formed from their directions; `inv`, `out` and `channel` are in scope. */
+/** WGSL that writes scale and bias of the trial, its weight and bias formed from their directions; uses `inv`, `out` and `channel`. */
 const perturbedAffine = (scaled: boolean): string => `${readCoefficients(1, scaled, 'wid.z')}
   var own_weight = weight[channel];
   ${formPerturbed(1, scaled, 'own_weight', () => 'd_weight[channel]')}
@@ -107,7 +107,7 @@ const perturbedBindings = {
   weight: read('vec4f'), d_weight: read('vec4f'), bias: read('vec4f'), d_bias: read('vec4f'), coefficients: read('f32'), affine: write('vec4f'),
 } as const;
 
-/** As `batchNormFinish` for trials along one direction: the perturbed weight and bias are formed here (`perturbed.ts`); only `affine` is written. */
+/** As `batchNormFinish` for trials along one direction: the perturbed weight and bias are formed here; only `affine` is written. */
 export const batchNormFinishPerturbed = (scaled: boolean) =>
   defineKernel({
     name: `batchNormFinish${perturbedName(1, scaled)}`,

@@ -3,20 +3,15 @@ import type { ImageSet } from '../data/dataset.ts';
 import { AttrError } from '../gpu/errors.ts';
 import { controlWords, type Control, type ControlWord } from '../graph/control.ts';
 import type { Memory } from '../graph/memory.ts';
-import { op } from '../graph/ops.ts';
+import { externalTensor, op } from '../graph/ops.ts';
 import { upload } from '../graph/plan.ts';
-import type { Storage, Tensor, TensorSpec } from '../graph/tensor.ts';
+import type { Storage, Tensor } from '../graph/tensor.ts';
 
 export interface FeedOptions {
   readonly mean: readonly number[];
   readonly std: readonly number[];
   /** Longest list of image indices that is ever used at once. */
   readonly capacity: number;
-}
-
-/** A tensor that stands for memory somebody else fills. */
-export function externalTensor(storage: Storage, spec: TensorSpec): Tensor {
-  return op('external', [], { storage, spec })[0];
 }
 
 export class ImageFeed {

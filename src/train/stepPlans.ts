@@ -23,9 +23,9 @@ import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
 import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, updateRunning } from '../kernels/sgd.ts';
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { Sgd, type SgdOptions } from '../optim/sgd.ts';
-import { chunkTrials } from '../trials/lossesAlong.ts';
+import { chunkTrials } from '../trials/passes.ts';
 import { trials } from '../trials/trials.ts';
-import { externalTensor } from './feed.ts';
+import { externalTensor } from '../graph/ops.ts';
 import { StepLog } from './stepLog.ts';
 
 export interface Batch {

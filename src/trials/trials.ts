@@ -1,7 +1,7 @@
 /**
- * The trial transform: a graph becomes the graph of N trials, in which every parameter w is a[t]·w + Σ_k c[t, k]·D_k for trial t. Nodes that depend
- * on a perturbed parameter get a trial axis; the others stay shared. No parameter is copied: convolutions and norms form the perturbed values
- * while they load them.
+ * The trial transform: a graph becomes the graph of N trials, in which every parameter w is a[t]·w + Σ_k c[t, k]·D_k for trial t. Nodes
+ * that depend on a perturbed parameter get a trial axis; the others stay shared. No parameter is copied: convolutions and norms form the
+ * perturbed values while they load them.
  */
 import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
 import { op, type ForwardOp } from '../graph/ops.ts';
@@ -16,8 +16,8 @@ export interface TrialSpec {
   /** f32 [count · K], trial by trial; where trials are `scaled`, f32 [count · (1 + K)], each trial's a − 1 before its own. */
   readonly coefficients: Tensor;
   /**
-   * The parameters above are taken a times. Given as a − 1, so that the decay 1 − ηλ keeps the digits of ηλ, and a = 1 gives the bits of unscaled
-   * trials. Without it kernels do not multiply. @default false
+   * The parameters above are taken a times. Given as a − 1, so that the decay 1 − ηλ keeps the digits of ηλ, and a = 1 gives the bits of
+   * unscaled trials. Without it kernels do not multiply. @default false
    */
   readonly scaled?: boolean;
 }
@@ -46,7 +46,7 @@ export const trialRules: Record<ForwardOp, TrialRule> = {
   sum: batched,
 };
 
-/** One coefficient a trial and direction, and as many directions for every parameter: kernels take them as [count][K], scales before them. */
+/** One coefficient a trial and direction, and as many directions for every parameter: kernels take them as [count][K], scales first. */
 function checkCoefficients({ count, directions, coefficients, scaled = false }: TrialSpec): void {
   let perTrial: number | null = null;
   for (const [variable, { length }] of directions) {
@@ -75,8 +75,8 @@ function checkCoefficients({ count, directions, coefficients, scaled = false }: 
 /**
  * @param outputs tensors of one graph, usually the loss
  * @returns the same tensors for all trials: `trials` = `count` where a perturbed parameter reaches them
- * @throws DtypeError if a direction is not f32; ShapeError if it does not have its parameter's shape or the coefficients are not one a trial and direction; AttrError if
- *   parameters have different numbers of directions, or the graph holds gradients
+ * @throws DtypeError if a direction is not f32; ShapeError if it does not have its parameter's shape, or the coefficients are not one a
+ *   trial and direction; AttrError if parameters have different numbers of directions, or the graph holds gradients
  */
 export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
   if (!Number.isInteger(spec.count) || spec.count < 1) {

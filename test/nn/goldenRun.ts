@@ -12,7 +12,7 @@ import { inferenceContext, trainingContext } from '../../src/nn/module.ts';
 import { resnet18, type ResNet } from '../../src/nn/resnet.ts';
 import { loadStateDict, stateDict } from '../../src/nn/stateDict.ts';
 import type { SgdOptions } from '../../src/optim/sgd.ts';
-import { externalTensor } from '../../src/train/feed.ts';
+import { externalTensor } from '../../src/graph/ops.ts';
 import { StepPlans } from '../../src/train/stepPlans.ts';
 import { distance, parityBound, type Golden, type Reference, type ScalarReference } from '../goldens/load.ts';
 

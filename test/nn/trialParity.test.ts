@@ -9,7 +9,7 @@ import { loadStateDict } from '../../src/nn/stateDict.ts';
 import { lossesAlong } from '../../src/trials/lossesAlong.ts';
 import { distance, goldenNames, loadGolden, type Golden } from '../goldens/load.ts';
 import { useDevice } from '../support/device.ts';
-import { expectParity, goldenModel, inTorchLayout, lossGraph, scalarFigures, tensorFigures, withRun, type GoldenRun } from './goldenRun.ts';
+import { batchTensors, expectParity, goldenModel, inTorchLayout, scalarFigures, tensorFigures, withRun, type GoldenRun } from './goldenRun.ts';
 
 const device = useDevice();
 
@@ -60,11 +60,13 @@ describe.each(goldenNames)('%s', (name) => {
 
   test('lossesAlong with PyTorch\'s gradient as the direction', async () => {
     const model = goldenModel(golden);
-    const { loss } = lossGraph(golden, model);
     const gradients = pytorchGradients(golden);
     const directions = new Map(model.parameters().map((variable, i) => [variable, tensor(gradients[i], variable.shape)]));
-    const got = await lossesAlong({ loss, directions, coefficients: coefficients.map((c) => -c), maxTrialsPerPass: 4, device: device() });
-    expectParity(`${name} lossesAlong`, scalarFigures('trials/losses', [...got], want));
+    const got = await lossesAlong({
+      model, batches: batchTensors(golden, 0), directions: [directions], coefficients: coefficients.map((c) => -c), maxTrialsPerPass: 4,
+      device: device(),
+    });
+    expectParity(`${name} lossesAlong`, scalarFigures('trials/losses', got, want));
   });
 });
 

@@ -21,8 +21,9 @@ export type ImportGraph = ReadonlyMap<string, readonly Import[]>;
 const layers: readonly (readonly string[])[] = [
   ['kernels', 'gpu'],
   ['graph'],
-  ['autograd', 'trials'],
+  ['autograd'],
   ['nn', 'optim'],
+  ['trials'],
   ['sched'],
   ['data', 'train'],
   ['study'],

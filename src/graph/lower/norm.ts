@@ -86,8 +86,8 @@ interface FusedPerturbation {
 }
 
 /**
- * What the kernels that prepare the affine map form the perturbed weight and bias of: where both are perturbed along one direction by the same
- * coefficients, and nobody wants the trials' statistics. For more there are no bindings left.
+ * What the kernels that prepare the affine map form the perturbed weight and bias of: where both are perturbed along one direction by the
+ * same coefficients, and nobody wants the trials' statistics. For more there are no bindings left.
  */
 export function fusedPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): FusedPerturbation | null {
   const [, weight, bias] = node.inputs;
