@@ -18,6 +18,7 @@ export type { Direction, LossBatch, LossesAlongOptions } from './trials/alongOpt
 export * as nn from './nn/index.ts';
 export { Sgd, type SgdOptions } from './optim/sgd.ts';
 export * from './sched/index.ts';
+export * as probes from './probes/index.ts';
 export * from './data/index.ts';
 export {
   Trainer, type Divergence, type Evaluation, type LoggedStep, type RunCallbacks, type RunResult, type TrainerOptions,

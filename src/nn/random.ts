@@ -32,6 +32,8 @@ export const STREAM = {
   /** Procedural images of the training set and of the test set; their labels' order. */
   proceduralTrain: 4,
   proceduralTest: 5,
+  /** Directions of loss landscapes, `randomDirections`. */
+  landscape: 6,
 } as const;
 
 /** A u32 that depends on all bits of three u32 (higher bits of the arguments are dropped). The mixing is in the file's head. */

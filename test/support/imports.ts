@@ -24,7 +24,7 @@ const layers: readonly (readonly string[])[] = [
   ['autograd'],
   ['nn', 'optim'],
   ['trials'],
-  ['sched'],
+  ['sched', 'probes'],
   ['data', 'train'],
   ['study'],
   ['index.ts'],
