@@ -35,6 +35,18 @@ export function factors(spec: { help: string; defaultText: string }): Option<Fac
   return { placeholder: 'F,F,…', default: undefined, isRequired: false, ...spec, parse };
 }
 
+const byteUnits = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const;
+
+/** A size such as `64MiB`, in bytes. */
+export function bytes(spec: { help: string; defaultText: string }): Option<number | undefined> {
+  const parse = (value: string): number => {
+    const match = /^(\d{1,9})(B|KiB|MiB|GiB)$/.exec(value);
+    if (!match) throw new BadValue('must be a size such as 64MiB or 0B');
+    return Number(match[1]) * byteUnits[match[2] as keyof typeof byteUnits];
+  };
+  return { placeholder: '64MiB', default: undefined, isRequired: false, ...spec, parse };
+}
+
 const MAX_SEED = 2 ** 32 - 1;
 const ofPreset = (asPublished: string, robust: string): string => `the preset's, ${asPublished}|${robust}`;
 
@@ -74,6 +86,7 @@ const trialOptions = {
     help: 'decay over the run that multiplies the learning rate',
   }),
   scoreBatch: integer({ default: undefined, min: 1, defaultText: '--batch', help: 'images that a trial is scored on' }),
+  memoryBudget: bytes({ defaultText: '0B', help: 'GPU memory that trials may take so as to run in fewer passes' }),
 };
 
 /** Options of a training run, but the scheduler's name. */

@@ -15,12 +15,19 @@ export const controlWords = {
   slot: 4,
   /** Images of an evaluation batch that count. */
   rows: 5,
-  /** As cursor and counter, for the batch that trials are scored on. */
+  /** As cursor and counter, for the images after the batch, on which trials may be scored. */
   scoreCursor: 6,
   scoreCounter: 7,
+  /** Where in the log of events this step's is written. */
+  eventSlot: 8,
+  /** Bits of the f32 that the schedule's scale is multiplied by. */
+  envelope: 9,
 } as const;
 
 export type ControlWord = keyof typeof controlWords;
+
+/** The bits of a number as f32. */
+export const floatBits = (value: number): number => new Uint32Array(Float32Array.of(value).buffer)[0];
 
 export class Control {
   readonly storage: Storage;

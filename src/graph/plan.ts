@@ -181,6 +181,15 @@ export class Plan {
     this.#steps = steps;
   }
 
+  /** One plan that replays others in order. */
+  static join(label: string, plans: readonly Plan[]): Plan {
+    return new Plan(
+      plans[0].device,
+      label,
+      plans.flatMap((plan) => plan.#steps),
+    );
+  }
+
   /** Dispatches of one replay. */
   get dispatches(): number {
     return this.#steps.length;
@@ -217,8 +226,8 @@ interface BuildOptions {
   readonly places: Placement['places'][number];
   /** Called as pipelines get ready. */
   readonly onProgress?: (done: number, total: number) => void;
-  /** Where the plan's uniforms are counted. */
-  readonly category?: MemoryCategory;
+  /** Holds this plan's uniforms, and those of others. @default a buffer of its own */
+  readonly uniforms?: Uniforms;
 }
 
 /** Compiles the pipelines (all at once) and makes uniforms and bind groups: everything that a replay needs. */
@@ -233,14 +242,7 @@ export async function buildPlan(memory: Memory, one: Draft, options: BuildOption
       options.onProgress?.(++done, kernels.length);
     }),
   );
-  const uniforms = packUniforms(one.launches);
-  const uniformBuffer = memory.create(
-    options.category ?? 'slots',
-    `${one.label} uniforms`,
-    uniforms.bytes.byteLength,
-    GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-  );
-  device.gpu.queue.writeBuffer(uniformBuffer, 0, uniforms.bytes);
+  const uniforms = options.uniforms ?? new Uniforms(memory, 'slots', `${one.label} uniforms`, one.launches);
   const bufferOf = (ref: Ref): Storage => {
     if (!(ref instanceof Tensor || ref instanceof Scratch)) return ref;
     const own = ref instanceof Tensor ? one.storageOf.get(ref) : undefined;
@@ -248,53 +250,61 @@ export async function buildPlan(memory: Memory, one: Draft, options: BuildOption
     const { slot, offset } = options.places[one.itemOf.get(ref)!];
     return { buffer: options.slots[slot], offset, size: ref instanceof Scratch ? ref.sizeBytes : sizeBytes(ref) };
   };
-  const steps = one.launches.map((launch, index) => {
+  const steps = one.launches.map((launch) => {
     const { pipeline, layout } = compiled.get(launch.kernel.source)!;
     const names = Object.keys(launch.kernel.bindings);
     const entries = names.map((name, binding) => ({ binding, resource: bufferOf(launch.bindings[name]) }));
-    const { offset, size } = uniforms.places[index];
     const bindGroup = device.gpu.createBindGroup({
       label: launch.kernel.name,
       layout,
-      entries: [...entries, { binding: names.length, resource: { buffer: uniformBuffer, offset, size } }],
+      entries: [...entries, { binding: names.length, resource: uniforms.of(launch) }],
     });
     return { pipeline, bindGroup, grid: launch.grid, name: launch.kernel.name };
   });
   return new Plan(device, one.label, steps);
 }
 
-/** All uniform values of a plan in one buffer; equal ones are shared. */
-function packUniforms(launches: readonly Launch<Ref>[]) {
-  const places: { offset: number; size: number }[] = [];
-  const known = new Map<string, { offset: number; size: number }>();
-  const blocks: Uint8Array[] = [];
-  let offset = 0;
-  for (const { kernel, uniforms } of launches) {
-    const names = Object.keys(kernel.uniforms);
-    const size = Math.ceil(names.length / 4) * 16;
-    const view = new DataView(new ArrayBuffer(size));
-    names.forEach((name, index) => {
-      const type = kernel.uniforms[name];
-      if (type === 'f32') view.setFloat32(index * 4, uniforms[name], true);
-      else if (type === 'i32') view.setInt32(index * 4, uniforms[name], true);
-      else view.setUint32(index * 4, uniforms[name], true);
-    });
-    const block = new Uint8Array(view.buffer);
-    const key = block.join();
-    let at = known.get(key);
-    if (!at) {
-      at = { offset, size };
-      known.set(key, at);
-      blocks.push(block);
-      offset += align(size);
+/** The uniform values of many launches in one buffer; equal ones are stored once. */
+export class Uniforms {
+  readonly #buffer: GPUBuffer;
+  readonly #places = new Map<Launch<Ref>, { offset: number; size: number }>();
+
+  constructor(memory: Memory, category: MemoryCategory, label: string, launches: readonly Launch<Ref>[]) {
+    const known = new Map<string, { offset: number; size: number }>();
+    const blocks: { offset: number; block: Uint8Array }[] = [];
+    let end = 0;
+    for (const launch of launches) {
+      const block = packUniforms(launch);
+      const key = block.join();
+      let at = known.get(key);
+      if (!at) {
+        at = { offset: end, size: block.byteLength };
+        known.set(key, at);
+        blocks.push({ offset: end, block });
+        end += align(block.byteLength);
+      }
+      this.#places.set(launch, at);
     }
-    places.push(at);
+    const bytes = new Uint8Array(Math.max(end, 16));
+    for (const { offset, block } of blocks) bytes.set(block, offset);
+    this.#buffer = memory.create(category, label, bytes.byteLength, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST);
+    memory.device.gpu.queue.writeBuffer(this.#buffer, 0, bytes);
   }
-  const bytes = new Uint8Array(Math.max(offset, 16));
-  let at = 0;
-  for (const block of blocks) {
-    bytes.set(block, at);
-    at += align(block.byteLength);
+
+  /** Where the values of one of the launches lie. */
+  of(launch: Launch<Ref>): Storage {
+    return { buffer: this.#buffer, ...this.#places.get(launch)! };
   }
-  return { bytes, places };
+}
+
+function packUniforms({ kernel, uniforms }: Launch<Ref>): Uint8Array {
+  const names = Object.keys(kernel.uniforms);
+  const view = new DataView(new ArrayBuffer(Math.ceil(names.length / 4) * 16));
+  names.forEach((name, index) => {
+    const type = kernel.uniforms[name];
+    if (type === 'f32') view.setFloat32(index * 4, uniforms[name], true);
+    else if (type === 'i32') view.setInt32(index * 4, uniforms[name], true);
+    else view.setUint32(index * 4, uniforms[name], true);
+  });
+  return new Uint8Array(view.buffer);
 }

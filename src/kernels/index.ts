@@ -13,3 +13,4 @@ export * from './perturbed.ts';
 export * from './pool.ts';
 export * from './reduce.ts';
 export * from './sgd.ts';
+export * from './trialRule.ts';

@@ -98,16 +98,15 @@ fn main(${builtins}) {
 }`,
 });
 
-/** log[2·slot] = loss, log[2·slot + 1] = flags, slot = control[slot_word]: the host reads the log later, many steps at a time. */
+/** Words of a line of the step log: loss, flags, learning rate, unused. */
+export const logWords = 4;
+
+/** log[slot] = (loss, flags, rates[0]), slot = control[slot_word]: the host reads the log later, many steps at a time. */
 export const logStep = defineKernel({
   name: 'logStep',
-  bindings: { loss: read('f32'), flags: read('u32'), control: read('u32'), log: write('f32') },
+  bindings: { loss: read('f32'), flags: read('u32'), rates: read('f32'), control: read('u32'), log: write('vec4f') },
   uniforms: { slot_word: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(1)
-fn main() {
-  let slot = control[u.slot_word];
-  log[2u * slot] = loss[0];
-  log[2u * slot + 1u] = f32(flags[0]);
-}`,
+fn main() { log[control[u.slot_word]] = vec4f(loss[0], f32(flags[0]), rates[0], 0.0); }`,
 });

@@ -1,7 +1,7 @@
 export { isBalanced, factorSets, meanLogFactor, resolveFactors } from './factors.ts';
 export type { Factors, FactorSetName } from './factors.ts';
 export { normalizers, scores, trialWeights } from './scores.ts';
-export type { NormalizeName, ScoreContext, ScoreName, Scoring } from './scores.ts';
+export type { NormalizeName, OwnScore, OwnScoreContext, ScoreContext, ScoreName, Scoring } from './scores.ts';
 export { trialUpdate } from './update.ts';
 export type { TrialUpdate, TrialUpdateInput } from './update.ts';
 export { envelopeAt, envelopes } from './envelopes.ts';
@@ -10,7 +10,7 @@ export { isDueAt } from './cadence.ts';
 export type { Cadence } from './cadence.ts';
 export { ConstantSchedule } from './schedule.ts';
 export type { Schedule, ScheduleState } from './schedule.ts';
-export { asPublished, holdUlps, robust } from './trialOptions.ts';
+export { asPublished, FLOAT32, holdUlps, robust } from './trialOptions.ts';
 export type { Direction, ScoreBatch, TrialOptions } from './trialOptions.ts';
 export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';
 export type { JsonNumber, TrialEvent, TrialEventJson } from './trialScheduler.ts';

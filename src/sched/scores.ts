@@ -73,28 +73,39 @@ export const scores: Record<ScoreName, (x: readonly number[], context: ScoreCont
   },
 };
 
+/** What a score of one's own is told beside the losses. */
+export interface OwnScoreContext extends ScoreContext {
+  /** one a loss */
+  factors: readonly number[];
+}
+
+/**
+ * A score of one's own: losses, one a factor, NaN and ±Infinity where a trial diverged → weights ≥ 0, one a loss, not all 0. They are
+ * divided by their sum; what a diverged trial gets does not count.
+ */
+export type OwnScore = (losses: readonly number[], context: OwnScoreContext) => readonly number[];
+
 /** How losses become weights. */
 export interface Scoring {
   normalize: NormalizeName;
-  score: ScoreName;
+  score: ScoreName | OwnScore;
   /** temperature of the score, > 0; 1 is the published e^−x */
   tau: number;
 }
 
 /**
  * Throws AttrError for unknown names, τ that is not finite and > 0, and a normalisation that the score would not see:
- * relGain scales losses itself and rank looks at their order alone, so both take 'none'.
+ * relGain scales losses itself, rank looks at their order alone and a function gets the losses, so these take 'none'.
  */
 export function checkScoring(op: string, { normalize, score, tau }: Scoring): void {
   checkName(op, 'normalize', normalize, normalizers);
-  checkName(op, 'score', score, scores);
+  if (typeof score !== 'function') checkName(op, 'score', score, scores);
   if (!(Number.isFinite(tau) && tau > 0)) {
     throw new AttrError({ op, arg: 'tau', rule: 'must be finite and > 0', got: tau, fix: 'pass 1 for the plain score' });
   }
   if (score !== 'exp' && normalize !== 'none') {
-    throw new AttrError({
-      op, arg: 'normalize', rule: `must be 'none' with score '${score}'`, got: normalize, fix: `${score} needs no normalised losses`,
-    });
+    const name = typeof score === 'function' ? 'a score of your own' : `score '${score}'`;
+    throw new AttrError({ op, arg: 'normalize', rule: `must be 'none' with ${name}`, got: normalize, fix: 'it gets plain losses' });
   }
 }
 
@@ -105,12 +116,33 @@ export function checkName(op: string, arg: string, name: string, table: object):
   throw new AttrError({ op, arg, rule: `must be one of ${known}`, got: name, fix: 'names are case-sensitive' });
 }
 
-/** Weights of all trials, Σ = 1, in their order; a trial with a non-finite loss weighs 0; all 0 where no loss is finite. */
-export function trialWeights(losses: readonly number[], scoring: Scoring, baseLoss: number | null): number[] {
+/**
+ * Weights of all trials, Σ = 1, in their order; a trial with a non-finite loss weighs 0; all 0 where no loss is finite.
+ * @throws AttrError where a score of one's own returns no weights
+ */
+export function trialWeights(
+  losses: readonly number[],
+  scoring: Scoring,
+  baseLoss: number | null,
+  factors: readonly number[] = [],
+): number[] {
   const finite = losses.filter(Number.isFinite);
+  const { score, normalize, tau } = scoring;
   if (finite.length === 0) return losses.map(() => 0);
-  const raw = scores[scoring.score](normalizers[scoring.normalize](finite), { tau: scoring.tau, baseLoss });
+  if (typeof score === 'function') return ownWeights(score(losses, { tau, baseLoss, factors }), losses);
+  const raw = scores[score](normalizers[normalize](finite), { tau, baseLoss });
   const total = sumOf(raw);
   let next = 0;
   return losses.map((l) => (Number.isFinite(l) ? raw[next++] / total : 0));
+}
+
+function ownWeights(raw: readonly number[], losses: readonly number[]): number[] {
+  const isList = Array.isArray(raw) && raw.length === losses.length;
+  const kept = isList ? losses.map((l, i) => (Number.isFinite(l) ? raw[i] : 0)) : [];
+  const total = sumOf(kept);
+  if (isList && kept.every((w) => w >= 0) && total > 0 && Number.isFinite(total)) return divided(kept, total);
+  throw new AttrError({
+    op: 'TrialScheduler', arg: 'score', rule: `must return ${losses.length} finite weights ≥ 0, some finite trial's > 0`,
+    got: JSON.stringify(raw), fix: 'return one weight a loss, in their order',
+  });
 }

@@ -8,7 +8,7 @@ import { resolveFactors } from './factors.ts';
 import type { Factors } from './factors.ts';
 import { checkLr } from './schedule.ts';
 import { checkName, checkScoring } from './scores.ts';
-import type { NormalizeName, ScoreName } from './scores.ts';
+import type { NormalizeName, OwnScore, ScoreName } from './scores.ts';
 
 /** On which images trials are scored. The direction always comes from the training batch. */
 export type ScoreBatch = 'same' | 'heldOut' | 'both';
@@ -22,7 +22,8 @@ export interface TrialOptions {
   factors: Factors;
   every: Cadence;
   normalize: NormalizeName;
-  score: ScoreName;
+  /** a name, or a function of the losses: then they are read back at every event, and one more trial gives the loss at the weights */
+  score: ScoreName | OwnScore;
   /** temperature of the score, > 0; 1 is the published e^−x */
   tau: number;
   /** equal scores leave m as it is, whatever the factors */
@@ -39,6 +40,9 @@ export interface TrialOptions {
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
 }
+
+/** Normal positive numbers of float32: where m stays without bounds of one's own. */
+export const FLOAT32 = { least: 2 ** -126, greatest: (2 - 2 ** -23) * 2 ** 127 } as const;
 
 /** Smallest ranges of losses that count, in float32 ulps of the largest: below, `hold` keeps m. */
 export const holdUlps = 4;
@@ -77,6 +81,7 @@ export function resolveTrialOptions(options: TrialOptions): TrialOptions & { fac
   if (unknown !== undefined)
     throw new AttrError({ op, arg: unknown, rule: 'must be an option', got: unknown, fix: `options are ${known.join(', ')}` });
   checkLr(op, options.lr);
+  checkFloat32(op, 'lr', options.lr);
   checkCadence(op, options.every);
   checkScoring(op, options);
   checkName(op, 'batch', options.batch, batchNames);
@@ -94,6 +99,12 @@ export function resolveTrialOptions(options: TrialOptions): TrialOptions & { fac
   return { ...options, every, bounds, factors: resolveFactors(options.factors) };
 }
 
+/** m lives on the GPU. */
+function checkFloat32(op: string, arg: string, value: number): void {
+  if (value >= FLOAT32.least && value <= FLOAT32.greatest) return;
+  throw new AttrError({ op, arg, rule: `must lie in ${FLOAT32.least} … ${FLOAT32.greatest} (float32)`, got: value, fix: '0.005 is usual' });
+}
+
 function checkFlag(arg: string, value: boolean): void {
   if (typeof value === 'boolean') return;
   throw new AttrError({ op: 'TrialScheduler', arg, rule: 'must be true or false', got: value, fix: 'start from a preset' });
@@ -107,6 +118,7 @@ function checkBounds({ bounds, lr }: TrialOptions): void {
     const rule = 'must be [low, high] with 0 < low < high, or null';
     throw new AttrError({ op, arg: 'bounds', rule, got: bounds, fix: 'pass [1e-8, 10]' });
   }
+  for (const bound of bounds) checkFloat32(op, 'bounds', bound);
   if (lr < bounds[0] || lr > bounds[1]) {
     throw new AttrError({ op, arg: 'lr', rule: `must lie within bounds [${bounds.join(', ')}]`, got: lr, fix: 'widen the bounds' });
   }

@@ -31,6 +31,8 @@ export interface TrialEvent {
   held: boolean;
   /** every trial diverged; lr was cut by the smallest factor */
   allNonFinite: boolean;
+  /** where the rule was computed: on the GPU, within the step; or here, from losses read back (a score of one's own) */
+  path: 'gpu' | 'host';
 }
 
 /**
@@ -49,12 +51,12 @@ export class TrialScheduler implements Schedule {
     this.#m = options.lr;
   }
 
-  /** The scale m now. */
+  /** The scale m; where trials are run by a `Trainer`, as of the last event that it has told of. */
   get lr(): number {
     return this.#m;
   }
 
-  /** All events so far, oldest first. */
+  /** All events so far (that a `Trainer` has told of), oldest first. */
   get events(): readonly TrialEvent[] {
     return this.#events;
   }
@@ -76,22 +78,48 @@ export class TrialScheduler implements Schedule {
    */
   apply(step: number, losses: readonly number[], baseLoss: number | null = null): TrialEvent {
     const { factors, normalize, score, tau, anchor, bounds, hold } = this.options;
-    const last = this.#events.at(-1);
-    if (!(Number.isInteger(step) && step >= 0) || (last !== undefined && step <= last.step)) {
-      const rule = last === undefined ? 'must be an integer ≥ 0' : `must be an integer > ${last.step}`;
-      throw new AttrError({ op: 'TrialScheduler.apply', arg: 'step', rule, got: step, fix: 'apply each event once, in order' });
-    }
+    this.#checkStep('TrialScheduler.apply', step);
     const lrBefore = this.#m;
     const holdBelow = hold ? holdUlps : null;
     const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, normalize, score, tau, anchor, bounds, holdBelow });
-    const event: TrialEvent = { step, lrBefore, ...update, factors: [...factors], losses: [...losses], baseLoss };
+    const event: TrialEvent = { step, lrBefore, ...update, factors: [...factors], losses: [...losses], baseLoss, path: 'host' };
     this.#m = update.lrAfter;
     this.#events.push(event);
     return event;
   }
 
+  /**
+   * Takes over an event whose rule was computed on the GPU, from its log: m is then its lrAfter.
+   * @throws AttrError for a step that is not after the last event's
+   */
+  record(event: TrialEvent): void {
+    this.#checkStep('TrialScheduler.record', event.step);
+    this.#m = event.lrAfter;
+    this.#events.push(event);
+  }
+
+  /** Takes back the events from `step` on, whose steps were not made: m is what it was before them. */
+  revert(step: number): void {
+    const kept = this.#events.findIndex((event) => event.step >= step);
+    if (kept === -1) return;
+    this.#m = this.#events[kept].lrBefore;
+    this.#events.length = kept;
+  }
+
+  #checkStep(op: string, step: number): void {
+    const last = this.#events.at(-1);
+    if (Number.isInteger(step) && step >= 0 && (last === undefined || step > last.step)) return;
+    const rule = last === undefined ? 'must be an integer ≥ 0' : `must be an integer > ${last.step}`;
+    throw new AttrError({ op, arg: 'step', rule, got: step, fix: 'apply each event once, in order' });
+  }
+
   lrAt(step: number, totalSteps?: number): number {
-    return this.#m * envelopeAt(this.options.envelope, step, totalSteps);
+    return this.#m * this.envelopeAt(step, totalSteps);
+  }
+
+  /** What update `step` is made at, in units of m. */
+  envelopeAt(step: number, totalSteps?: number): number {
+    return envelopeAt(this.options.envelope, step, totalSteps);
   }
 
   state(): ScheduleState {

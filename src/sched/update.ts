@@ -49,7 +49,7 @@ export interface TrialUpdate {
 export function trialUpdate(input: TrialUpdateInput): TrialUpdate {
   const { lr, factors, losses, baseLoss = null, anchor, bounds, holdBelow } = input;
   checkInput(input);
-  const weights = trialWeights(losses, input, baseLoss);
+  const weights = trialWeights(losses, input, baseLoss, factors);
   const nonFinite = losses.filter((l) => !Number.isFinite(l)).length;
   const allNonFinite = nonFinite === losses.length;
   const held = holdBelow !== null && nonFinite === 0 && isFlat(losses, holdBelow);

@@ -1,10 +1,20 @@
-/** Losses and divergence flags of the last steps, kept on the GPU and read many at a time. */
-import { flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, flagNonFiniteWeight, logStep } from '../kernels/sgd.ts';
+/** Losses, rates and divergence flags of the last steps, kept on the GPU and read many at a time, together with the events between them. */
+import {
+  flagNonFiniteDirection,
+  flagNonFiniteLoss,
+  flagNonFiniteStatistics,
+  flagNonFiniteWeight,
+  logStep,
+  logWords,
+} from '../kernels/sgd.ts';
 import { controlWords, type Control } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';
 import type { Storage } from '../graph/tensor.ts';
 import type { Launch } from '../kernels/contract.ts';
+import type { TrialEvent } from '../sched/index.ts';
+import { shortest } from './float32.ts';
+import type { TrialRule } from './trialRule.ts';
 
 export interface LoggedStep {
   readonly step: number;
@@ -27,42 +37,59 @@ const reasons: readonly [number, string][] = [
 
 export const logCapacity = 256;
 
+/** What was logged between two reads, in order, up to the first step that diverged (events: with that step's own). */
+export interface LoggedRun {
+  readonly steps: LoggedStep[];
+  readonly events: TrialEvent[];
+  readonly divergence: Divergence | null;
+}
+
+/** A step that was submitted; its rate is null where the GPU alone knows it. */
+interface NotedStep {
+  readonly step: number;
+  readonly lr: number | null;
+}
+
 export class StepLog {
   readonly #log: Storage;
   readonly #staging: GPUBuffer;
-  #waiting: { step: number; lr: number }[] = [];
+  /** Of the trainer's events, where their rule runs on the GPU. */
+  rule: TrialRule | null = null;
+  #waiting: NotedStep[] = [];
   #reading: Promise<void> = Promise.resolve();
 
   constructor(
     readonly memory: Memory,
     readonly loss: Storage,
     readonly flags: Storage,
+    readonly rates: Storage,
   ) {
-    this.#log = memory.storage('slots', 'step log', logCapacity * 8);
-    this.#staging = memory.create('slots', 'step log staging', logCapacity * 8, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    const sizeBytes = logCapacity * logWords * 4;
+    this.#log = memory.storage('slots', 'step log', sizeBytes);
+    this.#staging = memory.create('slots', 'step log staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
 
-  /** Writes this step's loss and flags at the control's slot. Last launch of a step. */
+  /** Writes this step's loss, flags and rate at the control's slot. Last launch of a step. */
   launch(control: Control): Launch<Ref> {
     return emit(logStep, {
-      bindings: { loss: this.loss, flags: this.flags, control: control.storage, log: this.#log },
+      bindings: { loss: this.loss, flags: this.flags, rates: this.rates, control: control.storage, log: this.#log },
       uniforms: { slot_word: controlWords.slot },
       grid: [1, 1, 1],
     });
   }
 
   get isFull(): boolean {
-    return this.#waiting.length === logCapacity;
+    return this.#waiting.length === logCapacity || this.rule?.isFull === true;
   }
 
-  /** Notes a step that is about to be submitted; returns its slot. */
-  note(step: number, lr: number): number {
+  /** Notes a step that is about to be submitted, and its rate unless the GPU makes it; returns its slot. */
+  note(step: number, lr: number | null): number {
     this.#waiting.push({ step, lr });
     return this.#waiting.length - 1;
   }
 
-  /** Everything logged since the last call, in order, up to the first step that diverged. */
-  async read(): Promise<{ steps: LoggedStep[]; divergence: Divergence | null }> {
+  /** Everything logged since the last call. */
+  async read(): Promise<LoggedRun> {
     const before = this.#reading;
     let release = () => {};
     this.#reading = new Promise((resolve) => (release = resolve));
@@ -70,25 +97,27 @@ export class StepLog {
     try {
       const waiting = this.#waiting;
       this.#waiting = [];
-      if (waiting.length === 0) return { steps: [], divergence: null };
+      if (waiting.length === 0) return { steps: [], events: [], divergence: null };
       const { device } = this.memory;
       const encoder = device.gpu.createCommandEncoder({ label: 'step log' });
-      encoder.copyBufferToBuffer(this.#log.buffer, 0, this.#staging, 0, waiting.length * 8);
+      const sizeBytes = waiting.length * logWords * 4;
+      encoder.copyBufferToBuffer(this.#log.buffer, 0, this.#staging, 0, sizeBytes);
+      const readEvents = this.rule?.take(encoder);
       device.gpu.queue.submit([encoder.finish()]);
-      return decode(waiting, new Float32Array(await device.readStaging(this.#staging)));
+      const { steps, divergence } = decode(waiting, new Float32Array(await device.readStaging(this.#staging, sizeBytes)));
+      const events = (await readEvents?.()) ?? [];
+      return { steps, events: divergence ? events.filter(({ step }) => step <= divergence.step) : events, divergence };
     } finally {
       release();
     }
   }
 }
 
-function decode(
-  waiting: readonly { step: number; lr: number }[],
-  values: Float32Array,
-): { steps: LoggedStep[]; divergence: Divergence | null } {
+function decode(waiting: readonly NotedStep[], values: Float32Array): Omit<LoggedRun, 'events'> {
   const steps: LoggedStep[] = [];
-  for (const [slot, { step, lr }] of waiting.entries()) {
-    const [loss, flags] = [values[2 * slot], values[2 * slot + 1]];
+  for (const [slot, { step, lr: noted }] of waiting.entries()) {
+    const [loss, flags, rate] = values.subarray(slot * logWords);
+    const lr = noted ?? shortest(rate);
     if (flags !== 0) {
       const reason = reasons.filter(([bit]) => (flags & bit) !== 0).map(([, text]) => text);
       return { steps, divergence: { step, reason: `${reason.join('; ')} (loss ${loss}, learning rate ${lr})` } };

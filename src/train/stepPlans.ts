@@ -5,28 +5,28 @@
  *   event       N trial losses along the direction (or the raw gradient), weights untouched
  *   update      weights, running statistics, step log
  *   evaluation  one batch of the test set, added to the totals
- * A step is gradient + direction + update in one compute pass; an event goes before the update, or before the direction when it looks along the gradient.
+ * A step is gradient + direction + update in one compute pass; an event goes before the update, or before the direction when it looks
+ * along the gradient.
  */
 import { grad } from '../autograd/grad.ts';
-import { AttrError } from '../gpu/errors.ts';
 import { Control, controlWords } from '../graph/control.ts';
-import { crossEntropy, mean } from '../graph/functional.ts';
+import { add, crossEntropy, mean, scale } from '../graph/functional.ts';
 import { fuse } from '../graph/fuse.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
-import { align, Arena, type Memory, type MemoryReport } from '../graph/memory.ts';
-import { peakBytes, type Placement } from '../graph/placement.ts';
-import { allocateSlots, buildPlan, draft, placeDrafts, type Draft, type Output, type Plan } from '../graph/plan.ts';
-import { ceil4, sizeBytes, type Storage, type Tensor, type Variable } from '../graph/tensor.ts';
+import { Arena, type Memory, type MemoryReport } from '../graph/memory.ts';
+import type { Placement } from '../graph/placement.ts';
+import { allocateSlots, buildPlan, draft, Plan, placeDrafts, Uniforms, type Draft, type Output } from '../graph/plan.ts';
+import { ceil4, sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
 import { VariableStore } from '../graph/variables.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
 import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
 import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, updateRunning } from '../kernels/sgd.ts';
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { Sgd, type SgdOptions } from '../optim/sgd.ts';
-import { chunkTrials } from '../trials/passes.ts';
-import { trials } from '../trials/trials.ts';
-import { externalTensor } from '../graph/ops.ts';
+import type { TrialScheduler } from '../sched/index.ts';
+import { draftEvent, type EventDraft } from './eventPlan.ts';
 import { StepLog } from './stepLog.ts';
+import { TrialRule, type TrialChunk } from './trialRule.ts';
 
 export interface Batch {
   readonly x: Tensor;
@@ -37,8 +37,12 @@ export interface TrialPlanOptions {
   /** Trials an event. */
   readonly count: number;
   readonly direction: 'gradient' | 'optimizer';
-  /** What trials are scored on. */
-  readonly batch: Batch;
+  /** What trials are scored on; of several, on the mean of their losses. */
+  readonly batch: Batch | readonly Batch[];
+  /** Whose rule ends the event on the GPU. @default none: the event ends with the losses */
+  readonly rule?: TrialScheduler;
+  /** Bytes that the slots may grow by so that trials run in fewer passes. @default 0 */
+  readonly memoryBudget?: number;
 }
 
 export interface StepPlanOptions {
@@ -54,9 +58,6 @@ export interface StepPlanOptions {
 
 const scalarBytes = 16;
 
-/** Share by which the slots may grow so that an event runs its trials in fewer passes. */
-const trialSlotAllowance = 0.125;
-
 export class StepPlans {
   gradient!: Plan;
   direction!: Plan;
@@ -65,15 +66,17 @@ export class StepPlans {
   evaluation: Plan | null = null;
   /** Bytes of the slots that are there for the trials only. */
   #trialSlotBytes = 0;
-  /** Trial losses, one block of `scalarBytes` a trial, each chunk at its own aligned place. */
-  readonly trialChunks: { count: number; coefficients: Storage; losses: Storage }[] = [];
+  /** The event's passes. */
+  trialChunks: readonly TrialChunk[] = [];
+  /** Null where the event ends with the losses. */
+  rule: TrialRule | null = null;
 
   private constructor(
     readonly memory: Memory,
     readonly control: Control,
     readonly store: VariableStore,
     readonly sgd: Sgd,
-    /** The learning rate, f32. */
+    /** f32: the learning rate; where the rule runs on the GPU, the scale m that it is made of. */
     readonly rates: Storage,
     /** Divergence bits, u32. */
     readonly flags: Storage,
@@ -90,17 +93,9 @@ export class StepPlans {
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
     const loss = scalar('loss');
-    const plans = new StepPlans(
-      memory,
-      control,
-      store,
-      sgd,
-      scalar('rates'),
-      flags,
-      loss,
-      new StepLog(memory, loss, flags),
-      scalar('totals'),
-    );
+    const rates = scalar('rates');
+    const log = new StepLog(memory, loss, flags, rates);
+    const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'));
     await plans.#build(options);
     return plans;
   }
@@ -124,18 +119,21 @@ export class StepPlans {
       this.#checks(batchStatistics),
     );
     const direction = draft(memory, 'direction', [], sgd.direction(this.control.storage, this.flags));
+    const placed = [gradient, direction];
+    if (options.evaluation) placed.push(this.#draftEvaluation(model, options.evaluation));
+    const bare = placeDrafts(memory.device, placed);
+    const event = options.trials ? this.#draftEvent(options.trials, lossOf, placed, bare.totalBytes) : null;
+    const placement = event?.placement ?? bare;
+    this.#trialSlotBytes = placement.totalBytes - bare.totalBytes;
     const update = draft(
       memory,
       'update',
       [],
       [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
     );
-    const others: Draft[] = [gradient, direction, update];
-    if (options.evaluation) others.push(this.#draftEvaluation(model, options.evaluation));
-    const bare = placeDrafts(memory.device, others);
-    const event = options.trials ? this.#draftEvent(lossOf(options.trials.batch), options.trials, others, bare.totalBytes) : null;
-    if (event) this.#trialSlotBytes = event.placement.totalBytes - bare.totalBytes;
-    await this.#buildAll(event ? [...others, event.draft] : others, event?.placement ?? bare, options.onProgress);
+    const last = this.rule ? [this.rule.launch(this.control, this.flags)] : [];
+    const rate = this.rule ? [draft(memory, 'rate', [], [this.rule.rateLaunch(this.control)])] : [];
+    await this.#buildAll([...placed, ...(event?.drafts(last) ?? []), ...rate, update], placement, options.onProgress);
   }
 
   #gradientOutputs(loss: Tensor, updates: readonly StatisticUpdate[], batchStatistics: Arena): Output[] {
@@ -206,72 +204,39 @@ export class StepPlans {
     );
   }
 
-  /** As many trials a pass as fit the memory that the other plans need anyway (or nearly), and the adapter's bindings. */
-  #draftEvent(
-    loss: Tensor,
-    options: TrialPlanOptions,
-    others: readonly Draft[],
-    bareBytes: number,
-  ): { draft: Draft; placement: Placement } {
-    const { memory } = this;
-    if (!Number.isInteger(options.count) || options.count < 1) {
-      throw new AttrError({
-        op: 'trials',
-        arg: 'count',
-        rule: 'must be an integer ≥ 1',
-        got: options.count,
-        fix: 'pass at least one factor',
-      });
-    }
-    const arena = options.direction === 'gradient' ? this.sgd.gradients : this.sgd.directions;
-    const directions = new Map<Variable, Tensor[]>(
-      this.store.parameters.map((variable, i) => [variable, [externalTensor(arena.at(i), variable)]]),
-    );
-    const chunkBytes = align(options.count * 16);
-    const coefficients = memory.storage('trials', 'trial coefficients', options.count * chunkBytes);
-    const losses = memory.storage('trials', 'trial losses', options.count * chunkBytes);
-    const budget = bareBytes * (1 + trialSlotAllowance);
-    const bindingLimit = memory.device.limits.maxStorageBufferBindingSize;
-    for (let passes = 1; ; passes++) {
-      const chunks = chunkTrials(options.count, Math.ceil(options.count / passes)).map((count, i) => ({
-        count,
-        coefficients: { buffer: coefficients.buffer, offset: i * chunkBytes, size: Math.max(16, count * 4) },
-        losses: { buffer: losses.buffer, offset: i * chunkBytes, size: count * scalarBytes },
-      }));
-      const graphs = chunks.map(
-        (chunk) =>
-          trials([loss], {
-            count: chunk.count,
-            directions,
-            coefficients: externalTensor(chunk.coefficients, { shape: [chunk.count], dtype: 'f32', trials: 1 }),
-          })[0],
-      );
-      const fused = fuse(graphs);
-      const one = draft(
-        memory,
-        'event',
-        fused.map((tensor, i) => ({ tensor, storage: chunks[i].losses })),
-      );
-      const isLast = passes === options.count;
-      const fits = peakBytes(one.items) <= budget && one.items.every((item) => item.sizeBytes <= bindingLimit);
-      if (!fits && !isLast) continue;
-      const placement = placeDrafts(memory.device, [...others, one]);
-      if (isLast || placement.totalBytes <= budget) {
-        this.trialChunks.push(...chunks);
-        return { draft: one, placement };
-      }
-    }
+  /** The passes of an event, and the rule that ends it. */
+  #draftEvent(options: TrialPlanOptions, lossOf: (batch: Batch) => Tensor, others: readonly Draft[], bareBytes: number): EventDraft {
+    const { count, direction, batch, rule, memoryBudget = 0 } = options;
+    const { memory, store, sgd } = this;
+    const arena = direction === 'gradient' ? sgd.gradients : sgd.directions;
+    const directions = new Map(store.parameters.map((variable, i) => [variable, arena.at(i)]));
+    const losses = [batch].flat().map((one) => lossOf(one));
+    const loss =
+      losses.length === 1
+        ? losses[0]
+        : scale(
+            losses.reduce((sum, one) => add(sum, one)),
+            1 / losses.length,
+          );
+    const event = draftEvent({ memory, loss, count, directions, others, bareBytes, memoryBudget });
+    this.trialChunks = event.chunks;
+    if (rule) this.rule = new TrialRule(memory, rule, this.rates, event.chunks, event.coefficients, event.losses);
+    this.log.rule = this.rule;
+    return event;
   }
 
   async #buildAll(drafts: readonly Draft[], placement: Placement, onProgress?: (done: number, total: number) => void): Promise<void> {
     const { memory } = this;
     const slots = allocateSlots(memory, placement);
+    const ofTrials = drafts.filter(({ label }) => label === 'event' || label === 'rate');
+    const launches = ofTrials.flatMap((one) => one.launches);
+    const uniforms = ofTrials.length > 0 ? new Uniforms(memory, 'trials', 'event uniforms', launches) : undefined;
     const progress = new Map<Draft, [number, number]>();
     const build = (one: Draft, index: number) =>
       buildPlan(memory, one, {
         slots,
-        places: placement.places[index],
-        category: one.label === 'event' ? 'trials' : 'slots',
+        places: placement.places[index] ?? [],
+        uniforms: ofTrials.includes(one) ? uniforms : undefined,
         onProgress: (done, total) => {
           progress.set(one, [done, total]);
           const sums = [...progress.values()].reduce(([a, b], [d, t]) => [a + d, b + t], [0, 0]);
@@ -279,9 +244,10 @@ export class StepPlans {
         },
       });
     const built = await Promise.all(drafts.map(build));
-    const of = (label: string) => built.find((plan) => plan.label === label) ?? null;
-    [this.gradient, this.direction, this.update] = built;
-    this.evaluation = of('evaluation');
-    this.event = of('event');
+    const of = (label: string) => built.filter((plan) => plan.label === label);
+    [this.gradient, this.direction] = built;
+    this.update = Plan.join('update', [...of('rate'), ...of('update')]);
+    this.evaluation = of('evaluation')[0] ?? null;
+    this.event = ofTrials.length > 0 ? Plan.join('event', of('event')) : null;
   }
 }

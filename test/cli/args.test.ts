@@ -59,6 +59,7 @@ const wrongValues: Record<string, readonly string[]> = {
   every: ['', '0epoch', '0steps', '-1steps', '1.5epochs', '50', 'epoch', '1 epoch', '0/epoch', '3minutes', '99999999999steps'],
   envelope: ['step', 'Cosine'],
   scoreBatch: ['0', '-1'],
+  memoryBudget: ['64', '64MB', '-1MiB', '1.5GiB', 'MiB'],
   augment: ['crop', 'flip-crop'],
   init: ['', 'no/such.safetensors', 'src'],
   logEvery: ['0', '-1'],
@@ -197,7 +198,9 @@ describe('defaults', () => {
       seed: 0,
       json: false,
     });
-    for (const key of ['data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'init'] as const) {
+    const unset =
+      ['data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'memoryBudget', 'init'] as const;
+    for (const key of unset) {
       expect(values[key]).toBeUndefined();
     }
   });
@@ -217,6 +220,7 @@ describe('rules that span options', () => {
     ['trial options at a constant rate', ['--scheduler', 'constant', '--factors', '2,1'], '--factors'],
     ['the cadence at a constant rate', ['--scheduler', 'constant', '--every', '1epoch'], '--every'],
     ['the default preset, spelt out, at a constant rate', ['--scheduler', 'constant', '--preset', 'asPublished'], '--preset'],
+    ['a memory budget at a constant rate', ['--scheduler', 'constant', '--memory-budget', '1MiB'], '--memory-budget'],
     ['the score batch at a constant rate', ['--scheduler', 'constant', '--score-batch', '8'], '--score-batch'],
     ['an envelope at a constant rate', ['--scheduler', 'constant', '--envelope', 'none'], '--envelope'],
   ];

@@ -3,7 +3,7 @@ import { AttrError } from '../../src/gpu/errors.ts';
 import {
   asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler,
 } from '../../src/sched/index.ts';
-import type { Cadence, EnvelopeName, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
+import type { Cadence, EnvelopeName, OwnScore, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
 
 const dueSteps = (every: Cadence, stepsPerEpoch: number | undefined, until: number): number[] =>
   Array.from({ length: until }, (_, step) => step).filter((step) => isDueAt(every, step, stepsPerEpoch));
@@ -158,6 +158,51 @@ describe('TrialScheduler', () => {
     expect(scheduler.events).toHaveLength(1);
   });
 
+  it('a score of one\'s own gets losses as they are, factors, τ and the base loss, and its weights are normalised', () => {
+    const seen: unknown[] = [];
+    const score: OwnScore = (losses, context) => {
+      seen.push(losses, context);
+      return [5, 1, 3];
+    };
+    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
+    const event = scheduler.apply(0, [NaN, 2, 1], 2.5);
+    expect(seen).toEqual([[NaN, 2, 1], { tau: 0.3, baseLoss: 2.5, factors: [2, 1, 0.5] }]);
+    // The diverged trial's weight does not count.
+    expect(event).toMatchObject({ weights: [0, 0.25, 0.75], nonFinite: 1, path: 'host' });
+    expect(Math.abs(event.lrAfter - 0.5 * 0.5 ** 0.75)).toBeLessThanOrEqual(1e-15);
+    // With no finite loss nobody is asked.
+    expect(scheduler.apply(1, [NaN, NaN, Infinity])).toMatchObject({ weights: [0, 0, 0], allNonFinite: true });
+    expect(seen).toHaveLength(2);
+  });
+
+  it.each([[[1, 2]], [[1, 2, -1]], [[1, NaN, 1]], [[0, 0, 0]], [[1, Infinity, 1]], [undefined], [[7, 0, 0]]])(
+    'a score of one\'s own that returns %j is refused, and m stays', (weights) => {
+      const scheduler = new TrialScheduler(robust({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
+      // The first trial has diverged.
+      expect(() => scheduler.apply(0, [NaN, 2, 3])).toThrow(expect.objectContaining({ constructor: AttrError, arg: 'score' }));
+      expect(scheduler.lr).toBe(0.005);
+      expect(scheduler.events).toEqual([]);
+    });
+
+  it('takes over events of the GPU, and takes events back', () => {
+    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const first = scheduler.apply(0, [3, 2, 1]);
+    const other = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const told = { ...other.apply(4, [1, 2, 3]), lrBefore: first.lrAfter, lrAfter: 0.7 };
+    scheduler.record(told);
+    expect(scheduler.lr).toBe(0.7);
+    expect(scheduler.events).toEqual([first, told]);
+    expect(() => scheduler.record(told)).toThrow(expect.objectContaining({ arg: 'step' }));
+    scheduler.revert(5);
+    expect(scheduler.events).toHaveLength(2);
+    scheduler.revert(1);
+    expect(scheduler.events).toEqual([first]);
+    expect(scheduler.lr).toBe(first.lrAfter);
+    scheduler.revert(0);
+    expect(scheduler.events).toEqual([]);
+    expect(scheduler.lr).toBe(0.5);
+  });
+
   const bad: [string, Partial<TrialOptions>][] = [
     ['lr', { lr: 0 }], ['lr', { lr: -1 }], ['lr', { lr: NaN }], ['lr', { lr: Infinity }], ['factors', { factors: [] }],
     ['factors[0]', { factors: [0] }],
@@ -165,7 +210,8 @@ describe('TrialScheduler', () => {
     ['every.perEpoch', { every: { perEpoch: -4 } }], ['every', { every: {} as never }], ['every', { every: { days: 1 } as never }],
     ['every', { every: { steps: 1, epochs: 1 } }], ['every', { every: null as never }],
     ['normalize', { normalize: 'max' as never }], ['score', { score: 'best' as never }], ['tau', { tau: -1 }],
-    ['normalize', { score: 'relGain' }],
+    ['normalize', { score: 'relGain' }], ['normalize', { score: (losses) => losses }], ['lr', { lr: 1e-40, bounds: null }],
+    ['lr', { lr: 1e39, bounds: null }], ['bounds', { bounds: [1e-50, 1] }],
     ['anchor', { anchor: undefined }], ['hold', { hold: 1 as never }], ['batch', { batch: 'heldout' as never }],
     ['scoreBatch', { scoreBatch: 0 }],
     ['direction', { direction: 'raw' as never }], ['envelope', { envelope: 'step' as never }],

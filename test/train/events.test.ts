@@ -9,7 +9,8 @@ import type { Schedule } from '../../src/sched/schedule.ts';
 import { robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
-import type { Trainer, TrainerOptions } from '../../src/train/trainer.ts';
+import type { Trainer } from '../../src/train/trainer.ts';
+import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { assembleBatch } from '../support/reference.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
@@ -32,7 +33,7 @@ async function words(storages: readonly Storage[]): Promise<Uint32Array[]> {
   return read;
 }
 
-/** Tells when the event's trials have been submitted, before anything else is. */
+/** Tells when the event's trials have been submitted, before anything else is: overriding the rule brings it to the host. */
 class WatchedScheduler extends TrialScheduler {
   onTrials: () => void = () => {};
 
@@ -81,11 +82,12 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
   const options = (schedule: Schedule): TrainerOptions => ({
     model: new ConvNet(momenta), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule, ...more,
   });
-  const scheduler = () => new WatchedScheduler(robust({ lr: 0.05, every: { steps: 2 }, ...trials }));
+  const chosen = robust({ lr: 0.05, every: { steps: 2 }, ...trials });
 
   test('changes no bit of the run but its learning rates', async () => {
-    const own = scheduler();
+    const own = new TrialScheduler(chosen);
     const withEvents = await train(options(own));
+    expect(own.events.every(({ path }) => path === 'gpu')).toBe(true);
     expect(own.events).toHaveLength(4);
     expect(own.events.every(({ nonFinite }) => nonFinite === 0)).toBe(true);
     const without = await train(options(ratesAt((step) => withEvents.logged[step].lr)));
@@ -94,8 +96,19 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
     expect(withEvents.logged.every(({ loss }) => Number.isFinite(loss))).toBe(true);
   });
 
+  test('comes out as with the rule in float64 on the host', async () => {
+    const [gpu, host] = [new TrialScheduler(chosen), new WatchedScheduler(chosen)];
+    const [onGpu, onHost] = [await train(options(gpu)), await train(options(host))];
+    expect(host.events.every(({ path }) => path === 'host')).toBe(true);
+    // The same weights to the bit up to the first event's rate.
+    expect(gpu.events[0].losses).toEqual(host.events[0].losses);
+    expectClose([gpu.events[0].lrAfter], [host.events[0].lrAfter], { atol: 0, rtol: 1e-6 });
+    expectClose(onGpu.logged.map(({ lr }) => lr), onHost.logged.map(({ lr }) => lr), { atol: 0, rtol: 1e-4 });
+    expectClose(onGpu.logged.map(({ loss }) => loss), onHost.logged.map(({ loss }) => loss), { atol: 0, rtol: 1e-4 });
+  });
+
   test('leaves weights and running statistics as they were before it, bit for bit', async () => {
-    const own = scheduler();
+    const own = new WatchedScheduler(chosen);
     await withTrainer(options(own), async (trainer) => {
       const { parameterArena, statisticArena } = trainer.plans.store;
       // Momentum is the event's direction, made before it.
@@ -153,7 +166,8 @@ describe('trial losses are those of N copies of the weights', () => {
       const { store, sgd } = trainer.plans;
       for (let i = 0; i < 3; i++) await trainer.trainStep();
       const before = await Promise.all(store.parameters.map((variable) => store.read(variable)));
-      const event = (await trainer.trainStep())!;
+      await trainer.trainStep();
+      const event = (await trainer.events()).at(-1)!;
       const arena = schedule.options.direction === 'gradient' ? sgd.gradients : sgd.directions;
       const directions = await Promise.all(store.parameters.map((variable, i) => readStorage(device(), variable, arena.at(i))));
       const order = trainer.sampler.epochOrder(0);

@@ -5,7 +5,7 @@ import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { asPublished, robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
-import type { TrainerOptions } from '../../src/train/trainer.ts';
+import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { hostRun, weightsOf } from './hostTrainer.ts';

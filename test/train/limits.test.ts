@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { Device } from '../../src/gpu/device.ts';
 import { asPublished, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
-import type { TrainerOptions } from '../../src/train/trainer.ts';
+import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
 import { totalBytes, withLiveBuffers } from './gpuCalls.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';

@@ -6,7 +6,8 @@ import { BatchNorm2d, Conv2d, Linear } from '../../src/nn/layers.ts';
 import { Module, type ForwardContext } from '../../src/nn/module.ts';
 import { CounterRandom, STREAM } from '../../src/nn/random.ts';
 import type { Schedule } from '../../src/sched/schedule.ts';
-import { Trainer, type TrainerOptions } from '../../src/train/trainer.ts';
+import { Trainer } from '../../src/train/trainer.ts';
+import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { randomInts } from '../support/random.ts';
 
 export interface DataOptions {

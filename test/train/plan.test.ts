@@ -9,7 +9,8 @@ import { resnet18 } from '../../src/nn/resnet.ts';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
 import { asPublished, robust } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
-import { Trainer, type TrainerOptions } from '../../src/train/trainer.ts';
+import { Trainer } from '../../src/train/trainer.ts';
+import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice, testDevice } from '../support/device.ts';
 import { countCalls, creations, totalBytes, withLiveBuffers } from './gpuCalls.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';
@@ -53,7 +54,7 @@ describe('a step', () => {
     await withTrainer(options(), async (trainer) => {
       const steps = trainer.stepsPerEpoch + 2;
       const calls = await countCalls(async () => {
-        for (let i = 0; i < steps; i++) expect(await trainer.trainStep()).toBeNull();
+        for (let i = 0; i < steps; i++) await trainer.trainStep();
       });
       expect(creations(calls)).toEqual({});
       expect(calls).toMatchObject({ mapAsync: 0, destroy: 0, copyBufferToBuffer: 0, clearBuffer: 0, dispatchWorkgroupsIndirect: 0 });
@@ -62,18 +63,48 @@ describe('a step', () => {
     });
   });
 
-  test('with an event makes nothing either; trial losses alone are read back', async () => {
-    for (const [batch, passes] of [['same', 1], ['both', 2]] as const) {
-      await withTrainer(options({ schedule: new TrialScheduler(robust({ every: { steps: 1 }, batch })) }), async (trainer) => {
-        const { plans } = trainer;
-        const calls = await countCalls(async () => {
-          for (let i = 0; i < 3; i++) expect((await trainer.trainStep())?.losses).toHaveLength(7);
-        });
-        expect(creations(calls)).toEqual({});
-        expect(calls).toMatchObject({ mapAsync: 3 * passes, submit: 3 * (passes + 1), beginComputePass: 3 * (passes + 1), destroy: 0 });
-        expect(calls.dispatchWorkgroups).toBe(3 * (trainer.dispatchesPerStep + passes * plans.event!.dispatches));
+  test.each(['same', 'heldOut', 'both'] as const)('with an event is one pass of one submit too and reads nothing (%s)', async (batch) => {
+    const schedule = new TrialScheduler(robust({ every: { steps: 2 }, batch }));
+    await withTrainer(options({ schedule }), async (trainer) => {
+      const { plans } = trainer;
+      const calls = await countCalls(async () => {
+        for (let i = 0; i < 6; i++) await trainer.trainStep();
       });
-    }
+      expect(creations(calls)).toEqual({});
+      expect(calls).toMatchObject({ mapAsync: 0, destroy: 0, copyBufferToBuffer: 0, submit: 6, beginComputePass: 6 });
+      expect(calls.dispatchWorkgroups).toBe(6 * trainer.dispatchesPerStep + 3 * plans.event!.dispatches);
+      // Nobody has heard of them yet.
+      expect(schedule.events).toEqual([]);
+      const reads = await countCalls(async () => {
+        const events = await trainer.events();
+        expect(events.map(({ step, path, losses }) => [step, path, losses.length])).toEqual([0, 2, 4].map((step) => [step, 'gpu', 7]));
+        expect(schedule.events).toEqual(events);
+      });
+      expect(reads).toMatchObject({ mapAsync: 2, submit: 1 });
+      expect(await trainer.losses()).toHaveLength(6);
+    });
+  });
+
+  test('with a score of one\'s own makes nothing either; trial losses alone are read back', async () => {
+    const score = (losses: readonly number[]) => losses.map((loss) => Math.exp(-loss));
+    const schedule = new TrialScheduler(robust({ every: { steps: 1 }, batch: 'both', score, normalize: 'none' }));
+    await withTrainer(options({ schedule }), async (trainer) => {
+      await trainer.trainStep();
+      await trainer.losses();
+      const calls = await countCalls(() => trainer.trainStep());
+      expect(creations(calls)).toEqual({});
+      expect(calls).toMatchObject({ mapAsync: 1, submit: 2, beginComputePass: 2, destroy: 0 });
+      expect(calls.dispatchWorkgroups).toBe(trainer.dispatchesPerStep + trainer.plans.event!.dispatches);
+      const events = await trainer.events();
+      expect(events.map(({ step, path, losses }) => [step, path, losses.length])).toEqual([[0, 'host', 7], [1, 'host', 7]]);
+    });
+  });
+
+  test('a run of events reads steps and events together, every logEvery steps', async () => {
+    await withTrainer(options({ epochs: 2, schedule: new TrialScheduler(robust({ every: { steps: 1 } })) }), async (trainer) => {
+      const calls = await countCalls(async () => void (await trainer.run({ evaluate: false })));
+      expect(calls).toMatchObject({ mapAsync: 4, submit: 10 + 2 });
+    });
   });
 
   test('a run reads the log every logEvery steps and at the end of each epoch, and makes nothing', async () => {
@@ -187,6 +218,8 @@ describe('memory', () => {
       arg: `${Object.keys(part)[0]} of random test`,
       make: () => ({ dataset: { ...randomDataset(), test: { ...randomDataset().test, ...part } } }),
     })),
+    { arg: 'memoryBudget', make: () => ({ memoryBudget: 1 }) },
+    { arg: 'memoryBudget', make: () => ({ memoryBudget: -1, schedule: new TrialScheduler(robust()) }) },
     { arg: 'scoreBatch', make: () => ({ schedule: new TrialScheduler(robust({ scoreBatch: 23 })) }) },
   ];
 

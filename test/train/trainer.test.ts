@@ -5,7 +5,7 @@ import { asPublished, robust, type TrialOptions } from '../../src/sched/trialOpt
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
-import type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from '../../src/train/trainer.ts';
+import type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
 import { ConvNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
 

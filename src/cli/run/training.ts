@@ -4,7 +4,7 @@ import type { ImageDataset } from '../../data/dataset.ts';
 import type { Device } from '../../gpu/device.ts';
 import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
-import type { Schedule } from '../../sched/index.ts';
+import { TrialScheduler, type Schedule } from '../../sched/index.ts';
 import { Trainer, type Divergence } from '../../train/index.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
@@ -110,6 +110,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     augment: values.augment,
     shuffle: !values.noShuffle,
     seed: values.seed,
+    memoryBudget: schedule instanceof TrialScheduler ? values.memoryBudget : undefined,
     onCompile: compiling,
   });
   try {

@@ -1,0 +1,176 @@
+/**
+ * The rule of the trial scheduler as one invocation: losses → normalise → score → weights → weighted geometric mean → bounds → the scale m,
+ * and with it the coefficients of the next event. The rule and its reasons are `trialUpdate` in src/sched/update.ts, in float64; this is
+ * its twin in float32, made so that float32 costs no digits:
+ *   - all scores but `rank` are e^(−(L − min L) / (τ·divisor)): the smallest loss is subtracted before anything else, where that is exact;
+ *   - losses that are normalised are first brought to about 1 by a power of two, so that no square or sum leaves float32;
+ *   - e^x and √x are computed here, to about one unit in the last place, as WGSL's own may be off by many;
+ *   - NaN and Inf are found by their bits.
+ */
+import { defineKernel, nonFinite, read, write } from './contract.ts';
+import { flagNonFiniteLoss } from './sgd.ts';
+
+/** Values of the uniforms `normalize` and `score`. */
+export const ruleNormalize = { minMax: 0, zScore: 1, mean: 2, sum: 3, l2: 4, none: 5 } as const;
+export const ruleScore = { exp: 0, relGain: 1, rank: 2 } as const;
+
+/** Bits of an event's first word: the rule has run; a bound changed m; losses equal within rounding; no finite loss. */
+export const eventValid = 1;
+export const eventClamped = 2;
+export const eventHeld = 4;
+export const eventAllNonFinite = 8;
+
+/** Words of an event before its N losses and N weights: bits, trials that are not finite, m before, m after, ln multiplier, base loss. */
+export const eventHead = 6;
+
+/** e^x for x in ±87 to about one unit in the last place: x = k·ln 2 + r, e^r by Taylor's series, 2^k by its bits. */
+const expOf = /* wgsl */ `
+fn exp_of(x: f32) -> f32 {
+  let k = round(clamp(x, -87.0, 87.0) * 1.44269504);
+  // ln 2 in two parts: k times the first, of 12 bits, is exact.
+  let r = (clamp(x, -87.0, 87.0) - k * 0.693115234375) - k * 3.19461849e-5;
+  let series = 1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0))));
+  return (1.0 + (r + r * r * (0.5 + r * series))) * bitcast<f32>(u32(i32(k) + 127) << 23u);
+}`;
+
+/**
+ * rates[1] = m is moved by the trials' losses; events[slot] tells how; coefficients of the next event follow. One invocation, any n.
+ * trials[t] = (coefficient at m = 1, ln factor less the anchor, word of its loss, word of its coefficient); with `has_base` trial n is the
+ * one at 0. A flag set before: m and the coefficients stay and the event's first word is 0. `hold` < 0 never holds.
+ */
+export const trialRule = defineKernel({
+  name: 'trialRule',
+  bindings: {
+    trials: read('vec4f'), losses: read('f32'), control: read('u32'), flags: write('u32'), coefficients: write('f32'), rates: write('f32'),
+    events: write('u32'),
+  },
+  uniforms: {
+    n: 'u32', has_base: 'u32', normalize: 'u32', score: 'u32', tau: 'f32', hold: 'f32', least_factor: 'f32', low: 'f32', high: 'f32',
+    slot_word: 'u32', stride: 'u32',
+  },
+  wgsl: /* wgsl */ `${nonFinite}${expOf}
+fn root(x: f32) -> f32 {
+  let guess = sqrt(x);
+  return select(0.5 * (guess + x / guess), 0.0, guess == 0.0);
+}
+fn loss_of(t: u32) -> f32 { return losses[u32(trials[t].z)]; }
+fn is_lost(t: u32) -> bool { return non_finite(loss_of(t)) || non_finite(coefficients[u32(trials[t].w)]); }
+fn difference(loss: f32, lowest: f32, unit: f32) -> f32 { return loss * unit - lowest * unit; }
+
+// Place of trial t among the finite ones, from 0; equal losses share the mean of theirs.
+fn rank_of(t: u32) -> f32 {
+  var below = 0.0;
+  var equal = 0.0;
+  for (var other = 0u; other < u.n; other += 1u) {
+    if (is_lost(other)) { continue; }
+    if (loss_of(other) < loss_of(t)) { below += 1.0; }
+    if (loss_of(other) == loss_of(t)) { equal += 1.0; }
+  }
+  return below + (equal - 1.0) / 2.0;
+}
+
+// What differences of losses are divided by, in the same unit.
+fn divisor_of(lowest: f32, highest: f32, base: f32, unit: f32, finite: f32) -> f32 {
+  if (u.score == ${ruleScore.relGain}u) { return max(difference(base, lowest, unit), ${4 * 2 ** -23} * abs(base * unit)); }
+  if (u.normalize == ${ruleNormalize.none}u) { return 1.0; }
+  if (u.normalize == ${ruleNormalize.minMax}u) { return difference(highest, lowest, unit); }
+  var absolute = 0.0;
+  var squares = 0.0;
+  var pairs = 0.0;
+  for (var t = 0u; t < u.n; t += 1u) {
+    if (is_lost(t)) { continue; }
+    let loss = loss_of(t) * unit;
+    absolute += abs(loss);
+    squares += loss * loss;
+    for (var other = 0u; other < t; other += 1u) {
+      if (is_lost(other)) { continue; }
+      let gap = difference(loss_of(t), loss_of(other), unit);
+      pairs += gap * gap;
+    }
+  }
+  if (u.normalize == ${ruleNormalize.mean}u) { return absolute / finite; }
+  if (u.normalize == ${ruleNormalize.sum}u) { return absolute; }
+  if (u.normalize == ${ruleNormalize.l2}u) { return root(squares); }
+  // The standard deviation from differences of pairs: L − min L − mean may be taken as L − (min L + mean), which leaves no digits.
+  return root(pairs) / finite;
+}
+
+@compute @workgroup_size(1)
+fn main() {
+  let at = control[u.slot_word] * u.stride;
+  var base = 0.0;
+  if (u.has_base == 1u) {
+    base = loss_of(u.n);
+    if (non_finite(base)) { flags[0] |= ${flagNonFiniteLoss}u; }
+  }
+  if (flags[0] != 0u) {
+    events[at] = 0u;
+    return;
+  }
+  var finite = 0u;
+  var lowest = 0.0;
+  var highest = 0.0;
+  for (var t = 0u; t < u.n; t += 1u) {
+    if (is_lost(t)) { continue; }
+    lowest = select(min(lowest, loss_of(t)), loss_of(t), finite == 0u);
+    highest = select(max(highest, loss_of(t)), loss_of(t), finite == 0u);
+    finite += 1u;
+  }
+  let largest = max(abs(lowest), abs(highest));
+  let exponent = clamp((bitcast<u32>(largest) >> 23u) & 255u, 1u, 253u);
+  let unit = select(bitcast<f32>((254u - exponent) << 23u), 1.0, u.normalize == ${ruleNormalize.none}u);
+  let divisor = max(divisor_of(lowest, highest, base, unit, f32(finite)), 1.2e-38);
+
+  let weights_at = at + ${eventHead}u + u.n;
+  var total = 0.0;
+  var moved = 0.0;
+  for (var t = 0u; t < u.n; t += 1u) {
+    var weight = 0.0;
+    if (!is_lost(t)) {
+      let gap = difference(loss_of(t), lowest, unit);
+      var x = 0.0;
+      if (u.score == ${ruleScore.rank}u) { x = rank_of(t) / u.tau; } else if (gap > 0.0) { x = gap / divisor / u.tau; }
+      if (x < 87.0) { weight = exp_of(-x); }
+    }
+    total += weight;
+    moved += weight * trials[t].y;
+    events[at + ${eventHead}u + t] = bitcast<u32>(loss_of(t));
+    events[weights_at + t] = bitcast<u32>(weight);
+  }
+  let is_gone = finite == 0u;
+  let log_multiplier = select(moved / max(total, 1e-30), 0.0, is_gone);
+  for (var t = 0u; t < u.n; t += 1u) {
+    events[weights_at + t] = bitcast<u32>(bitcast<f32>(events[weights_at + t]) / max(total, 1e-30));
+  }
+
+  let is_held = u.hold >= 0.0 && finite == u.n && difference(highest, lowest, unit) <= u.hold * (largest * unit);
+  let before = rates[1];
+  // By halves, so that the multiplier itself may leave float32.
+  let half = exp_of(0.5 * log_multiplier);
+  var asked = before * half * half;
+  if (is_held) { asked = before; }
+  if (is_gone) { asked = before * u.least_factor; }
+  var after = clamp(asked, u.low, u.high);
+  if (non_finite(asked)) { after = u.high; }
+  rates[1] = after;
+  for (var t = 0u; t < u.n + u.has_base; t += 1u) { coefficients[u32(trials[t].w)] = after * trials[t].x; }
+
+  events[at] = ${eventValid}u | select(0u, ${eventClamped}u, after != asked) | select(0u, ${eventHeld}u, is_held)
+    | select(0u, ${eventAllNonFinite}u, is_gone);
+  events[at + 1u] = u.n - finite;
+  events[at + 2u] = bitcast<u32>(before);
+  events[at + 3u] = bitcast<u32>(after);
+  events[at + 4u] = bitcast<u32>(log_multiplier);
+  events[at + 5u] = bitcast<u32>(base);
+}`,
+});
+
+/** rates[0] = rates[1] · envelope: the rate of this step. The envelope's value is a control word, as the bits of an f32. */
+export const trialRate = defineKernel({
+  name: 'trialRate',
+  bindings: { control: read('u32'), rates: write('f32') },
+  uniforms: { envelope_word: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(1)
+fn main() { rates[0] = rates[1] * bitcast<f32>(control[u.envelope_word]); }`,
+});

@@ -1,0 +1,113 @@
+/**
+ * The event's plan: N trial losses along the direction, in as many passes as it takes to stay within the memory that the step has anyway.
+ * Each pass is a draft of its own, placed as if alone into the common slots, so that passes do not hold one another's tensors.
+ */
+import { AttrError } from '../gpu/errors.ts';
+import { fuse } from '../graph/fuse.ts';
+import { externalTensor } from '../graph/ops.ts';
+import type { Ref } from '../graph/lower/context.ts';
+import { align, type Memory } from '../graph/memory.ts';
+import { peakBytes, type Placement } from '../graph/placement.ts';
+import { draft, placeDrafts, type Draft } from '../graph/plan.ts';
+import type { Storage, Tensor, Variable } from '../graph/tensor.ts';
+import type { Launch } from '../kernels/contract.ts';
+import { chunkTrials } from '../trials/passes.ts';
+import { trials } from '../trials/trials.ts';
+import type { TrialChunk } from './trialRule.ts';
+
+/** Bytes of one trial's loss, padded. */
+const lossBytes = 16;
+
+/** Bytes that the slots may grow by unasked: what rounding small tensors up to 256 bytes comes to. */
+const slotSlack = 8192;
+
+export interface EventSpec {
+  readonly memory: Memory;
+  /** The loss that trials are scored by, at the weights as they are. */
+  readonly loss: Tensor;
+  readonly count: number;
+  /** Where the direction of each parameter lies. */
+  readonly directions: ReadonlyMap<Variable, Storage>;
+  /** The other plans of the trainer, and the bytes of slots that they take without the event. */
+  readonly others: readonly Draft[];
+  readonly bareBytes: number;
+  /** Bytes that the slots may grow by so that there are fewer passes. */
+  readonly memoryBudget: number;
+}
+
+export interface EventDraft {
+  readonly chunks: readonly TrialChunk[];
+  /** Whole buffers of the chunks' coefficients and losses. */
+  readonly coefficients: Storage;
+  readonly losses: Storage;
+  /** Of the other plans, then of the passes. */
+  readonly placement: Placement;
+  /** One a pass; the launches given end the last one. */
+  drafts(last: readonly Launch<Ref>[]): Draft[];
+}
+
+/** @throws AttrError for a count that is not an integer ≥ 1 */
+export function draftEvent(spec: EventSpec): EventDraft {
+  const { memory, count, others } = spec;
+  if (!Number.isInteger(count) || count < 1) {
+    throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: count, fix: 'pass at least one factor' });
+  }
+  // Room for each pass to begin at a binding's offset, however many there will be.
+  const most = align(count * lossBytes) + count * align(1);
+  const coefficients = memory.storage('trials', 'trial coefficients', most);
+  const losses = memory.storage('trials', 'trial losses', most);
+  const { sizes, placement } = cutTrials(spec, (size) => draftPass(spec, chunkAt({ coefficients, losses }, 0, size), []));
+  const stride = align(Math.max(...sizes) * lossBytes);
+  const chunks = sizes.map((size, i) => chunkAt({ coefficients, losses }, i * stride, size));
+  // Passes of one size are one placement.
+  const distinct = [...new Set(sizes)];
+  const places = [
+    ...placement.places.slice(0, others.length),
+    ...sizes.map((size) => placement.places[others.length + distinct.indexOf(size)]),
+  ];
+  return {
+    chunks,
+    coefficients,
+    losses,
+    placement: { ...placement, places },
+    drafts: (last) => chunks.map((chunk, i) => draftPass(spec, chunk, i === chunks.length - 1 ? last : [])),
+  };
+}
+
+function chunkAt(whole: Pick<TrialChunk, 'coefficients' | 'losses'>, offset: number, count: number): TrialChunk {
+  return {
+    count,
+    coefficients: { buffer: whole.coefficients.buffer, offset, size: Math.max(16, count * 4) },
+    losses: { buffer: whole.losses.buffer, offset, size: count * lossBytes },
+  };
+}
+
+/** Fewest passes that keep to the memory and to the adapter's bindings; one trial a pass where nothing does. */
+function cutTrials(spec: EventSpec, passOf: (size: number) => Draft): { sizes: number[]; placement: Placement } {
+  const { memory, count, others, bareBytes, memoryBudget } = spec;
+  const { device } = memory;
+  const budget = bareBytes + memoryBudget + slotSlack;
+  for (let most = count; ; most--) {
+    const sizes = chunkTrials(count, most);
+    if (most > 1 && Math.max(...sizes) < most) continue;
+    const passes = [...new Set(sizes)].map(passOf);
+    const items = passes.flatMap((pass) => pass.items);
+    const mayFit =
+      passes.every((pass) => peakBytes(pass.items) <= budget) &&
+      items.every(({ sizeBytes }) => sizeBytes <= device.limits.maxStorageBufferBindingSize);
+    if (!mayFit && most > 1) continue;
+    const placement = placeDrafts(device, [...others, ...passes]);
+    if (most === 1 || placement.totalBytes <= budget) return { sizes, placement };
+  }
+}
+
+function draftPass(
+  { memory, loss, directions }: EventSpec,
+  { count, coefficients, losses }: TrialChunk,
+  last: readonly Launch<Ref>[],
+): Draft {
+  const along = new Map([...directions].map(([variable, storage]) => [variable, [externalTensor(storage, variable)]]));
+  const shape = { shape: [count], dtype: 'f32', trials: 1 } as const;
+  const [fused] = fuse(trials([loss], { count, directions: along, coefficients: externalTensor(coefficients, shape) }));
+  return draft(memory, 'event', [{ tensor: fused, storage: losses }], last);
+}

@@ -1,0 +1,117 @@
+/** What a trainer is made with and what a run tells: types and checks. */
+import type { ImageDataset } from '../data/dataset.ts';
+import type { Device } from '../gpu/device.ts';
+import { AttrError } from '../gpu/errors.ts';
+import type { Module } from '../nn/module.ts';
+import type { SgdOptions } from '../optim/sgd.ts';
+import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
+import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
+
+export interface TrainerOptions {
+  readonly model: Module;
+  readonly dataset: ImageDataset;
+  /** Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, … */
+  readonly schedule: Schedule;
+  /** @default the shared device */
+  readonly device?: Device;
+  /** Images a step. @default 32 */
+  readonly batchSize?: number;
+  /** Passes over the training images; a batch that would be smaller than the others is left out. @default 1 */
+  readonly epochs?: number;
+  /** Ends the run sooner. @default none */
+  readonly maxSteps?: number;
+  readonly optimizer?: SgdOptions;
+  /** @default 0 */
+  readonly labelSmoothing?: number;
+  /** 'crop-flip': a random crop of the image with a black border of 4 pixels, and a flip half of the time. @default 'none' */
+  readonly augment?: 'none' | 'crop-flip';
+  /** A new order every epoch. @default true */
+  readonly shuffle?: boolean;
+  /** Of order and augmentation, a u32. @default 0 */
+  readonly seed?: number;
+  /**
+   * Bytes of GPU memory that trials may add so that an event runs them in fewer passes, ≥ 0; needs a `TrialScheduler`. With 0 they make
+   * do with the memory that a step has anyway, one trial a pass at worst, and add a few KiB of coefficients, losses and log. @default 0
+   */
+  readonly memoryBudget?: number;
+  /** Called while kernels compile. */
+  readonly onCompile?: (done: number, total: number) => void;
+}
+
+const optionNames: Record<keyof TrainerOptions, true> = {
+  model: true,
+  dataset: true,
+  schedule: true,
+  device: true,
+  batchSize: true,
+  epochs: true,
+  maxSteps: true,
+  optimizer: true,
+  labelSmoothing: true,
+  augment: true,
+  shuffle: true,
+  seed: true,
+  memoryBudget: true,
+  onCompile: true,
+};
+
+export interface Evaluation {
+  readonly step: number;
+  readonly testLoss: number;
+  /** 0…1 */
+  readonly testAccuracy: number;
+}
+
+export interface RunCallbacks {
+  /** Losses and rates of the steps since the last call, at most every `logEvery` steps. */
+  readonly onSteps?: (steps: readonly LoggedStep[]) => void;
+  /** Each scheduling event, once the log with it is read: after the steps before it and before its own. */
+  readonly onEvent?: (event: TrialEvent) => void;
+  readonly onEvaluation?: (evaluation: Evaluation) => void;
+  /** Steps between reads of the losses. 1 … 256, @default 10 */
+  readonly logEvery?: number;
+  /** Evaluate after every epoch and at the end. @default true */
+  readonly evaluate?: boolean;
+  /** Ends the run after the step in progress. */
+  readonly signal?: AbortSignal;
+}
+
+export interface RunResult {
+  readonly steps: number;
+  readonly divergence: Divergence | null;
+  /** True when the signal ended the run. */
+  readonly aborted: boolean;
+  /** The last evaluation, if there was one. */
+  readonly evaluation: Evaluation | null;
+}
+
+const refuse = (arg: string, rule: string, got: unknown, fix: string): never => {
+  throw new AttrError({ op: 'Trainer', arg, rule, got, fix });
+};
+
+/** @throws AttrError for the first option that is wrong */
+export function checkTrainerOptions(options: TrainerOptions): void {
+  const { dataset, batchSize = 32, epochs = 1, maxSteps, shuffle = true, augment = 'none', schedule, memoryBudget } = options;
+  const unknown = Object.keys(options).find((name) => !Object.hasOwn(optionNames, name));
+  if (unknown !== undefined) refuse(unknown, 'must be an option', unknown, `options are ${Object.keys(optionNames).join(', ')}`);
+  if (typeof shuffle !== 'boolean') refuse('shuffle', 'must be true or false', shuffle, 'leave it out for true');
+  for (const [arg, value] of Object.entries({ epochs, maxSteps: maxSteps ?? 1, batchSize })) {
+    if (!Number.isInteger(value) || value < 1) refuse(arg, 'must be an integer ≥ 1', value, 'pass 1 or more');
+  }
+  if (augment !== 'none' && augment !== 'crop-flip') refuse('augment', "must be 'none' or 'crop-flip'", augment, 'pick one');
+  const scheduler = schedule instanceof TrialScheduler ? schedule : null;
+  if (memoryBudget !== undefined) {
+    if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
+    if (!scheduler) refuse('memoryBudget', 'must go with a TrialScheduler', memoryBudget, 'leave it out: nothing is tried');
+  }
+  const { count } = dataset.train;
+  const scoreBatch = scheduler?.options.scoreBatch ?? 1;
+  if (scoreBatch > count) refuse('scoreBatch', `must be ≤ ${count} (the training images)`, scoreBatch, 'score on fewer images');
+}
+
+/** @throws AttrError unless the callbacks ask for a log that can be had */
+export function checkRun({ logEvery = 10 }: RunCallbacks): void {
+  if (Number.isInteger(logEvery) && logEvery >= 1 && logEvery <= logCapacity) return;
+  const rule = `must be an integer in 1…${logCapacity}`;
+  throw new AttrError({ op: 'Trainer.run', arg: 'logEvery', rule, got: logEvery, fix: 'use 10' });
+}

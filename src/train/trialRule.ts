@@ -1,0 +1,212 @@
+/** The scheduler's rule on the GPU: what the kernel reads and writes there, and the events that the host takes from it later. */
+import { AttrError } from '../gpu/errors.ts';
+import { controlWords, type Control } from '../graph/control.ts';
+import { emit, type Ref } from '../graph/lower/context.ts';
+import type { Memory } from '../graph/memory.ts';
+import { upload } from '../graph/plan.ts';
+import type { Storage } from '../graph/tensor.ts';
+import type { Launch } from '../kernels/contract.ts';
+import {
+  eventAllNonFinite,
+  eventClamped,
+  eventHead,
+  eventHeld,
+  eventValid,
+  ruleNormalize,
+  ruleScore,
+  trialRate,
+  trialRule,
+} from '../kernels/trialRule.ts';
+import { FLOAT32, holdUlps, meanLogFactor, TrialScheduler, type NormalizeName, type ScoreName, type TrialEvent } from '../sched/index.ts';
+import { ULP } from '../sched/scores.ts';
+import { shortest } from './float32.ts';
+
+/** The trials of one pass, and where their coefficients (4 bytes each) and losses (16 bytes each) lie. */
+export interface TrialChunk {
+  readonly count: number;
+  readonly coefficients: Storage;
+  readonly losses: Storage;
+}
+
+const normalizeCodes: Record<NormalizeName, number> = ruleNormalize;
+const scoreCodes: Record<ScoreName, number> = ruleScore;
+
+/** Events between two reads of the log, at most; and bytes of them, so that a log of many trials stays small. */
+const mostEvents = 64;
+const eventLogBytes = 8192;
+
+/** What trials are run at, in units of m: the factors; and 0, the loss at the weights, for the scores that ask for it. */
+export const trialFactors = ({ options: { factors, score } }: TrialScheduler): number[] =>
+  score === 'relGain' || typeof score === 'function' ? [...factors, 0] : [...factors];
+
+/** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
+export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
+  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
+  return isOwn || typeof scheduler.options.score === 'function' ? 'host' : 'gpu';
+}
+
+/** Writes c_i = −m · f_i, as the GPU would: one float32 product. */
+export function writeCoefficients({ device }: Memory, chunks: readonly TrialChunk[], m: number, factors: readonly number[]): void {
+  let start = 0;
+  for (const { count, coefficients } of chunks) {
+    const values = factors.slice(start, start + count).map((factor) => -Math.fround(m) * Math.fround(factor));
+    device.gpu.queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(values));
+    start += count;
+  }
+}
+
+/** Where a storage's element begins, counted in f32. */
+const wordOf = ({ offset }: Storage, sizeBytes: number, index: number): number => (offset + sizeBytes * index) / 4;
+
+export class TrialRule {
+  readonly #events: Storage;
+  readonly #staging: GPUBuffer;
+  readonly #stride: number;
+  readonly #capacity: number;
+  /** Steps of the events in the log. */
+  #waiting: number[] = [];
+  /** m as the host knows it. */
+  #m = NaN;
+
+  constructor(
+    readonly memory: Memory,
+    readonly scheduler: TrialScheduler,
+    /** [η, m] as f32. */
+    readonly rates: Storage,
+    readonly chunks: readonly TrialChunk[],
+    /** Whole buffers of the chunks. */
+    readonly coefficients: Storage,
+    readonly losses: Storage,
+  ) {
+    this.#stride = eventHead + 2 * scheduler.options.factors.length;
+    this.#capacity = Math.max(1, Math.min(mostEvents, Math.floor(eventLogBytes / (this.#stride * 4))));
+    const sizeBytes = this.#capacity * this.#stride * 4;
+    this.#events = memory.storage('trials', 'event log', sizeBytes);
+    this.#staging = memory.create('trials', 'event log staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+  }
+
+  /** The rule, once the losses are there. Last launch of an event. */
+  launch(control: Control, flags: Storage): Launch<Ref> {
+    const { normalize, score, tau, hold, bounds, factors } = this.scheduler.options;
+    if (typeof score === 'function')
+      throw new AttrError({ op: 'TrialRule', arg: 'score', rule: 'must be a name', got: score, fix: 'a function runs on the host' });
+    const [low, high] = bounds ?? [FLOAT32.least, FLOAT32.greatest];
+    const { memory, rates, losses, coefficients } = this;
+    return emit(trialRule, {
+      bindings: {
+        trials: upload(memory, 'trials', 'trial factors', this.#table()),
+        losses,
+        control: control.storage,
+        flags,
+        coefficients,
+        rates,
+        events: this.#events,
+      },
+      uniforms: {
+        n: factors.length,
+        has_base: trialFactors(this.scheduler).length - factors.length,
+        normalize: normalizeCodes[normalize],
+        score: scoreCodes[score],
+        tau,
+        hold: hold ? holdUlps * ULP : -1,
+        least_factor: Math.min(...factors),
+        low,
+        high,
+        slot_word: controlWords.eventSlot,
+        stride: this.#stride,
+      },
+      grid: [1, 1, 1],
+    });
+  }
+
+  /** rates[0] = m · envelope. First launch of an update. */
+  rateLaunch(control: Control): Launch<Ref> {
+    return emit(trialRate, {
+      bindings: { control: control.storage, rates: this.rates },
+      uniforms: { envelope_word: controlWords.envelope },
+      grid: [1, 1, 1],
+    });
+  }
+
+  /** A row a trial: coefficient at m = 1, what its weight moves ln m by, where its loss and its coefficient lie. */
+  #table(): Float32Array {
+    const { factors, anchor } = this.scheduler.options;
+    const drift = anchor ? meanLogFactor(factors) : 0;
+    const places = this.chunks.flatMap(({ count, coefficients, losses }) =>
+      Array.from({ length: count }, (_, i) => [wordOf(losses, 16, i), wordOf(coefficients, 4, i)]),
+    );
+    return Float32Array.from(
+      trialFactors(this.scheduler).flatMap((factor, i) => [-factor, factor > 0 ? Math.log(factor) - drift : 0, ...places[i]]),
+    );
+  }
+
+  /** Brings m to the GPU where the host has set it: at the start, or when a state was loaded. */
+  sync(): void {
+    const { scheduler, memory, rates } = this;
+    if (scheduler.lr === this.#m) return;
+    this.#m = scheduler.lr;
+    memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, Float32Array.of(this.#m));
+    writeCoefficients(memory, this.chunks, this.#m, trialFactors(scheduler));
+  }
+
+  get isFull(): boolean {
+    return this.#waiting.length === this.#capacity;
+  }
+
+  /** Notes the event of a step that is about to be submitted; returns its slot. */
+  note(step: number): number {
+    this.#waiting.push(step);
+    return this.#waiting.length - 1;
+  }
+
+  /** Copies the log aside; returns what reads it once that has been submitted, or null where there is nothing to read. */
+  take(encoder: GPUCommandEncoder): (() => Promise<TrialEvent[]>) | null {
+    const steps = this.#waiting;
+    if (steps.length === 0) return null;
+    this.#waiting = [];
+    const sizeBytes = steps.length * this.#stride * 4;
+    encoder.copyBufferToBuffer(this.#events.buffer, 0, this.#staging, 0, sizeBytes);
+    return async () => {
+      const bytes = await this.memory.device.readStaging(this.#staging, sizeBytes);
+      return steps.flatMap((step, slot) => this.#decode(step, bytes, slot * this.#stride));
+    };
+  }
+
+  /** No event where a flag had been set before the rule could run. */
+  #decode(step: number, bytes: ArrayBuffer, at: number): TrialEvent[] {
+    const [bits, nonFinite] = new Uint32Array(bytes, at * 4, 2);
+    if ((bits & eventValid) === 0) return [];
+    const { factors, score } = this.scheduler.options;
+    const n = factors.length;
+    const floats = new Float32Array(bytes, at * 4, this.#stride);
+    const [, , before, after, logMultiplier, base] = floats;
+    const [held, allNonFinite] = [(bits & eventHeld) !== 0, (bits & eventAllNonFinite) !== 0];
+    // Σ = 1 in float64 too.
+    const weights = [...floats.subarray(eventHead + n, eventHead + 2 * n)];
+    const total = weights.reduce((sum, weight) => sum + weight, 0) || 1;
+    const event: TrialEvent = {
+      step,
+      lrBefore: shortest(before),
+      lrAfter: shortest(after),
+      multiplier: held ? 1 : allNonFinite ? Math.min(...factors) : Math.exp(logMultiplier),
+      weights: weights.map((weight) => weight / total),
+      clamped: (bits & eventClamped) !== 0,
+      nonFinite,
+      held,
+      allNonFinite,
+      factors: [...factors],
+      losses: [...floats.subarray(eventHead, eventHead + n)],
+      baseLoss: score === 'relGain' ? base : null,
+      path: 'gpu',
+    };
+    return [event];
+  }
+
+  /** The scheduler takes an event over: host and GPU then hold the same m. */
+  record(event: TrialEvent): void {
+    // A state loaded meanwhile stands.
+    if (this.scheduler.lr !== this.#m) return;
+    this.scheduler.record(event);
+    this.#m = event.lrAfter;
+  }
+}

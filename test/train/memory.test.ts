@@ -1,0 +1,57 @@
+/** What trials add to a trainer's memory: live buffers with them against those without. */
+import { describe, expect, test } from 'vitest';
+import { proceduralDataset } from '../../src/data/procedural.ts';
+import { resnet18 } from '../../src/nn/resnet.ts';
+import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
+import { robust } from '../../src/sched/trialOptions.ts';
+import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
+import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
+import { useDevice } from '../support/device.ts';
+import { totalBytes, withLiveBuffers } from './gpuCalls.ts';
+import { withTrainer } from './nets.ts';
+
+useDevice();
+
+const dataset = proceduralDataset({ train: 64, test: 32 });
+const trials = (n: number) => new TrialScheduler(robust({ factors: Array.from({ length: n }, (_, i) => 2 ** ((i - n / 2) / 4)) }));
+
+interface Held {
+  readonly bytes: number;
+  readonly trials: number;
+  readonly passes: number[];
+}
+
+const hold = (schedule: Schedule, more: Partial<TrainerOptions> = {}): Promise<Held> =>
+  withLiveBuffers((live) => {
+    const made = { model: resnet18({ width: 4 }), dataset, schedule, batchSize: 16, optimizer: { momentum: 0.9 }, ...more };
+    return withTrainer(made, async ({ memory, plans }) => ({
+      bytes: totalBytes(live), trials: memory.trials, passes: plans.trialChunks.map(({ count }) => count),
+    }));
+  });
+
+describe('ResNet18 with trials', () => {
+  test.each([[1, 1], [7, 2], [16, 4], [64, 16]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
+    const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
+    const held = await hold(trials(n));
+    expect(held.bytes - bare.bytes).toBe(held.trials);
+    expect(held.trials).toBeLessThanOrEqual(64 * 1024);
+    expect(held.passes).toHaveLength(passes);
+    expect(held.passes.reduce((a, b) => a + b)).toBe(n);
+  });
+
+  test('the host\'s rule adds no more', async () => {
+    const score = (losses: readonly number[]) => losses.map((loss) => 1 / loss);
+    const held = await hold(new TrialScheduler(robust({ normalize: 'none', score })));
+    expect(held.trials).toBeLessThanOrEqual(64 * 1024);
+  });
+
+  test('a budget buys fewer passes, and is kept to', async () => {
+    const free = await hold(trials(16));
+    const memoryBudget = 2 ** 20;
+    const paid = await hold(trials(16), { memoryBudget });
+    expect(paid.passes.length).toBeLessThan(free.passes.length);
+    expect(paid.trials).toBeGreaterThan(64 * 1024);
+    expect(paid.trials).toBeLessThanOrEqual(memoryBudget + 64 * 1024);
+    expect((await hold(trials(16), { memoryBudget: 2 ** 30 })).passes).toEqual([16]);
+  });
+});

@@ -1,0 +1,242 @@
+/** The rule on the GPU against the rule in float64, `trialUpdate`, for every score and normalisation, on plain, wild and random losses. */
+import { describe, expect, test } from 'vitest';
+import { Control, floatBits } from '../../src/graph/control.ts';
+import { Memory } from '../../src/graph/memory.ts';
+import { buildPlan, draft } from '../../src/graph/plan.ts';
+import type { Storage } from '../../src/graph/tensor.ts';
+import { flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
+import { factorSets, FLOAT32, holdUlps, robust, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
+import type { NormalizeName, ScoreName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
+import { shortest } from '../../src/train/float32.ts';
+import { trialFactors, TrialRule } from '../../src/train/trialRule.ts';
+import { useDevice } from '../support/device.ts';
+import { uniformStream } from '../support/random.ts';
+
+const device = useDevice();
+
+interface Outcome {
+  readonly events: TrialEvent[];
+  readonly scheduler: TrialScheduler;
+  /** [η, m] after the rule and the rate. */
+  readonly rates: Float32Array;
+  readonly coefficients: Float32Array;
+  readonly flags: number;
+}
+
+/** Runs the rule once on losses written from the host, trials lying in passes of at most `most`. */
+async function runRule(
+  options: TrialOptions, losses: readonly number[], base: number | null, { most = 99, flags = 0, slot = 3 } = {},
+): Promise<Outcome> {
+  const memory = new Memory(device());
+  try {
+    const scheduler = new TrialScheduler(options);
+    const { queue } = device().gpu;
+    const write = ({ buffer }: Storage, offset: number, data: Float32Array | Uint32Array) =>
+      queue.writeBuffer(buffer, offset, data as Float32Array<ArrayBuffer>);
+    const count = trialFactors(scheduler).length;
+    const coefficients = memory.storage('trials', 'coefficients', 256 * count);
+    const lossStorage = memory.storage('trials', 'losses', 1024 * count);
+    const chunks = Array.from({ length: Math.ceil(count / most) }, (_, i) => ({
+      count: Math.min(most, count - i * most),
+      coefficients: { buffer: coefficients.buffer, offset: 256 * i, size: 4 * most },
+      losses: { buffer: lossStorage.buffer, offset: 1024 * i, size: 16 * most },
+    }));
+    const rates = memory.storage('slots', 'rates', 16);
+    const flagStorage = memory.storage('slots', 'flags', 16);
+    const control = new Control(memory);
+    const rule = new TrialRule(memory, scheduler, rates, chunks, coefficients, lossStorage);
+    const plan = await buildPlan(memory, draft(memory, 'rule', [], [rule.launch(control, flagStorage), rule.rateLaunch(control)]), {
+      slots: [], places: [],
+    });
+    rule.sync();
+    const all = base === null ? losses : [...losses, base];
+    all.forEach((loss, t) => write(lossStorage, 1024 * Math.floor(t / most) + 16 * (t % most), Float32Array.of(loss)));
+    write(flagStorage, 0, Uint32Array.of(flags));
+    // Earlier places of the log are other events': here they are noted and never run.
+    for (let i = 0; i < slot; i++) rule.note(i);
+    control.write({ eventSlot: rule.note(slot), envelope: floatBits(0.25) });
+    const encoder = device().gpu.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    plan.encode(pass);
+    pass.end();
+    const take = rule.take(encoder)!;
+    queue.submit([encoder.finish()]);
+    const events = await take();
+    const read = async ({ buffer }: Storage, size: number) => new Float32Array(await device().read(buffer, 0, size));
+    const flat = await read(coefficients, 256 * count);
+    return {
+      events, scheduler, rates: await read(rates, 8), flags: new Uint32Array(await device().read(flagStorage.buffer, 0, 4))[0],
+      coefficients: Float32Array.from(all, (_, t) => flat[64 * Math.floor(t / most) + (t % most)]),
+    };
+  } finally {
+    memory.release();
+  }
+}
+
+const f32 = Math.fround;
+const close = (got: number, want: number, tolerance: number, what: string) =>
+  expect(Math.abs(got - want) <= tolerance, `${what}: ${got}, in float64 ${want}`).toBe(true);
+
+/** Relative to the rate, and of a weight, whose sum is 1. */
+const tolerance = 1e-6;
+
+async function check(
+  overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1, more: { most?: number } = {},
+): Promise<TrialEvent> {
+  const options = robust(overrides);
+  const losses = given.map(f32);
+  const baseLoss = options.score === 'relGain' ? f32(givenBase) : null;
+  const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss, more);
+  const { factors, hold, bounds } = scheduler.options;
+  const lr = f32(options.lr);
+  const want = trialUpdate({
+    ...scheduler.options, lr, losses, baseLoss, holdBelow: hold ? holdUlps : null,
+    bounds: bounds === null ? [FLOAT32.least, FLOAT32.greatest] : [f32(bounds[0]), f32(bounds[1])],
+  });
+  expect(events).toHaveLength(1);
+  const [event] = events;
+  const rule = `${options.normalize}, ${String(options.score)}, τ ${options.tau}`;
+  const what = `${rule}, factors ${factors.join()}, losses ${losses.join()}, base ${baseLoss}`;
+  expect(event, what).toMatchObject({
+    step: 3, losses, factors, baseLoss, path: 'gpu', lrBefore: shortest(lr),
+    clamped: want.clamped, nonFinite: want.nonFinite, held: want.held, allNonFinite: want.allNonFinite,
+  });
+  event.weights.forEach((weight, i) => close(weight, want.weights[i], tolerance, `${what}: weight ${i}`));
+  // ln multiplier is a float32.
+  const ofRate = tolerance * Math.max(1, Math.abs(Math.log(want.multiplier)));
+  close(event.lrAfter / want.lrAfter, 1, ofRate, `${what}: rate`);
+  close(event.multiplier / want.multiplier, 1, ofRate, `${what}: multiplier`);
+  expect(f32(event.lrAfter)).toBe(rates[1]);
+  if (want.held) expect(rates[1]).toBe(lr);
+  expect(rates[0]).toBe(f32(rates[1] * 0.25));
+  expect([...coefficients]).toEqual(trialFactors(scheduler).map((factor) => f32(rates[1] * -f32(factor))));
+  expect(flags).toBe(0);
+  // What the scheduler takes over goes on from the same bits.
+  scheduler.record(event);
+  expect(f32(scheduler.lr)).toBe(rates[1]);
+  return event;
+}
+
+const rules: [NormalizeName, ScoreName][] = [
+  ...(['minMax', 'zScore', 'mean', 'sum', 'l2', 'none'] as const).map((name): [NormalizeName, ScoreName] => [name, 'exp']),
+  ['none', 'relGain'], ['none', 'rank'],
+];
+
+const curves: [string, number[]][] = [
+  ['a usual line', [2.61, 2.3, 2.14, 2.11, 2.15, 2.2, 2.26]],
+  ['falling', [1, 2, 3, 4, 5, 6, 7]],
+  ['equal', Array(7).fill(2.3)],
+  ['equal within rounding', [2.3, 2.3 + 2 ** -22, 2.3, 2.3, 2.3 - 2 ** -22, 2.3, 2.3]],
+  ['not quite equal within rounding', [2.3, 2.3 + 2 ** -19, 2.3, 2.3, 2.3 - 2 ** -19, 2.3, 2.3]],
+  ['near together', [2.30001, 2.30002, 2.3, 2.30004, 2.300005, 2.30003, 2.300021]],
+  ['zeros', Array(7).fill(0)],
+  ['one zero', [0, 1, 2, 3, 4, 5, 6]],
+  ['negative', [-3, -2, -1, 0, 1, 2, 3]],
+  ['a NaN', [NaN, 3, 2, 1, 1.5, 2, 2.5]],
+  ['both infinities', [Infinity, -Infinity, 2, 1, 1.5, 2, 2.5]],
+  ['one finite', [NaN, NaN, NaN, NaN, 4, NaN, Infinity]],
+  ['equal, and a NaN', [NaN, 2, 2, 2, 2, 2, 2]],
+  ['none finite', Array(7).fill(NaN)],
+  ['great', [3e38, 2e38, 1e38, 1e37, 1e36, 5, 1]],
+  ['greatly apart', [1e30, 1e20, 1e10, 1, 1e-10, 1e-20, 1e-30]],
+  ['small', [8e-37, 7e-37, 6e-37, 5e-37, 4e-37, 3e-37, 2e-37]],
+];
+
+describe.each(rules)('%s, %s', (normalize, score) => {
+  test.each(curves)('%s', async (_, losses) => {
+    for (const tau of [1, 0.1]) await check({ normalize, score, tau }, losses, 2.35);
+    await check({ normalize, score, anchor: false, hold: false, bounds: null, lr: 3 }, losses, 0.5);
+  });
+});
+
+describe('factors and passes', () => {
+  const line = (n: number) => Array.from({ length: n }, (_, i) => 2 + Math.cos(i));
+
+  test.each([1, 2, 3, 16, 33])('%d trials, in passes of any size', async (n) => {
+    const factors = Array.from({ length: n }, (_, i) => 2 ** ((i - n / 2) / 4));
+    const whole = await check({ factors }, line(n));
+    for (const most of [1, 2, 5, 16]) expect(await check({ factors }, line(n), 1, { most })).toEqual(whole);
+    await check({ factors, score: 'relGain', normalize: 'none' }, line(n), 2.5, { most: 4 });
+  });
+
+  test('unbalanced ones, with and without an anchor', async () => {
+    for (const anchor of [true, false]) await check({ factors: 'factor5', anchor }, line(5));
+  });
+
+  test('far apart: the multiplier may leave float32, the rate may not', async () => {
+    const factors = [1e36, 1e-30];
+    expect((await check({ factors, lr: 1e-30, bounds: null, anchor: false }, [1, 2])).lrAfter).toBeGreaterThan(1e-12);
+    await check({ factors: [1e30, 1e20], lr: 1e-38 * 2, bounds: null, anchor: false }, [1, 2]);
+  });
+});
+
+describe('bounds', () => {
+  test('stop m, and say so', async () => {
+    const up = await check({ lr: 9 }, [1, 2, 2, 2, 2, 2, 2]);
+    expect(up).toMatchObject({ lrAfter: 10, clamped: true });
+    const down = await check({ lr: 1.2e-8 }, [2, 2, 2, 2, 2, 2, 1]);
+    expect(down).toMatchObject({ lrAfter: 1e-8, clamped: true });
+  });
+
+  test('without any, m stays in float32', async () => {
+    const losses = [1, 9];
+    expect(await check({ lr: 3e38, factors: [1, 1e-3], bounds: null }, losses)).toMatchObject({ clamped: true });
+    expect(await check({ lr: 2e-38, factors: [0.1, 1], anchor: false, bounds: null }, losses)).toMatchObject({ clamped: true });
+  });
+});
+
+describe('what stops the rule', () => {
+  const losses = [3, 2, 1, 1.5, 2, 2.5, 2.7];
+
+  test('a flag that is set: m, coefficients and flags stay, no event is told', async () => {
+    const { events, rates, coefficients, flags } = await runRule(robust({ lr: 0.5 }), losses, null, { flags: 8 });
+    expect(events).toEqual([]);
+    expect(rates[1]).toBe(0.5);
+    expect([...coefficients]).toEqual(factorSets.factor7.map((factor) => -0.5 * factor));
+    expect(flags).toBe(8);
+  });
+
+  test.each([NaN, Infinity])('a base loss of %s: a flag is set, as the weights themselves are lost', async (base) => {
+    const { events, rates, flags } = await runRule(robust({ lr: 0.5, score: 'relGain', normalize: 'none' }), losses, base);
+    expect(events).toEqual([]);
+    expect(rates[1]).toBe(0.5);
+    expect(flags).toBe(flagNonFiniteLoss);
+  });
+
+  test('a coefficient beyond float32 loses its trial, whatever the loss says', async () => {
+    const { events: [event] } = await runRule(robust({ lr: 1, factors: [1e48, 1, 0.5], anchor: false }), [0, 2, 1], null);
+    expect(event).toMatchObject({ nonFinite: 1, allNonFinite: false });
+    expect(event.weights[0]).toBe(0);
+    expect(event.lrAfter).toBeLessThan(1);
+  });
+});
+
+test('random losses, factors and temperatures', async () => {
+  const seed = Number(process.env.FORKSTEP_FUZZ_SEED ?? Date.now() % 2 ** 31);
+  console.log(`trial rule: FORKSTEP_FUZZ_SEED=${seed}`);
+  const uniform = uniformStream(seed);
+  const int = (most: number) => Math.floor(uniform() * most);
+  const pick = <T>(list: readonly T[]): T => list[int(list.length)];
+  for (let i = 0; i < 250; i++) {
+    const [normalize, score] = pick(rules);
+    const n = 1 + int(20);
+    const spread = 10 ** (uniform() * 6 - 5);
+    const level = 10 ** (uniform() * 8 - 4);
+    const losses = Array.from({ length: n }, () => (uniform() < 0.05 ? NaN : level * (1 + spread * uniform())));
+    const factors = Array.from({ length: n }, () => 2 ** (6 * uniform() - 3));
+    const tau = 10 ** (2 * uniform() - 1);
+    await check({
+      normalize, score, tau, factors, lr: 10 ** (-5 * uniform()), anchor: uniform() < 0.5, hold: uniform() < 0.5,
+      bounds: uniform() < 0.3 ? null : [1e-8, 10],
+    }, losses, level * (1 + spread * uniform()), { most: 1 + int(n) });
+  }
+});
+
+test('the shortest decimal of a float32', () => {
+  for (const x of [0.005, 0.1, 1e-8, 10, 3e-45, 0.03, 1 / 3, Math.PI, 123456789, 1e38, 0, -0.7]) {
+    expect(f32(shortest(f32(x)))).toBe(f32(x));
+    expect(shortest(f32(x)).toString().length).toBeLessThanOrEqual(x.toString().length);
+  }
+  expect([0.005, 0.1, 1e-8].map((x) => shortest(f32(x)))).toEqual([0.005, 0.1, 1e-8]);
+  expect([NaN, Infinity, -Infinity].map(shortest)).toEqual([NaN, Infinity, -Infinity]);
+});
