@@ -5,6 +5,7 @@
 import { defineKernel, fastDivide, read, write, type Kernel } from './contract.ts';
 import { divide, loadX, tileIndices } from './conv2d.ts';
 import { igemmLanesMain } from './igemmLanes.ts';
+import { igemmPanelMain } from './igemmPanel.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const binding = (reads: readonly string[], output: string, coefficients = false) =>
@@ -14,47 +15,68 @@ const binding = (reads: readonly string[], output: string, coefficients = false)
     [output]: write('vec4f'),
   }) as Record<string, ReturnType<typeof read>>;
 
-/** As `conv2dForward`; a step is one vec4 of channels of one tap. */
-export function conv2dForwardLanes(lanes: number, directions = 0, scaled = false): Kernel {
+export interface PanelVariant {
+  readonly lanes: number;
+  /** kW where the image keeps its size (stride 1), so that neighbouring pixels lie next to each other for every tap; else null. */
+  readonly window: number | null;
+  /** `transposed`: the gradient of the input of such a convolution, with dy for x, dx for y, taps and channels the other way round. */
+  readonly weight: 'forward' | 'transposed';
+  readonly directions?: number;
+  readonly scaled?: boolean;
+}
+
+/** One vec4 of the weight that a lane fetches, by the layout [kH][kW][cin][cout4]; `cin`, `cout4` are those of the sum, not of the layer. */
+function panelWeight(weight: PanelVariant['weight'], perturbed: string): (i: number) => string {
+  const set = (i: number) => `var value = weight[select(0u, weight_start + index, inside)]; ${perturbed} mine_${i} = select(vec4f(), value, inside); }`;
+  return weight === 'forward'
+    ? (i) => `{ let k = channel * 4u + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u; let inside = k < u.cin && n4 < u.cout4;
+    let index = ((tap_h * taps + tap) * u.cin + k) * u.cout4 + n4; ${set(i)}`
+    : (i) => `{ let n = n_tile * 16u + slot_${i}; let inside = n < u.cout;
+    let index = (((u.k_h - 1u - tap_h) * taps + taps - 1u - tap) * u.cout + n) * u.cin4 + channel; ${set(i)}`;
+}
+
+/**
+ * As `conv2dForward`, by panels of the weight: a line is a row of taps at one vec4 of channels. Also the input gradient of a convolution that
+ * keeps the size of its image.
+ */
+export function conv2dPanel({ lanes, window, weight, directions = 0, scaled = false }: PanelVariant): Kernel {
   const names = directionNames(directions);
   const perturbed = formPerturbed(directions, scaled, 'value', (j) => `${names[j]}[select(0u, index, inside)]`);
+  const rowAt = `let image_i = divide(px_i, u.h_out * u.w_out, u.inv_plane); let rest_i = px_i - image_i * (u.h_out * u.w_out);
+    let oh_i = divide(rest_i, u.w_out, u.inv_w_out); let top_i = i32(oh_i * u.stride) - i32(u.padding);`;
   return defineKernel({
-    name: `conv2dForward_lanes${lanes}${perturbedName(directions, scaled)}`,
+    name: `conv2d_panel${lanes}_${weight}${window === null ? '' : `_window${window}`}${perturbedName(directions, scaled)}`,
     bindings: binding(['x', 'weight', ...names], 'y', directions > 0),
     uniforms: {
-      h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-      m: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32',
-      inv_cin4: 'f32', inv_k_w: 'f32', inv_plane: 'f32', inv_w_out: 'f32',
+      h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32',
+      padding: 'u32', m: 'u32', m_tiles: 'u32', tiles_per_group: 'u32', n_tiles: 'u32', splits: 'u32', lines: 'u32', lines_per_split: 'u32',
+      fetch_rounds: 'u32', lane_rows: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32', inv_cin4: 'f32', inv_plane: 'f32', inv_w_out: 'f32',
     },
     enable: ['subgroups'],
-    wgsl: /* wgsl */ `${fastDivide}${divide}${loadX}
-${igemmLanesMain({
+    wgsl: /* wgsl */ `${fastDivide}${divide}${window === null ? loadX : ''}
+${igemmPanelMain({
   lanes,
-  prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
-  let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
-  let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
+  window,
+  prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits; let taps = u.k_w;
+  let m_begin = m_tile * u.tiles_per_group; let m_end = min(m_begin + u.tiles_per_group, u.m_tiles);
+  let line_begin = split * u.lines_per_split; let line_end = min(line_begin + u.lines_per_split, u.lines);
+  let x_start = trial * u.x_trial_stride; let x_size = u.m * u.cin4; let weight_start = trial * u.weight_trial_stride;
   ${readCoefficients(directions, scaled, 'trial')}`,
-  step: `let tap = fast_divide(t, u.inv_cin4); let channel = t - tap * u.cin4;
-    let tap_h = fast_divide(tap, u.inv_k_w); let dh = i32(tap_h); let dw = i32(tap - tap_h * u.k_w);
-    let offset = (dh * i32(u.w) + dw) * i32(u.cin4) + i32(channel);`,
-  a: {
-    along: 'k',
-    prepare: (i) => `let px_${i} = first_row + ${i}u;
-    let image_${i} = divide(px_${i}, u.h_out * u.w_out, u.inv_plane); let rest_${i} = px_${i} - image_${i} * (u.h_out * u.w_out);
-    let oh_${i} = divide(rest_${i}, u.w_out, u.inv_w_out); let top_${i} = i32(oh_${i} * u.stride) - i32(u.padding);
-    let iw_${i} = i32((rest_${i} - oh_${i} * u.w_out) * u.stride) - i32(u.padding);
-    let base_${i} = x_start + ((i32(image_${i} * u.h) + top_${i}) * i32(u.w) + iw_${i}) * i32(u.cin4);
-    let ih_${i} = select(-0x40000000, top_${i}, px_${i} < u.m);`,
-    load: (i) => `load_x(base_${i} + offset, ih_${i} + dh, iw_${i} + dw, true)`,
-  },
-  b: {
-    along: 'n',
-    load: (i) => `{ let k = channel * 4u + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u;
-    let inside = k < u.cin && n4 < u.cout4; let index = (tap * u.cin + k) * u.cout4 + n4;
-    var value = weight[select(0u, weight_start + index, inside)]; ${perturbed} mine_${i} = select(vec4f(), value, inside); }`,
-  },
-  storeRow: 'let row = (wid.z * u.m + m) * u.cout4; let in_m = m < u.m;',
-  store: 'if (in_m && n4 < u.cout4) { y[row + n4] = value; }',
+  line: `let tap_h = fast_divide(line, u.inv_cin4); let channel = line - tap_h * u.cin4; let dh = i32(tap_h);
+    let offset = (dh * i32(u.w) ${window === null ? '' : '- i32(u.padding * (u.w + 1u))'}) * i32(u.cin4) + i32(channel);`,
+  b: { along: weight === 'forward' ? 'n' : 'k', load: panelWeight(weight, perturbed) },
+  rowState: ['base', 'ih', 'iw'],
+  prepare: (i) => `let px_i = first_row + ${i}u; ${rowAt}
+    var iw_i = i32((rest_i - oh_i * u.w_out) * u.stride) - i32(u.padding); var ih_i = select(-0x40000000, top_i, px_i < u.m);
+    ${window === null ? 'var base_i = i32(x_start) + ((i32(image_i * u.h) + top_i) * i32(u.w) + iw_i) * i32(u.cin4);' : ''}`.replaceAll('_i', `_${i}`),
+  fetch: window === null
+    ? ({ i }) => `load_x(base_${i} + offset + i32(tap * u.cin4), ih_${i} + dh, iw_${i} + i32(tap), true)`
+    : ({ q }) => `x[x_start + min(u32(max(i32((first_row + ${q}) * u.cin4) + offset, 0)), x_size - 1u)]`,
+  inside: (i) => `u32(ih_${i} + dh) < u.h && u32(iw_${i} + i32(tap)) < u.w`,
+  storeRow: 'let row = (wid.z * u.m + m) * u.cout4;',
+  place: 'row + n4',
+  exists: 'm < u.m && n4 < u.cout4',
+  out: 'y',
 })}`,
   });
 }

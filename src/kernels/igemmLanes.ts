@@ -55,7 +55,7 @@ const range = (count: number): number[] => Array.from({ length: count }, (_, i) 
 const lines = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n  ');
 
 /** WGSL that hands B's 16 vec4s round: `bk_g` is the step's k index k, column group g. */
-function handRound(lanes: number, along: 'k' | 'n'): string {
+export function handRound(lanes: number, along: 'k' | 'n'): string {
   const handed = (slot: number): string => `subgroupBroadcast(mine_${Math.floor(slot / lanes)}, ${slot % lanes}u)`;
   if (along === 'n') return lines(laneColumns, (slot) => `let b${slot >> 2}_${slot & 3} = ${handed(slot)};`);
   const transposed = (k: number, g: number): string => `vec4f(${range(4).map((l) => `w${4 * g + l}[${k}]`)})`;

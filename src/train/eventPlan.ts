@@ -8,7 +8,7 @@ import { externalTensor } from '../graph/ops.ts';
 import type { Ref } from '../graph/lower/context.ts';
 import { align, type Memory } from '../graph/memory.ts';
 import { peakBytes, type Placement } from '../graph/placement.ts';
-import { draft, placeDrafts, type Draft } from '../graph/plan.ts';
+import { draft, lowerContextOf, placeDrafts, type Draft } from '../graph/plan.ts';
 import type { Storage, Tensor, Variable } from '../graph/tensor.ts';
 import type { Launch } from '../kernels/contract.ts';
 import { chunkTrials } from '../trials/passes.ts';
@@ -102,12 +102,13 @@ function cutTrials(spec: EventSpec, passOf: (size: number) => Draft): { sizes: n
 }
 
 function draftPass(
-  { memory, loss, directions }: EventSpec,
+  { memory, loss, directions, count: all }: EventSpec,
   { count, coefficients, losses }: TrialChunk,
   last: readonly Launch<Ref>[],
 ): Draft {
   const along = new Map([...directions].map(([variable, storage]) => [variable, [externalTensor(storage, variable)]]));
   const shape = { shape: [count], dtype: 'f32', trials: 1 } as const;
   const [fused] = fuse(trials([loss], { count, directions: along, coefficients: externalTensor(coefficients, shape) }));
-  return draft(memory, 'event', [{ tensor: fused, storage: losses }], last);
+  const lowering = { ...lowerContextOf(memory.device), trials: all };
+  return draft(memory, 'event', [{ tensor: fused, storage: losses }], last, lowering);
 }

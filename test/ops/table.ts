@@ -210,6 +210,10 @@ export const table = {
     conv({ x: [2, 6, 5, 3], k: [3, 2, 5], stride: 2, padding: 1, why: 'no square kernel' }),
     conv({ x: [1, 13, 11, 8], k: [7, 7, 17], trialTolerance: sumOf(392) }),
     conv({ x: [1, 5, 5, 13], k: [3, 3, 11], padding: 1, scale: 1e4, why: 'large magnitudes,' }),
+    conv({ x: [2, 7, 5, 74], k: [3, 3, 70], padding: 1, trialTolerance: sumOf(666), why: 'more channels than a panel holds,' }),
+    conv({ x: [1, 7, 9, 74], k: [3, 3, 150], stride: 2, padding: 1, trialTolerance: sumOf(666), why: 'more channels than a panel holds,' }),
+    conv({ x: [1, 80, 77, 4], k: [3, 3, 4], padding: 1, why: 'several tiles of rows a panel,' }),
+    conv({ x: [1, 160, 155, 4], k: [3, 3, 4], stride: 2, padding: 1, why: 'several tiles of rows a panel,' }),
     ...tiled,
     linear(1, 1, 1), linear(5, 7, 3), linear(33, 130, 10), linear(130, 17, 67),
     refused('channels that differ', { cls: ShapeError, op: 'conv2d', arg: 'weight.shape[2]' }, () =>

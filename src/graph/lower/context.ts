@@ -18,6 +18,11 @@ export interface LowerContext {
   readonly tiles: readonly Tile[];
   /** Subgroup size of an adapter that is served better by lanes than by tiles (a software one). @default tiles */
   readonly lanes?: number;
+  /**
+   * Trials that an event has in all its passes: K is split as for a pass of them all, so that the losses have the same bits however the trials
+   * are cut into passes. @default those of the tensor at hand
+   */
+  readonly trials?: number;
 }
 
 /** Whether anything reads a tensor: an output that nobody wants need not be written. */

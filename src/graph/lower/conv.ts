@@ -1,9 +1,10 @@
 /** Lowering of the convolutions: geometry, choice of tile, split of K. */
 import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid, maxDirections } from '../../kernels/conv2d.ts';
-import { conv2dBackwardInputLanes, conv2dBackwardWeightLanes, conv2dForwardLanes } from '../../kernels/conv2dLanes.ts';
+import { conv2dBackwardInputLanes, conv2dBackwardWeightLanes, conv2dPanel, type PanelVariant } from '../../kernels/conv2dLanes.ts';
 import { threadsOf, workgroupBytesOf, type Tile } from '../../kernels/igemm.ts';
 import { isLaneCount, laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
+import { fetchRounds, panelSteps } from '../../kernels/igemmPanel.ts';
 import { sumPartials } from '../../kernels/reduce.ts';
 import { blockVec4s, rowVec4s, type Node, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerContext, type LowerRule, type Ref } from './context.ts';
@@ -77,23 +78,106 @@ export function perturbation(weight: Tensor): Perturbation | null {
   return { base: inputs[0], directions: inputs.slice(1, -1), coefficients: inputs[inputs.length - 1], scaled: attrs.scaled };
 }
 
+/** Tiles of rows that share a panel of the weight; fewer where more would leave cores idle. */
+const mostTilesPerGroup = 16;
+
+interface PanelLaunch {
+  readonly lanes: number;
+  readonly wantedWorkgroups: number;
+  /** Sizes of the sum: of x and y, or dy and dx. */
+  readonly g: Geometry;
+  /** Columns. */
+  readonly cout: number;
+  readonly stride: number;
+  readonly padding: number;
+  readonly trials: number;
+  /** Trials by which K is split. */
+  readonly splitTrials: number;
+  readonly xTrialStride: number;
+  readonly weightTrialStride: number;
+  readonly variant: Pick<PanelVariant, 'weight' | 'directions' | 'scaled'>;
+  /** What it reads beside x: weight, d0, …, coefficients. */
+  readonly operands: Record<string, Ref>;
+}
+
+/** A line of taps must fit a panel. */
+const fitsPanel = (lanes: number | undefined, { kW }: Geometry): boolean => lanes !== undefined && kW <= panelSteps(lanes);
+
+/** A convolution by panels of the weight, for software adapters. */
+function panelLaunches(x: Ref, y: Ref, p: PanelLaunch): Launch<Ref>[] {
+  const { g, trials, lanes } = p;
+  const m = g.images * g.hOut * g.wOut;
+  const mTiles = ceilDivide(m, lanes * laneRows);
+  const nTiles = ceilDivide(g.cout4 * 4, laneColumns);
+  const lines = g.kH * g.cin4;
+  const splits = chooseSplits(mTiles * nTiles * p.splitTrials, lines, p.wantedWorkgroups, ceilDivide(32, g.kW));
+  const tilesPerGroup = Math.min(mostTilesPerGroup, mTiles, Math.max(1, Math.floor((mTiles * nTiles * trials) / (4 * p.wantedWorkgroups))));
+  const window = p.stride === 1 && g.h === g.hOut && g.w === g.wOut ? g.kW : null;
+  const uniforms = {
+    h: g.h,
+    w: g.w,
+    cin: g.cin,
+    cin4: g.cin4,
+    h_out: g.hOut,
+    w_out: g.wOut,
+    cout: p.cout,
+    cout4: g.cout4,
+    k_h: g.kH,
+    k_w: g.kW,
+    stride: p.stride,
+    padding: p.padding,
+    m,
+    m_tiles: mTiles,
+    tiles_per_group: tilesPerGroup,
+    n_tiles: nTiles,
+    splits,
+    lines,
+    lines_per_split: ceilDivide(lines, splits),
+    fetch_rounds: fetchRounds(window),
+    lane_rows: laneRows,
+    x_trial_stride: p.xTrialStride,
+    weight_trial_stride: p.weightTrialStride,
+    inv_cin4: 1 / g.cin4,
+    inv_plane: 1 / (g.hOut * g.wOut),
+    inv_w_out: 1 / g.wOut,
+  };
+  const grid = igemmGrid(ceilDivide(mTiles, tilesPerGroup), nTiles, trials * splits);
+  const kernel = conv2dPanel({ lanes, window, ...p.variant });
+  return withSplits(splits, m * g.cout4, y, trials, (out) => emit(kernel, { bindings: { x, ...p.operands, y: out }, uniforms, grid }));
+}
+
 export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
   const [x, weight] = node.inputs;
   const [y] = node.outputs;
   const g = geometry(x.shape, weight.shape, y.shape);
   const { stride, padding } = node.attrs;
-  const m = g.images * g.hOut * g.wOut;
-  const k4 = g.kH * g.kW * g.cin4;
-  const tile = tileFor(context, m, g.cout4 * 4, k4 * 4);
-  const mTiles = ceilDivide(m, tile.m);
-  const nTiles = ceilDivide(g.cout4 * 4, tile.n);
-  const tiles = ceilDivide(k4, tile.k / 4);
   const trials = y.trials;
-  const splits = chooseSplits(mTiles * nTiles * trials, tiles, context.wantedWorkgroups, shortestSplit(context, 8));
+  const splitTrials = context.trials ?? trials;
   const perturbed = perturbation(weight);
   const directions = perturbed?.directions.length ?? 0;
   const scaled = perturbed?.scaled ?? false;
-  const kernel = context.lanes ? conv2dForwardLanes(context.lanes, directions, scaled) : conv2dForward(tile, directions, scaled);
+  const operands: Record<string, Ref> = perturbed
+    ? {
+        weight: perturbed.base,
+        ...Object.fromEntries(perturbed.directions.map((d, j) => [`d${j}`, d])),
+        coefficients: perturbed.coefficients,
+      }
+    : { weight };
+  const xTrialStride = trialStride(x, blockVec4s(x.shape));
+  const weightTrialStride = perturbed ? 0 : trialStride(weight, blockVec4s(weight.shape));
+  if (fitsPanel(context.lanes, g)) {
+    const cout = y.shape[y.shape.length - 1];
+    const variant = { weight: 'forward', directions, scaled } as const;
+    const strides = { trials, splitTrials, xTrialStride, weightTrialStride, stride, padding };
+    return panelLaunches(x, y, { ...context, lanes: context.lanes!, g, cout, ...strides, variant, operands });
+  }
+  const m = g.images * g.hOut * g.wOut;
+  const k4 = g.kH * g.kW * g.cin4;
+  const tile = chooseTile(context.tiles, m, g.cout4 * 4, k4 * 4);
+  const mTiles = ceilDivide(m, tile.m);
+  const nTiles = ceilDivide(g.cout4 * 4, tile.n);
+  const tiles = ceilDivide(k4, tile.k / 4);
+  const splits = chooseSplits(mTiles * nTiles * splitTrials, tiles, context.wantedWorkgroups, 8);
   const uniforms = {
     h: g.h,
     w: g.w,
@@ -111,22 +195,19 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
     splits,
     tiles,
     tiles_per_split: ceilDivide(tiles, splits),
-    x_trial_stride: trialStride(x, blockVec4s(x.shape)),
-    weight_trial_stride: perturbed ? 0 : trialStride(weight, blockVec4s(weight.shape)),
+    x_trial_stride: xTrialStride,
+    weight_trial_stride: weightTrialStride,
     inv_cin4: 1 / g.cin4,
     inv_k_w: 1 / g.kW,
     inv_plane: 1 / (g.hOut * g.wOut),
     inv_w_out: 1 / g.wOut,
   };
-  const operands: Record<string, Ref> = perturbed
-    ? {
-        weight: perturbed.base,
-        ...Object.fromEntries(perturbed.directions.map((d, j) => [`d${j}`, d])),
-        coefficients: perturbed.coefficients,
-      }
-    : { weight };
   return withSplits(splits, m * g.cout4, y, trials, (out) =>
-    emit(kernel, { bindings: { x, ...operands, y: out }, uniforms, grid: igemmGrid(mTiles, nTiles, trials * splits) }),
+    emit(conv2dForward(tile, directions, scaled), {
+      bindings: { x, ...operands, y: out },
+      uniforms,
+      grid: igemmGrid(mTiles, nTiles, trials * splits),
+    }),
   );
 };
 
@@ -135,6 +216,12 @@ export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node,
   const [dx] = node.outputs;
   const g = geometry(dx.shape, weight.shape, dy.shape);
   const { stride, padding } = node.attrs;
+  if (stride === 1 && g.h === g.hOut && g.w === g.wOut && fitsPanel(context.lanes, g)) {
+    // The same convolution of dy, with taps and channels the other way round.
+    const turned = { ...g, cin: dy.shape[dy.shape.length - 1], cin4: g.cout4, cout4: g.cin4 };
+    const rest = { stride, padding, trials: 1, splitTrials: 1, xTrialStride: 0, weightTrialStride: 0, variant: { weight: 'transposed' }, operands: { weight } } as const;
+    return panelLaunches(dy, dx, { ...context, lanes: context.lanes!, g: turned, cout: g.cin, ...rest });
+  }
   const classes = stride * stride;
   const m = g.images * ceilDivide(g.h, stride) * ceilDivide(g.w, stride);
   const k = ceilDivide(g.kH, stride) * ceilDivide(g.kW, stride) * g.cout4 * 4;
