@@ -84,7 +84,7 @@ export class AlongPlans {
         const { buffer, offset } = this.#coefficients;
         device.gpu.queue.writeBuffer(buffer, offset, Float32Array.from(along.rows.slice(start, start + count).flat()));
         submit(device, passes.get(count)!, (encoder) => {
-          encoder.copyBufferToBuffer(output.buffer, output.offset, results, start * rowBytes, (isShared ? 1 : count) * rowBytes);
+          encoder.copyBufferToBuffer(output.buffer, output.offset, results, start * rowBytes, count * rowBytes);
         });
         for (let i = 0; i < count; i++) rowOf.push(isShared ? start : start + i);
       }

@@ -1,30 +1,15 @@
 /** Adapters with small bindings: data and parameters in several buffers, trials in several passes; and the same numbers. */
 import { expect, test } from 'vitest';
-import { Device } from '../../src/gpu/device.ts';
+import type { Device } from '../../src/gpu/device.ts';
 import { asPublished, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
+import { LesserDevice } from '../support/lesserDevice.ts';
 import { totalBytes, withLiveBuffers } from './gpuCalls.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';
 
 const device = useDevice();
-
-/** The test device, saying that it can do less than it can. */
-class LesserDevice extends Device {
-  readonly #limits: GPUSupportedLimits;
-
-  constructor(whole: Device, less: Partial<Record<keyof GPUSupportedLimits, number>>) {
-    super(whole.gpu, whole.adapter);
-    this.#limits = new Proxy(whole.limits, {
-      get: (limits, name) => less[name as keyof GPUSupportedLimits] ?? Reflect.get(limits, name, limits),
-    });
-  }
-
-  override get limits(): GPUSupportedLimits {
-    return this.#limits;
-  }
-}
 
 /** A run of seven steps with three events, crops and evaluations: everything that comes of it, and how the memory was cut. */
 async function outcome(on: Device, size: number, trials: Partial<TrialOptions> = {}) {
