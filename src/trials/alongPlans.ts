@@ -158,7 +158,9 @@ export class AlongPlans {
     const coefficients = externalTensor({ ...this.#coefficients, size: size * 4 }, { shape: [size], dtype: 'f32', trials: 1 });
     const transformed = trials([losses], { count, directions: this.#directions, coefficients, scaled: along.scaled });
     const [tensor] = fuse(transformed, how.fusions);
-    return draft(memory, `pass of ${count} trials`, [{ tensor, storage: output }], [], how.lowering, this.#variables);
+    // Sums are cut as for all trials at once: the losses must not tell how many share a pass.
+    const lowering = { trials: along.rows.length, ...how.lowering };
+    return draft(memory, `pass of ${count} trials`, [{ tensor, storage: output }], [], lowering, this.#variables);
   }
 
   /** Sizes of the passes, by the adapter's limits and the budget; then all plans, in slots that they share. */

@@ -18,22 +18,23 @@ import { alongNet, exact, hostBatch, onGpu } from './alongNet.ts';
 const device = useDevice();
 const batch = onGpu(hostBatch(4, 1));
 
-test.each(['batch', 'running'] as const)('in the midst of training, by statistics of the %s, no bit of what training keeps changes', async (batchNorm) => {
+test.each(['batch', 'running'] as const)('no bit of what training keeps changes, statistics of the %s', async (batchNorm) => {
   const steps = async (look: boolean) => {
     const options = { dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer: { momentum: 0.9 }, schedule: ratesAt(() => 0.05) };
     return withTrainer({ model: new ConvNet(), ...options }, async (trainer) => {
       const { store, sgd } = trainer.plans;
       const kept = async () => {
-        const arenas = [store.parameters.map((v) => v.storage!), store.statistics.map((v) => v.storage!), store.parameters.map((_, i) => sgd.directions.at(i))];
-        const variables = [store.parameters, store.statistics, store.parameters];
-        return Promise.all(arenas.flatMap((storages, k) => storages.map((storage, i) => readStorage(device(), variables[k][i], storage))));
+        const own = [...store.parameters, ...store.statistics].map((variable) => readStorage(device(), variable, variable.storage!));
+        const momentum = store.parameters.map((variable, i) => readStorage(device(), variable, sgd.directions.at(i)));
+        return Promise.all([...own, ...momentum]);
       };
       for (let i = 0; i < 3; i++) await trainer.trainStep();
       if (look) {
         const before = await kept();
         const momentum = new Map(store.parameters.map((variable, i) => [variable, externalTensor(sgd.directions.at(i), variable)]));
         const losses = await lossesAlong({
-          model: trainer.options.model, batches: batch, directions: [momentum], coefficients: [0, -0.05, 100], scales: [1, 0.9, 2], batchNorm,
+          model: trainer.options.model, batches: batch, directions: [momentum], coefficients: [0, -0.05, 100], scales: [1, 0.9, 2],
+          batchNorm,
         });
         expect(new Set(losses).size).toBe(3);
         expect(await kept()).toEqual(before);
@@ -47,8 +48,8 @@ test.each(['batch', 'running'] as const)('in the midst of training, by statistic
 
 describe('frees its buffers', () => {
   const model = alongNet();
-  const directions = [new Map<Variable, Tensor>(model.parameters().map((variable) => [variable, tensor(exact(variable.shape, 1), variable.shape)]))];
-  const base = { model, directions, coefficients: [0, 0.25] };
+  const direction = new Map<Variable, Tensor>(model.parameters().map((v) => [v, tensor(exact(v.shape, 1), v.shape)]));
+  const base = { model, directions: [direction], coefficients: [0, 0.25] };
 
   test('where the loss throws at the second batch', async () => {
     const before = device().liveBytes;
@@ -71,20 +72,21 @@ describe('frees its buffers', () => {
   });
 
   test('and two at once do not disturb one another', async () => {
-    const [alone, other] = [await lossesAlong({ ...base, batches: batch }), await lossesAlong({ ...base, batches: batch, coefficients: [1, 0.5] })];
-    const both = await Promise.all([lossesAlong({ ...base, batches: batch }), lossesAlong({ ...base, batches: batch, coefficients: [1, 0.5] })]);
-    expect(both).toEqual([alone, other]);
+    const jobs = [[0, 0.25], [1, 0.5]].map((coefficients) => () => lossesAlong({ ...base, batches: batch, coefficients }));
+    const alone = [await jobs[0](), await jobs[1]()];
+    expect(await Promise.all(jobs.map((job) => job()))).toEqual(alone);
   });
 });
 
 describe('passes', () => {
-  test.each([[7, 7, [7]], [7, 4, [3, 4]], [7, 1, [1, 1, 1, 1, 1, 1, 1]], [5, 2, [1, 2, 2]], [3, 9, [3]]])('%i trials, at most %i: %j', (count, most, sizes) =>
-    expect(chunkTrials(count, most)).toEqual(sizes));
+  test.each([
+    [7, 7, [7]], [7, 4, [3, 4]], [7, 1, [1, 1, 1, 1, 1, 1, 1]], [5, 2, [1, 2, 2]], [3, 9, [3]],
+  ])('%i trials, at most %i: %j', (count, most, sizes) => expect(chunkTrials(count, most)).toEqual(sizes));
 
   /** One tensor of so many bytes a trial, another at another time. */
   const draftOf = (bytes: number) => (count: number): Draft => ({
     label: '', launches: [], itemOf: new Map(), storageOf: new Map(),
-    items: [0, 1].map((first) => ({ sizeBytes: bytes * count, first, last: first, reads: new Set<number>(), writes: new Set<number>() })),
+    items: [0, 1].map((first) => ({ sizeBytes: bytes * count, first, last: first, reads: new Set(), writes: new Set() })),
   });
   test.each([
     [10, 100, Infinity, 64, 10], [10, Infinity, 100, 64, 10], [10, 100, 99, 64, 9], [10, 639, Infinity, 64, 63], [10, 640, Infinity, 64, 64],
@@ -99,7 +101,8 @@ describe('refuses', () => {
   const { fc: { weight }, bn1: { runningMean } } = model;
   const one = (variable: Variable, t: Tensor) => [new Map([[variable, t]])];
   const stranger = new Variable('parameter', 'stranger', [2], new Float32Array(2));
-  const [moved] = trials([scale(weight, 1)], { count: 2, directions: new Map([[weight, [d.get(weight)!]]]), coefficients: tensor([1, 2]) });
+  const ofWeight = new Map([[weight, [d.get(weight)!]]]);
+  const [moved] = trials([scale(weight, 1)], { count: 2, directions: ofWeight, coefficients: tensor([1, 2]) });
   const good: LossesAlongOptions = { model, batches: batch, directions: [d], coefficients: [0, 1] };
 
   type Row = [string, new (...args: never[]) => ForkstepError, op: string, arg: string, Record<string, unknown>];
@@ -132,10 +135,18 @@ describe('refuses', () => {
     ['half a trial a pass', AttrError, 'lossesAlong', 'maxTrialsPerPass', { maxTrialsPerPass: 1.5 }],
     ['no budget', AttrError, 'lossesAlong', 'memoryBudget', { memoryBudget: 0 }],
     ['no batch', AttrError, 'lossesAlong', 'batches', { batches: [] }],
-    ['labels of another batch', ShapeError, 'lossesAlong', 'labels of batch 1', { batches: [batch, { x: batch.x, labels: Uint32Array.of(1) }] }],
-    ['labels that name no class', AttrError, 'crossEntropy', 'labels', { batches: [batch, { x: batch.x, labels: Uint32Array.of(0, 1, 5, 2) }] }],
-    ['a loss that averages', ShapeError, 'lossesAlong', 'loss', { loss: (logits: Tensor, labels: Tensor) => mean(crossEntropy(logits, labels)) }],
-    ['images of another size', ShapeError, 'conv2d', 'weight.shape[2]', { batches: { x: tensor(new Float32Array(256), [4, 8, 8, 1]), labels: batch.labels } }],
+    ['labels of another batch', ShapeError, 'lossesAlong', 'labels of batch 1', {
+      batches: [batch, { x: batch.x, labels: Uint32Array.of(1) }],
+    }],
+    ['labels that name no class', AttrError, 'crossEntropy', 'labels', {
+      batches: [batch, { x: batch.x, labels: Uint32Array.of(0, 1, 5, 2) }],
+    }],
+    ['a loss that averages', ShapeError, 'lossesAlong', 'loss', {
+      loss: (logits: Tensor, labels: Tensor) => mean(crossEntropy(logits, labels)),
+    }],
+    ['images of other channels', ShapeError, 'conv2d', 'weight.shape[2]', {
+      batches: { x: tensor(new Float32Array(256), [4, 8, 8, 1]), labels: batch.labels },
+    }],
   ])('%s', async (_, cls, op, arg, wrong) => {
     const refused = lossesAlong({ ...good, ...wrong } as LossesAlongOptions);
     await expect(refused).rejects.toThrow(cls);

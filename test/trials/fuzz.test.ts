@@ -36,15 +36,19 @@ for (let index = 0; index < 12; index++) {
   const maxTrialsPerPass = int(1, N);
   const isNothing = !net.parameters().some((v) => (only?.(v) ?? true) && (scales || directions.some((direction) => direction.has(v))));
 
-  const name = `${index}: N ${N}, K ${K}, batches of ${batches.map(({ labels }) => labels.length)}, ${batchNorm}, at most ${maxTrialsPerPass} a pass`;
-  test.skipIf(isNothing)(`${name}${scales ? ', scaled' : ''}${only ? ', masked' : ''}${perSample ? ', per sample' : ''}`, async () => {
+  const kind = `${batchNorm}${scales ? ', scaled' : ''}${only ? ', masked' : ''}${perSample ? ', per sample' : ''}`;
+  const sizes = `N ${N}, ${maxTrialsPerPass} a pass, K ${K}, batches of ${batches.map(({ labels }) => labels.length)}`;
+  test.skipIf(isNothing)(`case ${index} of seed ${seed}: ${sizes}, ${kind}`, async () => {
     const job = {
       model: net, batches: batches.map(onGpu), coefficients, scales, only, batchNorm, perSample, device: device(),
       directions: directions.map((direction) => new Map([...direction].map(([v, d]) => [v, tensor(d, v.shape)]))),
     };
     const whole = await lossesAlong(job);
     expect(await lossesAlong({ ...job, maxTrialsPerPass })).toEqual(whole);
-    const all = coefficients.flatMap((c, i) => batches.map((batch) => ({ values: perturbed(net, directions, c, scales?.[i] ?? 1, { only }), batch })));
+    const all = coefficients.flatMap((c, i) => {
+      const values = perturbed(net, directions, c, scales?.[i] ?? 1, { only });
+      return batches.map((batch) => ({ values, batch }));
+    });
     const losses = await copyLosses(device(), all, batchNorm, perSample);
     const samples = batches.reduce((sum, { labels }) => sum + labels.length, 0);
     whole.forEach((got, i) => {

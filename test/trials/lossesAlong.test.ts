@@ -3,6 +3,8 @@ import { describe, expect, test, vi } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
 import type { Device } from '../../src/gpu/device.ts';
 import { crossEntropy, mean, tensor } from '../../src/graph/functional.ts';
+import { lowerContextOf } from '../../src/graph/plan.ts';
+import { evaluate } from '../../src/graph/run.ts';
 import { Variable, type Tensor } from '../../src/graph/tensor.ts';
 import { trainingContext } from '../../src/nn/module.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
@@ -13,7 +15,7 @@ import { useDevice } from '../support/device.ts';
 import { LesserDevice } from '../support/lesserDevice.ts';
 import { randomNd } from '../support/random.ts';
 import { countCalls, withLiveBuffers } from '../train/gpuCalls.ts';
-import type { ConvNet } from '../train/nets.ts';
+import { LinearNet, type ConvNet } from '../train/nets.ts';
 import { alongNet, copyLosses, exact, hostBatch, hostLosses, onGpu, perturbed, valuesOf, type HostBatch, type Norms } from './alongNet.ts';
 
 const device = useDevice();
@@ -69,8 +71,8 @@ async function expectCopies(net: ConvNet, job: Job, more: Partial<LossesAlongOpt
 const layer = (prefix: string) => ({ name }: Variable): boolean => name.startsWith(prefix);
 const bothNorms: Norms[] = ['batch', 'running'];
 const batches = [hostBatch(5, 1), hostBatch(3, 2), hostBatch(5, 3)];
-/** A row a trial, the first of zeros. */
-const coefficientsOf = (K: number, N = 4): number[][] => Array.from({ length: N }, (_, i) => Array.from({ length: K }, (_, k) => i * (k - 1.5) / 16));
+/** A row for each of four trials, the first of zeros. */
+const coefficientsOf = (K: number): number[][] => [0, 1, 2, 3].map((i) => Array.from({ length: K }, (_, k) => i * (k - 1.5) / 16));
 
 describe.each(bothNorms)('statistics of the %s', (batchNorm) => {
   test.each([1, 2, 3])('%i directions, several batches: as near to float64 as float32 is', async (K) => {
@@ -110,13 +112,15 @@ describe.each(bothNorms)('statistics of the %s', (batchNorm) => {
     ['scales of a norm and a layer', { scales: [2, 0.5, 0, 1], only: ({ name }) => /^(bn1|fc)\./.test(name) }],
   ])('%s', async (_, part) => {
     const net = alongNet();
-    await expectCopies(net, { batches: [batches[1]], batchNorm, directions: [directionOf(net, 7)], coefficients: coefficientsOf(1), ...part });
+    const directions = [directionOf(net, 7)];
+    await expectCopies(net, { batches: [batches[1]], batchNorm, directions, coefficients: coefficientsOf(1), ...part });
   });
 
   test('directions that name different variables', async () => {
     const net = alongNet();
     const only = (prefix: RegExp, seed: number) => new Map([...directionOf(net, seed)].filter(([{ name }]) => prefix.test(name)));
-    const job: Job = { batches: [batches[0]], batchNorm, directions: [only(/^conv/, 1), only(/^bn1|^conv2|^fc/, 2)], coefficients: coefficientsOf(2) };
+    const directions = [only(/^conv/, 1), only(/^bn1|^conv2|^fc/, 2)];
+    const job: Job = { batches: [batches[0]], batchNorm, directions, coefficients: coefficientsOf(2) };
     await expectCopies(net, job);
     // Scales reach the parameters that no direction names.
     await expectCopies(net, { ...job, scales: [0.5, 2, 1, 1.5] });
@@ -139,7 +143,8 @@ describe('directions', () => {
     const net = alongNet();
     const itself = [new Map(net.parameters().map((variable) => [variable, variable]))];
     const values = new Map(net.parameters().map((variable) => [variable, variable.data]));
-    expect(await run(net, job, { directions: itself })).toEqual((await copies(net, { ...job, directions: [values] }, false)).map(([[loss]]) => loss));
+    const expected = await copies(net, { ...job, directions: [values] }, false);
+    expect(await run(net, job, { directions: itself })).toEqual(expected.map(([[loss]]) => loss));
   });
 
   test('may be gradients, which are computed once', async () => {
@@ -148,7 +153,8 @@ describe('directions', () => {
     const parameters = net.parameters();
     const gradients = grad(mean(crossEntropy(net.forward(x, trainingContext()), labels)), parameters);
     const traced = new Map(parameters.map((variable, i) => [variable, gradients[i]]));
-    const read = new Map(await Promise.all(parameters.map(async (p, i) => [p, tensor((await gradients[i].read()) as Float32Array, p.shape)] as const)));
+    const values = (await evaluate(gradients)) as Float32Array[];
+    const read = new Map(parameters.map((variable, i) => [variable, tensor(values[i], variable.shape)]));
     const dispatches: number[] = [];
     const losses: unknown[] = [];
     for (const [direction, maxTrialsPerPass] of [[read, 1], [traced, 1], [read, 3], [traced, 3]] as const) {
@@ -170,7 +176,8 @@ describe('what the loss and the batches may be', () => {
   test('a loss of one’s own, and labels by themselves', async () => {
     const { x, labels } = onGpu(batches[0]);
     const smooth = (logits: Tensor, classes: Tensor) => crossEntropy(logits, classes, { labelSmoothing: 0.25 });
-    const [got, plain] = [await lossesAlong({ ...base, batches: { x, labels }, loss: smooth }), await lossesAlong({ ...base, batches: { x, labels } })];
+    const got = await lossesAlong({ ...base, batches: { x, labels }, loss: smooth });
+    const plain = await lossesAlong({ ...base, batches: { x, labels } });
     const expected = await mean(smooth(net.forward(x, trainingContext()), labels)).read();
     expect(got[0]).toBe(expected[0]);
     expect(got[0]).not.toBe(plain[0]);
@@ -191,7 +198,8 @@ describe('what the loss and the batches may be', () => {
   test('a loss that no weight reaches is the same in every trial', async () => {
     const { x, labels } = onGpu(batches[0]);
     const flat = (_: Tensor, classes: Tensor) => crossEntropy(tensor(new Float32Array(25), [5, 5]), classes);
-    const losses = await lossesAlong({ ...base, batches: { x, labels }, loss: flat, coefficients: [0, 1, 2], maxTrialsPerPass: 2, perSample: true });
+    const three = { ...base, batches: { x, labels }, loss: flat, coefficients: [0, 1, 2] };
+    const losses = await lossesAlong({ ...three, maxTrialsPerPass: 2, perSample: true });
     for (const each of losses) expectClose(each, Array(5).fill(Math.log(5)), { atol: 0, rtol: 2e-7 });
   });
 });
@@ -222,6 +230,20 @@ describe('passes', () => {
     // One more reads the losses.
     if (passes > 0) expect(submits - 1).toBe(passes);
     else expect(submits - 1).toBeGreaterThan(3);
+  });
+
+  test('of a layer whose sums are cut to fill the adapter give the same bits', async () => {
+    const wide = new LinearNet(2048);
+    const x = tensor(Float32Array.from(randomNd([4, 2048], 1).data), [4, 2048]);
+    const direction = new Map(wide.parameters().map((v, i) => [v, tensor(Float32Array.from(randomNd([...v.shape], i).data), v.shape)]));
+    const along = (coefficients: number[], more: Partial<LossesAlongOptions> = {}) =>
+      lossesAlong({ model: wide, batches: { x, labels: Uint32Array.of(0, 1, 2, 3) }, directions: [direction], coefficients, ...more });
+    const coefficients = Array.from({ length: 16 }, (_, i) => i / 1000);
+    const whole = await along(coefficients);
+    for (const maxTrialsPerPass of [1, 3, 8]) expect(await along(coefficients, { maxTrialsPerPass })).toEqual(whole);
+    // Cut as for one trial they would not: the sums are longer than a workgroup's share.
+    const lowering = { ...lowerContextOf(device()), trials: 1 };
+    expect(await along(coefficients, { lowering })).not.toEqual(whole);
   });
 
   /** Bytes of the slots while the losses are read. */
