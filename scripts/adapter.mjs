@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { hasApt, installLavapipe, manualSteps, osRelease, rootPrefix } from './apt.mjs';
+import { kit } from './kit/info.mjs';
 
 const PROBE = fileURLToPath(new URL('./probeAdapter.mjs', import.meta.url));
 /** Where Vulkan drivers are described; the loader searches the first two itself, the last is where GPU containers mount the driver. */
@@ -38,11 +39,13 @@ const chosenDriver = () => process.env.VK_DRIVER_FILES || process.env.VK_ICD_FIL
 
 /**
  * The best adapter to be had: the first GPU, else the first software adapter.
+ * @param more environments to try besides candidates()
  * @returns {found: true, env, software, description, …}: env holds the variables it needs; or {found: false, reason, bindingFailed}
  */
-export function findAdapter() {
+export function findAdapter(more = []) {
   let best;
-  for (const { env, isLavapipe } of candidates()) {
+  const all = [...candidates(), ...more].sort((a, b) => Number(a.isLavapipe) - Number(b.isLavapipe));
+  for (const { env, isLavapipe } of all) {
     if (best?.found && isLavapipe) break;
     const result = { ...probe(env), env };
     if (result.bindingFailed || (result.found && !result.software)) return result;
@@ -78,6 +81,7 @@ function giveUp(reason, hint, log) {
  */
 export async function ensureAdapter() {
   let adapter = findAdapter();
+  if (!adapter.found && kit) giveUp(adapter.reason, 'A portable kit installs nothing: put a Vulkan driver into its folder driver/.');
   if (!adapter.found) {
     const os = osRelease();
     if (adapter.bindingFailed)
