@@ -35,7 +35,9 @@ const USAGE = `npm run kit -- [options]
  */
 export async function buildKit({ out, node, lavapipe, peers, loader }) {
   if (process.platform !== 'linux' || process.arch !== 'x64')
-    throw new Error(`a kit must be built on Linux x64, whose packages npm has installed, got ${process.platform} ${process.arch}; use such a machine`);
+    throw new Error(
+      `a kit must be built on Linux x64, whose packages npm has installed, got ${process.platform} ${process.arch}; use such a machine`,
+    );
   await ensureBuilt({ types: false });
   const folder = join(resolve(out), NAME);
   rmSync(folder, { recursive: true, force: true });
@@ -59,7 +61,11 @@ export async function buildKit({ out, node, lavapipe, peers, loader }) {
 async function main(values) {
   const started = Date.now();
   const { folder, warnings } = await buildKit({
-    out: values.out, node: values.node, lavapipe: values.lavapipe, peers: !values['no-peers'], loader: !values['no-loader'],
+    out: values.out,
+    node: values.node,
+    lavapipe: values.lavapipe,
+    peers: !values['no-peers'],
+    loader: !values['no-loader'],
   });
   for (const warning of warnings) process.stderr.write(`kit: ${warning}\n`);
   process.stdout.write(`${relative('.', folder)}: built\n`);
@@ -76,8 +82,13 @@ async function main(values) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const flag = { type: 'boolean', default: false };
   const options = {
-    out: { type: 'string', default: 'kit' }, node: { type: 'string' }, lavapipe: flag,
-    'no-peers': flag, 'no-loader': flag, 'no-archive': flag, help: flag,
+    out: { type: 'string', default: 'kit' },
+    node: { type: 'string' },
+    lavapipe: flag,
+    'no-peers': flag,
+    'no-loader': flag,
+    'no-archive': flag,
+    help: flag,
   };
   let values;
   try {

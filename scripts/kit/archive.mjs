@@ -27,7 +27,9 @@ export async function pack(folder) {
   const isXz = exists('xz');
   const file = `${folder}.tar.${isXz ? 'xz' : 'gz'}`;
   // This format keeps times to the nanosecond, by which dist/ stays newer than the sources.
-  const tar = spawn('tar', ['--format=posix', '-C', dirname(folder), '-cf', '-', basename(folder)], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const tar = spawn('tar', ['--format=posix', '-C', dirname(folder), '-cf', '-', basename(folder)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const target = createWriteStream(file);
   if (isXz) {
     const xz = spawn('xz', XZ, { stdio: ['pipe', 'pipe', 'inherit'] });

@@ -32,7 +32,8 @@ export function commit() {
 /** Copies every file that git tracks or would add. @throws Error outside a repository */
 export function copyCheckout(folder) {
   const listed = git('ls-files', '-z', '--cached', '--others', '--exclude-standard');
-  if (listed === null) throw new Error('git must list the files of this checkout, got an error; build the kit in a clone, with git installed');
+  if (listed === null)
+    throw new Error('git must list the files of this checkout, got an error; build the kit in a clone, with git installed');
   const names = [...new Set(listed.split('\0'))].filter((name) => name && name !== 'node_modules' && existsSync(join(ROOT, name)));
   for (const name of names) cpSync(join(ROOT, name), join(folder, name), { preserveTimestamps: true });
 }
@@ -85,13 +86,19 @@ export function copyPackages(folder) {
 /** Installs the libraries that the bench `peers` compares with, as that bench does. @throws Error with npm's messages printed */
 function installPeers(packages) {
   const folder = join(ROOT, PEERS);
-  const isThere = (name) => existsSync(join(folder, 'node_modules', name)) && readJson(join(folder, 'node_modules', name, 'package.json')).version === packages[name];
+  const isThere = (name) =>
+    existsSync(join(folder, 'node_modules', name)) &&
+    readJson(join(folder, 'node_modules', name, 'package.json')).version === packages[name];
   if (Object.keys(packages).every(isThere)) return;
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n');
   const wanted = Object.entries(packages).map(([name, version]) => `${name}@${version}`);
-  const { status } = spawnSync('npm', ['install', '--no-audit', '--no-fund', '--save-exact', ...wanted], { cwd: folder, stdio: ['ignore', 2, 2] });
-  if (status !== 0) throw new Error(`npm must install ${wanted.join(', ')}, got exit code ${status}; connect to a registry or pass --no-peers`);
+  const { status } = spawnSync('npm', ['install', '--no-audit', '--no-fund', '--save-exact', ...wanted], {
+    cwd: folder,
+    stdio: ['ignore', 2, 2],
+  });
+  if (status !== 0)
+    throw new Error(`npm must install ${wanted.join(', ')}, got exit code ${status}; connect to a registry or pass --no-peers`);
 }
 
 /** Copies, of the libraries to compare with, the files that loading them reaches, as they are published. */

@@ -19,8 +19,12 @@ export const leftOut = {
 
 /** Those, and what this machine cannot run: one shut off from all networks may not even reach itself. */
 export function leftOutHere() {
-  const hasLoopback = Object.values(networkInterfaces()).flat().some(({ internal }) => internal);
-  return hasLoopback ? leftOut : { ...leftOut, 'test/data/fetch.test.ts': 'it downloads from a server of its own, and this machine has no loopback interface' };
+  const hasLoopback = Object.values(networkInterfaces())
+    .flat()
+    .some(({ internal }) => internal);
+  return hasLoopback
+    ? leftOut
+    : { ...leftOut, 'test/data/fetch.test.ts': 'it downloads from a server of its own, and this machine has no loopback interface' };
 }
 
 /** A digest of what the benches and the command are made of, below a root. */

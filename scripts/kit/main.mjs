@@ -45,7 +45,10 @@ function findDriver(folder) {
   Object.assign(process.env, loaderEnvironment(ROOT, process.env, opens));
   const adapter = findAdapter(kitCandidates(ROOT, folder, process.env));
   if (adapter.found) Object.assign(process.env, adapter.env);
-  else process.stderr.write(`run: no WebGPU adapter found (${adapter.reason}); put a Vulkan driver into driver/ (README.md, "The portable kit")\n`);
+  else
+    process.stderr.write(
+      `run: no WebGPU adapter found (${adapter.reason}); put a Vulkan driver into driver/ (README.md, "The portable kit")\n`,
+    );
 }
 
 /** The exit code of what the arguments ask for. */

