@@ -24,7 +24,7 @@ function run(...args: string[]): string {
 
 describe('the examples', () => {
   it('are the ones tested here', () => {
-    expect(readdirSync(join(ROOT, 'examples')).sort()).toEqual(['cifar.ts', 'lineSearch.ts', 'mlp.ts']);
+    expect(readdirSync(join(ROOT, 'examples')).sort()).toEqual(['cifar.ts', 'lineSearch.ts', 'mlp.ts', 'probes.ts']);
   });
 
   it('lineSearch: the loss falls along the gradient, then rises', () => {
@@ -37,6 +37,19 @@ describe('the examples', () => {
     expect(best).toBeLessThan(losses.length - 1);
     for (let i = 1; i < losses.length; i++) expect(Math.sign(losses[i] - losses[i - 1])).toBe(i <= best ? -1 : 1);
     expect(lines.at(-1)).toBe(`least loss at step size ${best === 0 ? 0 : 2 ** (best - 10)}`);
+  });
+
+  it('probes: a range with a valley, searches within it, a curvature beside 2/η, a slice through the weights', () => {
+    const printed = run('probes', '4', '16');
+    const number = (pattern: RegExp) => Number(pattern.exec(printed)![1]);
+    const loss = number(/^loss ([\d.]+), slope along the gradient -[\d.]+$/m);
+    expect(number(/^range: least loss ([\d.]+) at rate [\d.]+, explodes at [\d.]+$/m)).toBeLessThan(loss);
+    const [byArmijo, byGoldstein] = [number(/^armijo: step ([\d.]+)$/m), number(/^goldstein: step ([\d.]+)$/m)];
+    expect(byArmijo).toBeGreaterThanOrEqual(byGoldstein);
+    const [, along, limit, ratio] = /^curvature along the gradient ([\d.]+), 2\/η ([\d.]+), ratio ([\d.]+)$/m.exec(printed)!.map(Number);
+    expect(limit).toBe(20);
+    expect(ratio).toBeCloseTo(along / limit, 3);
+    expect(number(/ 0: ([\d.]+) /)).toBeCloseTo(loss, 2);
   });
 
   it('mlp: names its variables, raises a learning rate that is too low, and learns', () => {
@@ -66,6 +79,6 @@ describe('the examples', () => {
   });
 
   it('refuse a name that is none', () => {
-    expect(() => run('nonsense')).toThrow(/exit code 2[\s\S]*there is cifar, lineSearch, mlp/);
+    expect(() => run('nonsense')).toThrow(/exit code 2[\s\S]*there is cifar, lineSearch, mlp, probes/);
   });
 });

@@ -121,17 +121,23 @@ function statOf(value: string): Stats | undefined {
   }
 }
 
-/** A path: of a file or folder that must exist, or ('output') of a folder that is made where it is missing. */
-export function path<D extends string | undefined>(kind: 'file' | 'folder' | 'output', spec: Common<D>): Option<string | D> {
+/** What each kind of path must be; `stat` is undefined where there is nothing yet. */
+const pathKinds = {
+  file: { placeholder: 'FILE', isGood: (stat?: Stats) => stat?.isFile(), rule: 'must be a file that exists' },
+  folder: { placeholder: 'DIR', isGood: (stat?: Stats) => stat?.isDirectory(), rule: 'must be a folder that exists' },
+  outputFile: { placeholder: 'FILE', isGood: (stat?: Stats) => !stat || stat.isFile(), rule: 'must be a file, or not be there yet' },
+  output: { placeholder: 'DIR', isGood: (stat?: Stats) => !stat || stat.isDirectory(), rule: 'must be a folder, or not be there yet' },
+};
+
+/** A path: of a file or folder that must exist, or of one that is made where it is missing ('outputFile', and 'output' for a folder). */
+export function path<D extends string | undefined>(kind: keyof typeof pathKinds, spec: Common<D>): Option<string | D> {
+  const { placeholder, isGood, rule } = pathKinds[kind];
   const parse = (value: string): string => {
     if (value === '') throw new BadValue('must not be empty');
-    const stat = statOf(value);
-    if (kind === 'output' ? stat && !stat.isDirectory() : kind === 'file' ? !stat?.isFile() : !stat?.isDirectory()) {
-      throw new BadValue(kind === 'output' ? 'must be a folder, or not be there yet' : `must be a ${kind} that exists`);
-    }
+    if (!isGood(statOf(value))) throw new BadValue(rule);
     return value;
   };
-  return { placeholder: kind === 'file' ? 'FILE' : 'DIR', isRequired: false, ...spec, parse };
+  return { placeholder, isRequired: false, ...spec, parse };
 }
 
 /** The same option, but one that must be given. */

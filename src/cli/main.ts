@@ -6,6 +6,7 @@ import { UsageError, columns, helpText, parseArgs, suggestion } from './args.ts'
 import type { OptionTable, OptionValues, Parsed } from './args.ts';
 import {
   checkCompare,
+  checkData,
   checkEval,
   checkTrain,
   compareOptions,
@@ -14,6 +15,16 @@ import {
   evalOptions,
   trainOptions,
 } from './options.ts';
+import {
+  checkCurvature,
+  checkRange,
+  checkSlice,
+  curvatureOptions,
+  interpolateOptions,
+  planeOptions,
+  rangeOptions,
+  sliceOptions,
+} from './probeOptions.ts';
 
 interface Spec<T extends OptionTable, P extends string> {
   summary: string;
@@ -79,6 +90,36 @@ const commands: Record<string, Command> = {
     check: checkEval,
     load: () => import('./commands/eval.ts'),
   }),
+  'probe range': command({
+    summary: 'Losses of one step over learning rates: where it is least, and where it explodes. Prints JSON, draws an SVG.',
+    options: rangeOptions,
+    check: checkRange,
+    load: () => import('./commands/probeRange.ts'),
+  }),
+  'probe slice': command({
+    summary: 'Losses along a random, filter-normalised direction. Prints JSON, draws an SVG.',
+    options: sliceOptions,
+    check: checkSlice,
+    load: () => import('./commands/probeSlice.ts'),
+  }),
+  'probe plane': command({
+    summary: 'Losses over the plane of two such directions. Prints JSON, draws an SVG.',
+    options: planeOptions,
+    check: checkData,
+    load: () => import('./commands/probePlane.ts'),
+  }),
+  'probe curvature': command({
+    summary: 'Curvature of the loss along the gradient, beside 2/η. Prints JSON, draws an SVG.',
+    options: curvatureOptions,
+    check: checkCurvature,
+    load: () => import('./commands/probeCurvature.ts'),
+  }),
+  'probe interpolate': command({
+    summary: 'Losses on the line between two checkpoints. Prints JSON, draws an SVG.',
+    options: interpolateOptions,
+    check: checkData,
+    load: () => import('./commands/probeInterpolate.ts'),
+  }),
   'data fetch': command({
     summary: "Download a data set from its authors' site, verified; a broken download is resumed.",
     options: dataFetchOptions,
@@ -91,7 +132,7 @@ function generalHelp(): string {
   const rows = Object.entries(commands).map(([name, { summary }]): [string, string] => [name, summary]);
   return [
     `forkstep ${version}: train on WebGPU, and let fused trial steps set the learning rate.\n\n`,
-    `Usage: forkstep COMMAND [options]\n\n${columns(rows, 12)}\n`,
+    `Usage: forkstep COMMAND [options]\n\n${columns(rows, 17)}\n`,
     "forkstep COMMAND --help lists a command's options; forkstep --version prints the version.\n",
   ].join('');
 }

@@ -47,11 +47,11 @@ export function bytes(spec: { help: string; defaultText: string }): Option<numbe
   return { placeholder: '64MiB', default: undefined, isRequired: false, ...spec, parse };
 }
 
-const MAX_SEED = 2 ** 32 - 1;
+export const MAX_SEED = 2 ** 32 - 1;
 const ofPreset = (asPublished: string, robust: string): string => `the preset's, ${asPublished}|${robust}`;
 
 /** Which images: common to all commands that read some. */
-const dataOptions = {
+export const dataOptions = {
   dataset: choice(['procedural', 'cifar10', 'cifar100'], {
     default: 'procedural',
     help: 'the images; procedural ones are made on the spot',
@@ -60,7 +60,7 @@ const dataOptions = {
 };
 
 /** Which network. */
-const modelOptions = {
+export const modelOptions = {
   model: choice(['resnet18'], { default: 'resnet18', help: 'the network' }),
   stem: choice(['cifar', 'imagenet'], { default: 'cifar', help: '3×3 without max pool, or 7×7 stride 2 with it' }),
   width: integer({ default: 64, min: 1, help: 'channels of the first stage' }),

@@ -20,7 +20,10 @@ export interface Curvature {
   /** Rising, symmetrical about 0. */
   readonly steps: readonly number[];
   readonly losses: readonly number[];
-  /** Its `slope` and `value` can be held against `slope` and the loss: far off, the span is too wide, or too small for float32. */
+  /**
+   * Its `slope` can be held against `slope`: where they are far apart the span is too wide, or too small for float32. As the grid is
+   * symmetrical, a cubic part of φ tilts the fitted slope and leaves the second derivative.
+   */
   readonly fit: Parabola;
   /** φ'(0) = −⟨∇L, d⟩, by the gradient */
   readonly slope: number;

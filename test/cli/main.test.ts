@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import packageJson from '../../package.json';
 import * as options from '../../src/cli/options.ts';
+import * as probeOptions from '../../src/cli/probeOptions.ts';
 import { flagOf } from '../../src/cli/args.ts';
 import { buildCli, forkstep } from '../support/builtCli.ts';
 
@@ -21,11 +22,12 @@ describe('forkstep, built', () => {
     expect(forkstep(['--version'])).toEqual({ code: 0, stdout: `${packageJson.version}\n`, stderr: '' });
     const { code, stdout } = forkstep(['--help']);
     expect(code).toBe(0);
-    for (const command of ['devices', 'train', 'compare', 'eval', 'data fetch']) expect(stdout).toContain(`\n  ${command} `);
+    const commands = ['devices', 'train', 'compare', 'eval', 'data fetch', 'probe range', 'probe slice', 'probe interpolate'];
+    for (const command of commands) expect(stdout).toContain(`\n  ${command} `);
   });
 
-  it('data --help lists the commands, as --help does', () => {
-    expect(forkstep(['data', '--help'])).toEqual(forkstep(['--help']));
+  it('data --help and probe --help list the commands, as --help does', () => {
+    for (const group of ['data', 'probe']) expect(forkstep([group, '--help'])).toEqual(forkstep(['--help']));
   });
 
   it('without a command says what there is, and that this was no command', () => {
@@ -40,6 +42,11 @@ describe('forkstep, built', () => {
     ['compare', options.compareOptions],
     ['eval', options.evalOptions],
     ['data fetch', options.dataFetchOptions],
+    ['probe range', probeOptions.rangeOptions],
+    ['probe slice', probeOptions.sliceOptions],
+    ['probe plane', probeOptions.planeOptions],
+    ['probe curvature', probeOptions.curvatureOptions],
+    ['probe interpolate', probeOptions.interpolateOptions],
   ])('%s --help lists its own options', (command, table) => {
     const { code, stdout, stderr } = forkstep([...command.split(' '), '--help']);
     expect([code, stderr]).toEqual([0, '']);
@@ -49,7 +56,12 @@ describe('forkstep, built', () => {
   });
 
   const wrong: readonly (readonly [string[], string])[] = [
-    [['trian'], 'forkstep: command must be one of devices, train, compare, eval, data fetch, got trian; did you mean train?'],
+    [
+      ['trian'],
+      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, data fetch, got trian; did you mean train?',
+    ],
+    [['probe'], 'got probe; see forkstep --help'],
+    [['probe', 'rnage'], 'got probe rnage; did you mean probe range?'],
     [['data'], 'got data; see forkstep --help'],
     [['data', 'ftech', 'cifar10'], 'got data ftech; did you mean data fetch?'],
     [['toString'], 'got toString; see forkstep --help'],

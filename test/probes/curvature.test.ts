@@ -52,6 +52,11 @@ describe('curvature', () => {
     await expect(curvature(quadratic(3, -1, 2, { squaredNorm: 0 }), { lr: 1 })).rejects.toThrow(/line\.squaredNorm must be > 0/);
     await expect(curvature(quadratic(3, 0, 2), { lr: 1 })).rejects.toThrow(/span must be > 0/);
     expect((await curvature(quadratic(3, 0, 2), { lr: 1, span: 0.1 })).curvature).toBeCloseTo(2, 9);
-    await expect(curvature(knownLine((step) => (step > 0 ? Infinity : 1), -1), { lr: 1 })).rejects.toThrow(/losses must be/);
+    await expect(
+      curvature(
+        knownLine((step) => (step > 0 ? Infinity : 1), -1),
+        { lr: 1 },
+      ),
+    ).rejects.toThrow(/losses must be/);
   });
 });

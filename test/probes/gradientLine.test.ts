@@ -12,7 +12,21 @@ import { useDevice } from '../support/device.ts';
 import { randomNd } from '../support/random.ts';
 import { constant } from '../support/tensors.ts';
 import { ConvNet, randomDataset } from '../train/nets.ts';
-import { batchOf, bias, curvatureAlong, dot, gradientAt, joined, lossAt, moved, net, partsOf, theta, weight, type Point } from './softmax.ts';
+import {
+  batchOf,
+  bias,
+  curvatureAlong,
+  dot,
+  gradientAt,
+  joined,
+  lossAt,
+  moved,
+  net,
+  partsOf,
+  theta,
+  weight,
+  type Point,
+} from './softmax.ts';
 
 useDevice();
 
@@ -58,7 +72,9 @@ describe('gradientLine of softmax regression', () => {
   it('refuses directions and masks of nothing', async () => {
     const other = new ConvNet().parameters()[0];
     const refused = (options: object, arg: string) =>
-      expect(gradientLine({ model: net, batches: first.batch, ...options })).rejects.toThrow(expect.objectContaining({ name: 'AttrError', arg }));
+      expect(gradientLine({ model: net, batches: first.batch, ...options })).rejects.toThrow(
+        expect.objectContaining({ name: 'AttrError', arg }),
+      );
     await refused({ direction: new Map() }, 'direction');
     await refused({ direction: new Map([[other, other]]) }, 'direction');
     await refused({ only: () => false }, 'only');
@@ -116,7 +132,8 @@ it('curvature and line searches on a quadratic loss are those of its Hessian', a
 describe.each(['batch', 'running'] as const)('gradientLine of a net with batch norms, by %s statistics', (batchNorm) => {
   const dataset = randomDataset();
   const model = new ConvNet();
-  for (const variable of model.variables().filter(({ kind }) => kind === 'statistic')) variable.data = variable.data.map((value, i) => value + 0.1 + i / 40);
+  for (const variable of model.variables().filter(({ kind }) => kind === 'statistic'))
+    variable.data = variable.data.map((value, i) => value + 0.1 + i / 40);
   const batches = imageBatch(dataset.train, dataset, [0, 1, 2, 3, 4, 5, 6, 7]);
   let line: Awaited<ReturnType<typeof gradientLine>>;
   beforeAll(async () => {

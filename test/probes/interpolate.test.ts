@@ -16,10 +16,13 @@ const batches = imageBatch(dataset.train, dataset, [0, 1, 2, 3, 4, 5]);
 /** A net whose norms and running statistics are nobody's defaults. */
 function netOf(seed: number): ConvNet {
   const model = new ConvNet([0.1, 0.1], seed);
-  model.variables().filter(({ shape }) => shape.length === 1).forEach((variable, i) => {
-    const noise = randomNd(variable.shape, seed * 100 + i, { scale: 0.3 }).data;
-    variable.data = variable.data.map((value, j) => value + Math.abs(noise[j]));
-  });
+  model
+    .variables()
+    .filter(({ shape }) => shape.length === 1)
+    .forEach((variable, i) => {
+      const noise = randomNd(variable.shape, seed * 100 + i, { scale: 0.3 }).data;
+      variable.data = variable.data.map((value, j) => value + Math.abs(noise[j]));
+    });
   return model;
 }
 
@@ -66,7 +69,11 @@ describe('interpolate', () => {
 
   it('goes on beyond the ends, but not with running variances', async () => {
     const found = await interpolate({ model, to, batches, at: [-0.25, 1.25] });
-    expectClose(found.losses, [(await lossesOf(between(model, to, -0.25), 'batch', 1))[0], (await lossesOf(between(model, to, 1.25), 'batch', 1))[0]], { atol: 0, rtol: 1e-5 });
+    expectClose(
+      found.losses,
+      [(await lossesOf(between(model, to, -0.25), 'batch', 1))[0], (await lossesOf(between(model, to, 1.25), 'batch', 1))[0]],
+      { atol: 0, rtol: 1e-5 },
+    );
     for (const alpha of [-0.25, 1.25])
       await expect(interpolate({ model, to, batches, batchNorm: 'running', at: [alpha] })).rejects.toThrow(/at must be numbers in 0 … 1/);
   });

@@ -12,11 +12,14 @@ import { batchOf, bias, lossAt, moved, net, partsOf, theta, weight, type Point }
 
 useDevice();
 
-const valuesOf = async (direction: ReturnType<typeof randomDirections>[number]) => (await evaluate([...direction.values()])) as Float32Array[];
+const valuesOf = async (direction: ReturnType<typeof randomDirections>[number]) =>
+  (await evaluate([...direction.values()])) as Float32Array[];
 
 /** Norms of what makes one output channel: the last index fixed. */
 function filterNorms(values: ArrayLike<number>, filters: number): number[] {
-  return Array.from({ length: filters }, (_, f) => Math.sqrt(Array.from(values).reduce((sum, v, i) => (i % filters === f ? sum + v * v : sum), 0)));
+  return Array.from({ length: filters }, (_, f) =>
+    Math.sqrt(Array.from(values).reduce((sum, v, i) => (i % filters === f ? sum + v * v : sum), 0)),
+  );
 }
 
 describe('randomDirections', () => {
@@ -38,7 +41,11 @@ describe('randomDirections', () => {
     const noise = weights[0].data.map(() => random.normal());
     const [first] = await valuesOf(randomDirections(model, { seed: 5 })[0]);
     const [have, want] = [filterNorms(first, 4), filterNorms(noise, 4)];
-    expectClose(first.map((value, i) => value / have[i % 4]), noise.map((value, i) => value / want[i % 4]), { atol: 1e-7, rtol: 1e-6 });
+    expectClose(
+      first.map((value, i) => value / have[i % 4]),
+      noise.map((value, i) => value / want[i % 4]),
+      { atol: 1e-7, rtol: 1e-6 },
+    );
   });
 
   it('depends on the seed alone, and a second direction leaves the first as it is', async () => {
@@ -47,7 +54,8 @@ describe('randomDirections', () => {
     const [other] = await Promise.all(randomDirections(model, { seed: 6 }).map(valuesOf));
     expect(first).toEqual(alone);
     const cosine = (a: Float32Array[], b: Float32Array[]) => {
-      const dot = (x: Float32Array[], y: Float32Array[]) => x.reduce((sum, v, i) => sum + v.reduce((total, value, j) => total + value * y[i][j], 0), 0);
+      const dot = (x: Float32Array[], y: Float32Array[]) =>
+        x.reduce((sum, v, i) => sum + v.reduce((total, value, j) => total + value * y[i][j], 0), 0);
       return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
     };
     // 436 random numbers: a standard deviation of about 0.05, more where a few long filters weigh most.
@@ -73,7 +81,8 @@ describe('randomDirections', () => {
 describe('slice and plane', () => {
   const { batch, host } = batchOf([0, 5, 10, 15, 20]);
   const points: Point[] = [51, 52].map((seed) => ({
-    weight: randomNd(weight.shape, seed, { scale: 0.05 }), bias: randomNd(bias.shape, seed + 10, { scale: 0.5 }),
+    weight: randomNd(weight.shape, seed, { scale: 0.05 }),
+    bias: randomNd(bias.shape, seed + 10, { scale: 0.5 }),
   }));
   const [d1, d2] = points.map((point) => new Map(partsOf(point).map(([variable, values]) => [variable, constant(values)])));
 
@@ -81,7 +90,11 @@ describe('slice and plane', () => {
     const at = [-2, -0.5, 0, 1.5];
     const found = await slice({ model: net, batches: batch, direction: d1, at });
     expect(found.at).toEqual(at);
-    expectClose(found.losses, at.map((alpha) => lossAt(moved(theta, [alpha, points[0]]), host)), { atol: 0, rtol: 1e-5 });
+    expectClose(
+      found.losses,
+      at.map((alpha) => lossAt(moved(theta, [alpha, points[0]]), host)),
+      { atol: 0, rtol: 1e-5 },
+    );
   });
 
   it('plane is L(θ + α·d₁ + β·d₂), a row a β', async () => {

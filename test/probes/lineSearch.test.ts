@@ -72,6 +72,7 @@ describe('both refuse', () => {
 
   it('c = ½ for goldstein alone, and a line that does not descend', async () => {
     await expect(goldstein(line(), { steps: [0.1], c: 0.5 })).rejects.toThrow(/goldstein: c must be in \(0, 0\.5\), got 0\.5/);
-    for (const slope of [0, 1, NaN]) await expect(armijo(quadratic(3, slope, 1), { steps: [0.1] })).rejects.toThrow(/line\.slope must be < 0/);
+    for (const slope of [0, 1, NaN])
+      await expect(armijo(quadratic(3, slope, 1), { steps: [0.1] })).rejects.toThrow(/line\.slope must be < 0/);
   });
 });

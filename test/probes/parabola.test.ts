@@ -24,8 +24,14 @@ describe('fitParabola', () => {
     const rmsOf = (value: number, slope: number, k: number) =>
       Math.sqrt(c.reduce((total, at, i) => total + (value + slope * at + (k * at * at) / 2 - phi[i]) ** 2, 0) / c.length);
     expect(fit.rms).toBeCloseTo(rmsOf(fit.value, fit.slope, fit.secondDerivative), 12);
-    for (const [dv, ds, dk] of [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0.5]]) {
-      for (const h of [1e-4, -1e-4]) expect(rmsOf(fit.value + h * dv, fit.slope + h * ds, fit.secondDerivative + h * dk)).toBeGreaterThan(fit.rms);
+    for (const [dv, ds, dk] of [
+      [1, 0, 0],
+      [0, 1, 0],
+      [0, 0, 1],
+      [1, -1, 0.5],
+    ]) {
+      for (const h of [1e-4, -1e-4])
+        expect(rmsOf(fit.value + h * dv, fit.slope + h * ds, fit.secondDerivative + h * dk)).toBeGreaterThan(fit.rms);
     }
   });
 

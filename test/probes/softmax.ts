@@ -30,21 +30,31 @@ export type HostBatch = ReturnType<typeof batchOf>['host'];
 
 /** Several batches as one: what an average weighed by samples equals. */
 export const joined = (batches: readonly HostBatch[]): HostBatch => ({
-  x: nd([batches.reduce((n, { labels }) => n + labels.length, 0), 192], batches.flatMap(({ x }) => [...x.data])),
+  x: nd(
+    [batches.reduce((n, { labels }) => n + labels.length, 0), 192],
+    batches.flatMap(({ x }) => [...x.data]),
+  ),
   labels: batches.flatMap(({ labels }) => labels),
 });
 
 /** a + Σ c·d */
 export function moved(from: Point, ...steps: readonly (readonly [number, Point])[]): Point {
   const part = (name: 'weight' | 'bias'): Nd =>
-    nd(from[name].shape, from[name].data.map((value, i) => steps.reduce((sum, [c, d]) => sum + c * d[name].data[i], value)));
+    nd(
+      from[name].shape,
+      from[name].data.map((value, i) => steps.reduce((sum, [c, d]) => sum + c * d[name].data[i], value)),
+    );
   return { weight: part('weight'), bias: part('bias') };
 }
 
 export const dot = (a: Point, b: Point): number =>
-  (['weight', 'bias'] as const).reduce((sum, name) => sum + a[name].data.reduce((total, value, i) => total + value * b[name].data[i], 0), 0);
+  (['weight', 'bias'] as const).reduce(
+    (sum, name) => sum + a[name].data.reduce((total, value, i) => total + value * b[name].data[i], 0),
+    0,
+  );
 
-export const lossAt = (at: Point, { x, labels }: HostBatch): number => ref.crossEntropy(ref.linear(x, at.weight, at.bias), labels, {}).mean.data[0];
+export const lossAt = (at: Point, { x, labels }: HostBatch): number =>
+  ref.crossEntropy(ref.linear(x, at.weight, at.bias), labels, {}).mean.data[0];
 
 export function gradientAt(at: Point, { x, labels }: HostBatch): Point {
   const { dLogits } = ref.crossEntropyMeanVjp(ref.linear(x, at.weight, at.bias), labels, {}, scalar(1));
@@ -70,4 +80,7 @@ export function curvatureAlong(at: Point, d: Point, { x }: HostBatch): number {
 }
 
 /** A point as a direction of the net. */
-export const partsOf = (point: Point): [Variable, Nd][] => [[weight, point.weight], [bias, point.bias]];
+export const partsOf = (point: Point): [Variable, Nd][] => [
+  [weight, point.weight],
+  [bias, point.bias],
+];

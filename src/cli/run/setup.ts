@@ -13,7 +13,7 @@ import type { CompareValues, TrainValues } from '../options.ts';
 type DataValues = Pick<TrainValues, 'dataset' | 'data' | 'seed' | 'testLimit'> & { trainLimit?: number };
 
 /** @throws UsageError where an option asks for more images than there are */
-function checkCount(flag: string, asked: number | undefined, { count, name }: ImageSet): void {
+export function checkCount(flag: string, asked: number | undefined, { count, name }: ImageSet): void {
   if (asked === undefined || asked <= count) return;
   const rule = `must be ≤ ${count}, the images of ${name}`;
   throw new UsageError({ op: 'forkstep', arg: flag, rule, got: String(asked), fix: 'ask for fewer' });
@@ -38,19 +38,20 @@ export function checkBatches({ batch, scoreBatch }: Pick<TrainValues, 'batch' | 
   checkCount('--score-batch', scoreBatch, train);
 }
 
-/** Makes the folder of --out where it is missing, before anything is computed for it. @throws UsageError where it cannot be written */
-export function makeOutputFolder(folder: string): void {
+/** Makes the folder of an option where it is missing, before anything is computed for it. @throws UsageError where it cannot be written */
+export function makeOutputFolder(folder: string, arg = '--out'): void {
   try {
     // One by one: Node's recursive mkdir does not return where a folder that is there refuses one as if it were not (/proc).
     const missing: string[] = [];
     for (let at = resolve(folder); !existsSync(at); at = dirname(at)) missing.unshift(at);
     for (const at of missing) mkdirSync(at);
-    accessSync(folder, constants.W_OK);
+    // The trailing dot: a file of that name is no folder.
+    accessSync(`${folder}/.`, constants.W_OK);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const got = `${JSON.stringify(folder)} (${code})`;
     const rule = 'must be a folder that can be written';
-    throw new UsageError({ op: 'forkstep', arg: '--out', rule, got, fix: 'name another' }, { cause: error });
+    throw new UsageError({ op: 'forkstep', arg, rule, got, fix: 'name another' }, { cause: error });
   }
 }
 
