@@ -9,6 +9,25 @@ export const flagNonFiniteDirection = 2;
 export const flagNonFiniteWeight = 4;
 export const flagNonFiniteStatistics = 8;
 
+const directionWgsl = (momentum: string, weightDecay: string): string => /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  let g = gradient[i] + ${weightDecay} * weight[i];
+  let kept = select(${momentum} * buffer[i] + (1.0 - u.dampening) * g, g, control[u.first_word] == 1u);
+  buffer[i] = kept;
+  if (u.nesterov == 1u) { gradient[i] = g + ${momentum} * kept; }
+}`;
+
+const decayWgsl = (weightDecay: string): string => /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  gradient[i] += ${weightDecay} * weight[i];
+}`;
+
 /**
  * g ← gradient + weightDecay·w;  buffer ← g on the first step, else momentum·buffer + (1 − dampening)·g;
  * the direction is `buffer`, or g + momentum·buffer with nesterov, left in the gradient's memory.
@@ -18,16 +37,17 @@ export const sgdDirection = defineKernel({
   name: 'sgdDirection',
   bindings: { weight: read('vec4f'), control: read('u32'), flags: read('u32'), gradient: write('vec4f'), buffer: write('vec4f') },
   uniforms: { n: 'u32', momentum: 'f32', dampening: 'f32', weight_decay: 'f32', nesterov: 'u32', first_word: 'u32' },
-  wgsl: /* wgsl */ `
-@compute @workgroup_size(64)
-fn main(${builtins}) {
-  let i = ${linearIndex};
-  if (i >= u.n || flags[0] != 0u) { return; }
-  let g = gradient[i] + u.weight_decay * weight[i];
-  let kept = select(u.momentum * buffer[i] + (1.0 - u.dampening) * g, g, control[u.first_word] == 1u);
-  buffer[i] = kept;
-  if (u.nesterov == 1u) { gradient[i] = g + u.momentum * kept; }
-}`,
+  wgsl: directionWgsl('u.momentum', 'u.weight_decay'),
+});
+
+/** As `sgdDirection`, with momentum = rates[2] and weightDecay = rates[3], which trials have found. */
+export const sgdDirectionTried = defineKernel({
+  name: 'sgdDirectionTried',
+  bindings: {
+    weight: read('vec4f'), control: read('u32'), flags: read('u32'), rates: read('f32'), gradient: write('vec4f'), buffer: write('vec4f'),
+  },
+  uniforms: { n: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32' },
+  wgsl: directionWgsl('rates[2]', 'rates[3]'),
 });
 
 /** gradient ← gradient + weightDecay·w: the direction of SGD without momentum. */
@@ -35,13 +55,15 @@ export const sgdDecay = defineKernel({
   name: 'sgdDecay',
   bindings: { weight: read('vec4f'), flags: read('u32'), gradient: write('vec4f') },
   uniforms: { n: 'u32', weight_decay: 'f32' },
-  wgsl: /* wgsl */ `
-@compute @workgroup_size(64)
-fn main(${builtins}) {
-  let i = ${linearIndex};
-  if (i >= u.n || flags[0] != 0u) { return; }
-  gradient[i] += u.weight_decay * weight[i];
-}`,
+  wgsl: decayWgsl('u.weight_decay'),
+});
+
+/** As `sgdDecay`, with weightDecay = rates[3]. */
+export const sgdDecayTried = defineKernel({
+  name: 'sgdDecayTried',
+  bindings: { weight: read('vec4f'), flags: read('u32'), rates: read('f32'), gradient: write('vec4f') },
+  uniforms: { n: 'u32' },
+  wgsl: decayWgsl('rates[3]'),
 });
 
 /** Sets `bit` in the flags when any element of x is Inf or NaN. Which thread comes first makes no difference. */

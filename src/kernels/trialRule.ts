@@ -7,7 +7,7 @@
  *   - e^x and √x are computed here, to about one unit in the last place, as WGSL's own may be off by many;
  *   - NaN and Inf are found by their bits.
  */
-import { defineKernel, nonFinite, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, nonFinite, read, write } from './contract.ts';
 import { flagNonFiniteLoss } from './sgd.ts';
 
 /** Values of the uniforms `normalize` and `score`. */
@@ -20,8 +20,20 @@ export const eventClamped = 2;
 export const eventHeld = 4;
 export const eventAllNonFinite = 8;
 
-/** Words of an event before its N losses and N weights: bits, trials that are not finite, m before, m after, ln multiplier, base loss. */
-export const eventHead = 6;
+/**
+ * Words of an event before its N losses and N weights: bits, trials that are not finite, m before, m after, ln multiplier, base loss,
+ * momentum before and after, weight decay before and after.
+ */
+export const eventHead = 10;
+
+/**
+ * vec4s of a trial in `trials`: (−factor, ln factor less the anchor, word of its loss, first word of its coefficients) and
+ * (μ, ln(1 − μ), λ, ln λ).
+ */
+export const trialRows = 2;
+
+/** Forms of a trial's coefficients: c of the direction; a − 1, c of the gradient; a − 1, c of the momentum buffer, c of the gradient. */
+export const coefficientForms = { direction: 0, gradient: 1, bufferAndGradient: 2 } as const;
 
 /** e^x for x in ±87 to about one unit in the last place: x = k·ln 2 + r, e^r by Taylor's series, 2^k by its bits. */
 const expOf = /* wgsl */ `
@@ -34,27 +46,63 @@ fn exp_of(x: f32) -> f32 {
 }`;
 
 /**
- * rates[1] = m is moved by the trials' losses; events[slot] tells how; coefficients of the next event follow. One invocation, any n.
- * trials[t] = (coefficient at m = 1, ln factor less the anchor, word of its loss, word of its coefficient); with `has_base` trial n is the
- * one at 0. A flag set before: m and the coefficients stay and the event's first word is 0. `hold` < 0 never holds.
+ * Coefficients of the trials at m = rates[1], one thread a trial. In a grid (form > 0) those of the whole step with the trial's own
+ * momentum and weight decay, or rates[2] and [3] where these are not tried: `stepAsMove` in src/optim/sgd.ts.
+ */
+export const trialCoefficients = defineKernel({
+  name: 'trialCoefficients',
+  bindings: { trials: read('vec4f'), control: read('u32'), rates: read('f32'), coefficients: write('f32') },
+  uniforms: {
+    count: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32',
+  },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let t = ${linearIndex};
+  if (t >= u.count) { return; }
+  let row = trials[${trialRows}u * t];
+  let own = trials[${trialRows}u * t + 1u];
+  let c = rates[1] * row.x;
+  let at = u32(row.w);
+  if (u.form == ${coefficientForms.direction}u) {
+    coefficients[at] = c;
+    return;
+  }
+  let is_first = control[u.first_word] == 1u;
+  let momentum = select(rates[2], own.x, u.tries_momentum == 1u);
+  let decay = select(rates[3], own.z, u.tries_decay == 1u);
+  let of_gradient = c * select(select(1.0 - u.dampening, 1.0, is_first), 1.0 + momentum, u.nesterov == 1u);
+  coefficients[at] = of_gradient * decay;
+  coefficients[at + u.form] = of_gradient;
+  if (u.form == ${coefficientForms.bufferAndGradient}u) {
+    coefficients[at + 1u] = c * select(select(momentum, momentum * momentum, u.nesterov == 1u), 0.0, is_first);
+  }
+}`,
+});
+
+/**
+ * rates[1] = m is moved by the trials' losses, and rates[2], rates[3] where momentum and weight decay are tried; events[slot] tells how.
+ * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0. `hold` < 0
+ * never holds.
  */
 export const trialRule = defineKernel({
   name: 'trialRule',
   bindings: {
-    trials: read('vec4f'), losses: read('f32'), control: read('u32'), flags: write('u32'), coefficients: write('f32'), rates: write('f32'),
+    trials: read('vec4f'), losses: read('f32'), coefficients: read('f32'), control: read('u32'), flags: write('u32'), rates: write('f32'),
     events: write('u32'),
   },
   uniforms: {
     n: 'u32', has_base: 'u32', normalize: 'u32', score: 'u32', tau: 'f32', hold: 'f32', least_factor: 'f32', low: 'f32', high: 'f32',
-    slot_word: 'u32', stride: 'u32',
+    slot_word: 'u32', stride: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32',
   },
   wgsl: /* wgsl */ `${nonFinite}${expOf}
 fn root(x: f32) -> f32 {
   let guess = sqrt(x);
   return select(0.5 * (guess + x / guess), 0.0, guess == 0.0);
 }
-fn loss_of(t: u32) -> f32 { return losses[u32(trials[t].z)]; }
-fn is_lost(t: u32) -> bool { return non_finite(loss_of(t)) || non_finite(coefficients[u32(trials[t].w)]); }
+fn loss_of(t: u32) -> f32 { return losses[u32(trials[${trialRows}u * t].z)]; }
+// The last coefficient is the greatest: without a part for momentum or weight decay.
+fn is_lost(t: u32) -> bool { return non_finite(loss_of(t)) || non_finite(coefficients[u32(trials[${trialRows}u * t].w) + u.form]); }
 fn difference(loss: f32, lowest: f32, unit: f32) -> f32 { return loss * unit - lowest * unit; }
 
 // Place of trial t among the finite ones, from 0; equal losses share the mean of theirs.
@@ -124,6 +172,8 @@ fn main() {
   let weights_at = at + ${eventHead}u + u.n;
   var total = 0.0;
   var moved = 0.0;
+  var ln_rest = 0.0;
+  var ln_decay = 0.0;
   for (var t = 0u; t < u.n; t += 1u) {
     var weight = 0.0;
     if (!is_lost(t)) {
@@ -133,7 +183,9 @@ fn main() {
       if (x < 87.0) { weight = exp_of(-x); }
     }
     total += weight;
-    moved += weight * trials[t].y;
+    moved += weight * trials[${trialRows}u * t].y;
+    ln_rest += weight * trials[${trialRows}u * t + 1u].y;
+    ln_decay += weight * trials[${trialRows}u * t + 1u].w;
     events[at + ${eventHead}u + t] = bitcast<u32>(loss_of(t));
     events[weights_at + t] = bitcast<u32>(weight);
   }
@@ -153,7 +205,12 @@ fn main() {
   var after = clamp(asked, u.low, u.high);
   if (non_finite(asked)) { after = u.high; }
   rates[1] = after;
-  for (var t = 0u; t < u.n + u.has_base; t += 1u) { coefficients[u32(trials[t].w)] = after * trials[t].x; }
+  events[at + 6u] = bitcast<u32>(rates[2]);
+  events[at + 8u] = bitcast<u32>(rates[3]);
+  if (!is_held && !is_gone) {
+    if (u.tries_momentum == 1u) { rates[2] = 1.0 - exp_of(ln_rest / total); }
+    if (u.tries_decay == 1u) { rates[3] = exp_of(ln_decay / total); }
+  }
 
   events[at] = ${eventValid}u | select(0u, ${eventClamped}u, after != asked) | select(0u, ${eventHeld}u, is_held)
     | select(0u, ${eventAllNonFinite}u, is_gone);
@@ -162,6 +219,8 @@ fn main() {
   events[at + 3u] = bitcast<u32>(after);
   events[at + 4u] = bitcast<u32>(log_multiplier);
   events[at + 5u] = bitcast<u32>(base);
+  events[at + 7u] = bitcast<u32>(rates[2]);
+  events[at + 9u] = bitcast<u32>(rates[3]);
 }`,
 });
 

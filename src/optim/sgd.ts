@@ -7,7 +7,7 @@ import type { Storage } from '../graph/tensor.ts';
 import type { VariableStore } from '../graph/variables.ts';
 import { sizeBytes } from '../graph/tensor.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
-import { sgdCheck, sgdDecay, sgdDirection, sgdStep } from '../kernels/sgd.ts';
+import { sgdCheck, sgdDecay, sgdDecayTried, sgdDirection, sgdDirectionTried, sgdStep } from '../kernels/sgd.ts';
 
 /** PyTorch's `optim.SGD`, but for the learning rate, which a schedule sets. */
 export interface SgdOptions {
@@ -55,6 +55,28 @@ export function resolveSgdOptions(options: SgdOptions = {}): Required<SgdOptions
   return resolved;
 }
 
+/** What a step is made with. */
+export interface StepPoint {
+  readonly lr: number;
+  readonly momentum: number;
+  readonly weightDecay: number;
+  /** The optimizer's first. */
+  readonly isFirst: boolean;
+}
+
+/**
+ * The whole step as a move of the weights, before the direction is made: w ← w + decay·w + ofBuffer·b + ofGradient·∇L, b the momentum
+ * buffer as the step before has left it. So steps with other momenta and weight decays are trials along b and ∇L with scaled weights.
+ */
+export function stepAsMove(
+  { momentum: own, dampening, nesterov }: Required<SgdOptions>,
+  { lr, momentum, weightDecay, isFirst }: StepPoint,
+) {
+  const ofGradient = nesterov ? 1 + momentum : isFirst || own === 0 ? 1 : 1 - dampening;
+  const ofBuffer = isFirst ? 0 : nesterov ? momentum * momentum : momentum;
+  return { decay: -lr * ofGradient * weightDecay, ofBuffer: -lr * ofBuffer, ofGradient: -lr * ofGradient };
+}
+
 /**
  * SGD over the parameters of a store.   g = ∇L + λ·w;  b ← g at first, then μ·b + (1 − dampening)·g;
  * direction = b, or g + μ·b with nesterov, or g without momentum;  w ← w − η·direction
@@ -81,23 +103,25 @@ export class Sgd {
     return this.buffer && !this.options.nesterov ? this.buffer : this.gradients;
   }
 
-  /** Launches that turn gradients into the direction; none for plain SGD. */
-  direction(control: Storage, flags: Storage): Launch<Ref>[] {
+  /**
+   * Launches that turn gradients into the direction; none for plain SGD. Where momentum and weight decay are tried, they are read from
+   * `tried`[2] and [3].
+   */
+  direction(control: Storage, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
     const { momentum, dampening, weightDecay, nesterov } = this.options;
     return this.gradients.segments.flatMap((gradient, i) => {
       const n = gradient.size / 16;
+      const grid = grid1d(n, 64);
       const weight = this.#store.parameterArena.segments[i];
       if (this.buffer) {
-        return [
-          emit(sgdDirection, {
-            bindings: { weight, control, flags, gradient, buffer: this.buffer.segments[i] },
-            uniforms: { n, momentum, dampening, weight_decay: weightDecay, nesterov: Number(nesterov), first_word: controlWords.first },
-            grid: grid1d(n, 64),
-          }),
-        ];
+        const bindings = { weight, control, flags, gradient, buffer: this.buffer.segments[i] };
+        const uniforms = { n, dampening, nesterov: Number(nesterov), first_word: controlWords.first };
+        if (tried) return [emit(sgdDirectionTried, { bindings: { ...bindings, rates: tried }, uniforms, grid })];
+        return [emit(sgdDirection, { bindings, uniforms: { ...uniforms, momentum, weight_decay: weightDecay }, grid })];
       }
+      if (tried) return [emit(sgdDecayTried, { bindings: { weight, flags, rates: tried, gradient }, uniforms: { n }, grid })];
       if (weightDecay === 0) return [];
-      return [emit(sgdDecay, { bindings: { weight, flags, gradient }, uniforms: { n, weight_decay: weightDecay }, grid: grid1d(n, 64) })];
+      return [emit(sgdDecay, { bindings: { weight, flags, gradient }, uniforms: { n, weight_decay: weightDecay }, grid })];
     });
   }
 

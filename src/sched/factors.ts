@@ -45,6 +45,58 @@ export function resolveFactors(factors: Factors): number[] {
   return [...factors];
 }
 
+/**
+ * Trials over the optimizer's numbers too: every factor of the learning rate with every momentum and every weight decay given. These are
+ * values, not factors.
+ */
+export interface FactorGrid {
+  readonly lr: Factors;
+  /** In [0, 1), each once. @default the optimizer's own alone */
+  readonly momentum?: readonly number[];
+  /** > 0, each once. @default the optimizer's own alone */
+  readonly weightDecay?: readonly number[];
+}
+
+/** One entry a trial; null where only the optimizer's own value is tried. */
+export interface TrialPoints {
+  factors: number[];
+  momenta: number[] | null;
+  weightDecays: number[] | null;
+}
+
+/** @throws AttrError as resolveFactors does, for values outside their range, and for names that no grid has */
+export function resolvePoints(factors: Factors | FactorGrid): TrialPoints {
+  if (typeof factors !== 'object' || Array.isArray(factors)) {
+    return { factors: resolveFactors(factors as Factors), momenta: null, weightDecays: null };
+  }
+  const { lr, momentum, weightDecay, ...rest } = factors as FactorGrid;
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) {
+    throw new AttrError({
+      op: 'resolvePoints', arg: `factors.${unknown}`, rule: 'must be lr, momentum or weightDecay', got: unknown, fix: 'leave it out',
+    });
+  }
+  checkValues('momentum', momentum, 'in [0, 1)', (value) => value >= 0 && value < 1);
+  checkValues('weightDecay', weightDecay, 'finite and > 0', (value) => value > 0 && Number.isFinite(value));
+  const points = resolveFactors(lr).flatMap((f) =>
+    (momentum ?? [null]).flatMap((mu) => (weightDecay ?? [null]).map((lambda) => ({ f, mu, lambda }))));
+  return {
+    factors: points.map(({ f }) => f),
+    momenta: momentum ? points.map(({ mu }) => mu!) : null,
+    weightDecays: weightDecay ? points.map(({ lambda }) => lambda!) : null,
+  };
+}
+
+function checkValues(name: string, values: readonly number[] | undefined, rule: string, isGood: (value: number) => boolean): void {
+  if (values === undefined) return;
+  const isList = Array.isArray(values) && values.length > 0;
+  if (isList && values.every((value, i) => isGood(value) && values.indexOf(value) === i)) return;
+  throw new AttrError({
+    op: 'resolvePoints', arg: `factors.${name}`, rule: `must be a list of numbers ${rule}, each once`, got: JSON.stringify(values),
+    fix: 'leave it out for the optimizer\'s own',
+  });
+}
+
 /** Mean of ln f: the drift of ln lr per event that losses without information (equal, or pure noise) cause without an anchor. */
 export function meanLogFactor(factors: readonly number[]): number {
   return factors.reduce((sum, f) => sum + Math.log(f), 0) / factors.length;

@@ -4,8 +4,8 @@ import { checkCadence } from './cadence.ts';
 import type { Cadence } from './cadence.ts';
 import { envelopes } from './envelopes.ts';
 import type { EnvelopeName } from './envelopes.ts';
-import { resolveFactors } from './factors.ts';
-import type { Factors } from './factors.ts';
+import { resolvePoints } from './factors.ts';
+import type { FactorGrid, Factors, TrialPoints } from './factors.ts';
 import { checkLr } from './schedule.ts';
 import { checkName, checkScoring } from './scores.ts';
 import type { NormalizeName, OwnScore, ScoreName } from './scores.ts';
@@ -18,8 +18,8 @@ export type Direction = 'gradient' | 'optimizer';
 export interface TrialOptions {
   /** the scale m to start from, > 0 */
   lr: number;
-  /** trial i runs at m · f_i */
-  factors: Factors;
+  /** trial i runs at m · f_i; or a grid over learning rate, momentum and weight decay */
+  factors: Factors | FactorGrid;
   every: Cadence;
   normalize: NormalizeName;
   /** a name, or a function of the losses: then they are read back at every event, and one more trial gives the loss at the weights */
@@ -41,6 +41,9 @@ export interface TrialOptions {
   bounds: readonly [number, number] | null;
 }
 
+/** The options with the factors, momenta and weight decays of all trials. */
+export type ResolvedTrialOptions = TrialOptions & TrialPoints;
+
 /** Normal positive numbers of float32: where m stays without bounds of one's own. */
 export const FLOAT32 = { least: 2 ** -126, greatest: (2 - 2 ** -23) * 2 ** 127 } as const;
 
@@ -55,7 +58,7 @@ const directionNames: Record<Direction, true> = { gradient: true, optimizer: tru
  * no anchor, no hold, no envelope, no bounds. Start 0.005, factor5.
  * @source Kim & Yu, Automated learning rate scheduling with in-training information; where they leave a choice open: docs/ARCHITECTURE.md
  */
-export function asPublished(factors: Factors = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
+export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
     lr: 0.005, factors, every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
     batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', bounds: null, ...overrides,
@@ -74,7 +77,7 @@ export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
 }
 
 /** Checks every option and resolves the factors. @throws AttrError for the first that is wrong */
-export function resolveTrialOptions(options: TrialOptions): TrialOptions & { factors: number[] } {
+export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions {
   const op = 'TrialScheduler';
   const known = Object.keys(asPublished());
   const unknown = Object.keys(options).find((name) => !known.includes(name));
@@ -96,7 +99,12 @@ export function resolveTrialOptions(options: TrialOptions): TrialOptions & { fac
   checkBounds(options);
   const every = { ...options.every };
   const bounds = options.bounds === null ? null : ([options.bounds[0], options.bounds[1]] as const);
-  return { ...options, every, bounds, factors: resolveFactors(options.factors) };
+  const points = resolvePoints(options.factors);
+  if ((points.momenta || points.weightDecays) && options.direction !== 'optimizer') {
+    const fix = "a grid tries whole steps of the optimizer: pass direction 'optimizer'";
+    throw new AttrError({ op, arg: 'direction', rule: "must be 'optimizer' with a grid", got: options.direction, fix });
+  }
+  return { ...options, every, bounds, ...points };
 }
 
 /** m lives on the GPU. */

@@ -5,8 +5,8 @@ import { envelopeAt } from './envelopes.ts';
 import { checkKind, checkLr } from './schedule.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
 import { holdUlps, resolveTrialOptions } from './trialOptions.ts';
-import type { TrialOptions } from './trialOptions.ts';
-import { trialUpdate } from './update.ts';
+import type { ResolvedTrialOptions, TrialOptions } from './trialOptions.ts';
+import { meanOfPoints, trialUpdate } from './update.ts';
 
 /** One scheduling event. Learning rates are the scale m; update `step` itself runs at lrAfter · envelope(step). */
 export interface TrialEvent {
@@ -31,8 +31,24 @@ export interface TrialEvent {
   held: boolean;
   /** every trial diverged; lr was cut by the smallest factor */
   allNonFinite: boolean;
+  /** what else was tried, where `factors` is a grid */
+  optimizer?: TriedOptimizer;
   /** where the rule was computed: on the GPU, within the step; or here, from losses read back (a score of one's own) */
   path: 'gpu' | 'host';
+}
+
+/** The optimizer's numbers that trials are made with. Null: the optimizer's own, which nobody has changed. */
+export interface OptimizerPoint {
+  readonly momentum: number | null;
+  readonly weightDecay: number | null;
+}
+
+/** Momenta and weight decays of an event: one a trial, null where that was not tried; and those of the steps before and after it. */
+export interface TriedOptimizer {
+  momenta: number[] | null;
+  weightDecays: number[] | null;
+  before: OptimizerPoint;
+  after: OptimizerPoint;
 }
 
 /**
@@ -41,8 +57,9 @@ export interface TrialEvent {
  */
 export class TrialScheduler implements Schedule {
   /** all options, factors resolved to numbers; batch, scoreBatch and direction tell the loop what to run */
-  readonly options: Readonly<TrialOptions & { factors: number[] }>;
+  readonly options: Readonly<ResolvedTrialOptions>;
   #m: number;
+  #optimizer: OptimizerPoint = { momentum: null, weightDecay: null };
   #events: TrialEvent[] = [];
 
   /** @throws AttrError for the first option that is wrong */
@@ -54,6 +71,11 @@ export class TrialScheduler implements Schedule {
   /** The scale m; where trials are run by a `Trainer`, as of the last event that it has told of. */
   get lr(): number {
     return this.#m;
+  }
+
+  /** What events have made of the optimizer's numbers, where `factors` is a grid. */
+  get optimizer(): OptimizerPoint {
+    return this.#optimizer;
   }
 
   /** All events so far (that a `Trainer` has told of), oldest first. */
@@ -83,9 +105,22 @@ export class TrialScheduler implements Schedule {
     const holdBelow = hold ? holdUlps : null;
     const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, normalize, score, tau, anchor, bounds, holdBelow });
     const event: TrialEvent = { step, lrBefore, ...update, factors: [...factors], losses: [...losses], baseLoss, path: 'host' };
-    this.#m = update.lrAfter;
-    this.#events.push(event);
+    const { momenta, weightDecays } = this.options;
+    if (momenta || weightDecays) {
+      const before = this.#optimizer;
+      const moves = !update.held && !update.allNonFinite;
+      const momentum = momenta && moves ? meanOfPoints.momentum(momenta, update.weights) : before.momentum;
+      const weightDecay = weightDecays && moves ? meanOfPoints.weightDecay(weightDecays, update.weights) : before.weightDecay;
+      event.optimizer = { momenta, weightDecays, before, after: { momentum, weightDecay } };
+    }
+    this.#take(event);
     return event;
+  }
+
+  #take(event: TrialEvent): void {
+    this.#m = event.lrAfter;
+    this.#optimizer = event.optimizer?.after ?? this.#optimizer;
+    this.#events.push(event);
   }
 
   /**
@@ -94,8 +129,7 @@ export class TrialScheduler implements Schedule {
    */
   record(event: TrialEvent): void {
     this.#checkStep('TrialScheduler.record', event.step);
-    this.#m = event.lrAfter;
-    this.#events.push(event);
+    this.#take(event);
   }
 
   /** Takes back the events from `step` on, whose steps were not made: m is what it was before them. */
@@ -103,6 +137,7 @@ export class TrialScheduler implements Schedule {
     const kept = this.#events.findIndex((event) => event.step >= step);
     if (kept === -1) return;
     this.#m = this.#events[kept].lrBefore;
+    this.#optimizer = this.#events[kept].optimizer?.before ?? this.#optimizer;
     this.#events.length = kept;
   }
 
@@ -123,7 +158,9 @@ export class TrialScheduler implements Schedule {
   }
 
   state(): ScheduleState {
-    return { kind: 'trial', lr: this.#m, factors: [...this.options.factors], events: this.#events.map(eventToJson) };
+    const { factors, momenta, weightDecays } = this.options;
+    const grid = momenta || weightDecays ? { momenta, weightDecays, optimizer: { ...this.#optimizer } } : {};
+    return { kind: 'trial', lr: this.#m, factors: [...factors], ...grid, events: this.#events.map(eventToJson) };
   }
 
   /** @throws AttrError for a state of another schedule or of other factors, or a malformed one; the scheduler is then unchanged */
@@ -131,9 +168,11 @@ export class TrialScheduler implements Schedule {
     const op = 'TrialScheduler.load';
     checkKind(op, state, 'trial');
     checkLr(op, state.lr);
-    if (JSON.stringify(state.factors) !== JSON.stringify(this.options.factors)) {
+    for (const name of ['factors', 'momenta', 'weightDecays'] as const) {
+      const own = this.options[name];
+      if (JSON.stringify(state[name] ?? null) === JSON.stringify(own)) continue;
       throw new AttrError({
-        op, arg: 'state.factors', rule: `must be this scheduler's [${this.options.factors.join(', ')}]`, got: state.factors,
+        op, arg: `state.${name}`, rule: `must be this scheduler's ${JSON.stringify(own)}`, got: state[name],
         fix: 'make the scheduler with the options of the run that it continues',
       });
     }
@@ -142,6 +181,7 @@ export class TrialScheduler implements Schedule {
     }
     const events = (state.events as TrialEventJson[]).map(eventFromJson);
     this.#m = state.lr;
+    this.#optimizer = (state.optimizer as OptimizerPoint | undefined) ?? { momentum: null, weightDecay: null };
     this.#events = events;
   }
 }

@@ -59,6 +59,17 @@ export function trialUpdate(input: TrialUpdateInput): TrialUpdate {
   return { lrAfter, multiplier, weights, clamped: lrAfter !== asked, nonFinite, held, allNonFinite };
 }
 
+/**
+ * The score-weighted mean of values tried, in a coordinate where it makes sense: ln 1/(1 − μ) of momenta (the number of steps that a
+ * momentum remembers), ln λ of weight decays. A value of 1 − μ or λ is thus a weighted geometric mean.
+ */
+export const meanOfPoints = {
+  momentum: (momenta: readonly number[], weights: readonly number[]): number =>
+    -Math.expm1(momenta.reduce((sum, mu, i) => sum + weights[i] * Math.log1p(-mu), 0)),
+  weightDecay: (decays: readonly number[], weights: readonly number[]): number =>
+    Math.exp(decays.reduce((sum, lambda, i) => sum + weights[i] * Math.log(lambda), 0)),
+} as const;
+
 function weightedGeometricMean(factors: readonly number[], weights: readonly number[], anchor: boolean): number {
   const log = factors.reduce((sum, f, i) => sum + weights[i] * Math.log(f), 0);
   return Math.exp(anchor ? log - meanLogFactor(factors) : log);

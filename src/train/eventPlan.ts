@@ -15,7 +15,7 @@ import { chunkTrials } from '../trials/passes.ts';
 import { trials } from '../trials/trials.ts';
 import type { TrialChunk } from './trialRule.ts';
 
-/** Bytes of one trial's loss, padded. */
+/** Bytes of one trial's loss, padded, and at most of its coefficients. */
 const lossBytes = 16;
 
 /** Bytes that the slots may grow by unasked: what rounding small tensors up to 256 bytes comes to. */
@@ -26,8 +26,10 @@ export interface EventSpec {
   /** The loss that trials are scored by, at the weights as they are. */
   readonly loss: Tensor;
   readonly count: number;
-  /** Where the direction of each parameter lies. */
-  readonly directions: ReadonlyMap<Variable, Storage>;
+  /** Where the directions of each parameter lie. */
+  readonly directions: ReadonlyMap<Variable, readonly Storage[]>;
+  /** f32 a trial: one a direction, after a − 1 where trials scale the parameters too. */
+  readonly coefficientWords: number;
   /** The other plans of the trainer, and the bytes of slots that they take without the event. */
   readonly others: readonly Draft[];
   readonly bareBytes: number;
@@ -48,7 +50,7 @@ export interface EventDraft {
 
 /** @throws AttrError for a count that is not an integer ≥ 1 */
 export function draftEvent(spec: EventSpec): EventDraft {
-  const { memory, count, others } = spec;
+  const { memory, count, others, coefficientWords } = spec;
   if (!Number.isInteger(count) || count < 1) {
     throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: count, fix: 'pass at least one factor' });
   }
@@ -56,9 +58,14 @@ export function draftEvent(spec: EventSpec): EventDraft {
   const most = align(count * lossBytes) + count * align(1);
   const coefficients = memory.storage('trials', 'trial coefficients', most);
   const losses = memory.storage('trials', 'trial losses', most);
-  const { sizes, placement } = cutTrials(spec, (size) => draftPass(spec, chunkAt({ coefficients, losses }, 0, size), []));
+  const chunkAt = (offset: number, size: number): TrialChunk => ({
+    count: size,
+    coefficients: { buffer: coefficients.buffer, offset, size: Math.max(16, size * coefficientWords * 4) },
+    losses: { buffer: losses.buffer, offset, size: size * lossBytes },
+  });
+  const { sizes, placement } = cutTrials(spec, (size) => draftPass(spec, chunkAt(0, size), []));
   const stride = align(Math.max(...sizes) * lossBytes);
-  const chunks = sizes.map((size, i) => chunkAt({ coefficients, losses }, i * stride, size));
+  const chunks = sizes.map((size, i) => chunkAt(i * stride, size));
   // Passes of one size are one placement.
   const distinct = [...new Set(sizes)];
   const places = [
@@ -71,14 +78,6 @@ export function draftEvent(spec: EventSpec): EventDraft {
     losses,
     placement: { ...placement, places },
     drafts: (last) => chunks.map((chunk, i) => draftPass(spec, chunk, i === chunks.length - 1 ? last : [])),
-  };
-}
-
-function chunkAt(whole: Pick<TrialChunk, 'coefficients' | 'losses'>, offset: number, count: number): TrialChunk {
-  return {
-    count,
-    coefficients: { buffer: whole.coefficients.buffer, offset, size: Math.max(16, count * 4) },
-    losses: { buffer: whole.losses.buffer, offset, size: count * lossBytes },
   };
 }
 
@@ -101,14 +100,12 @@ function cutTrials(spec: EventSpec, passOf: (size: number) => Draft): { sizes: n
   }
 }
 
-function draftPass(
-  { memory, loss, directions, count: all }: EventSpec,
-  { count, coefficients, losses }: TrialChunk,
-  last: readonly Launch<Ref>[],
-): Draft {
-  const along = new Map([...directions].map(([variable, storage]) => [variable, [externalTensor(storage, variable)]]));
-  const shape = { shape: [count], dtype: 'f32', trials: 1 } as const;
-  const [fused] = fuse(trials([loss], { count, directions: along, coefficients: externalTensor(coefficients, shape) }));
-  const lowering = { ...lowerContextOf(memory.device), trials: all };
+function draftPass(spec: EventSpec, { count, coefficients, losses }: TrialChunk, last: readonly Launch<Ref>[]): Draft {
+  const { memory, loss, directions, coefficientWords } = spec;
+  const along = new Map([...directions].map(([variable, all]) => [variable, all.map((storage) => externalTensor(storage, variable))]));
+  const given = externalTensor(coefficients, { shape: [count * coefficientWords], dtype: 'f32', trials: 1 });
+  const scaled = [...along.values()].some(({ length }) => length < coefficientWords);
+  const [fused] = fuse(trials([loss], { count, directions: along, coefficients: given, scaled }));
+  const lowering = { ...lowerContextOf(memory.device), trials: spec.count };
   return draft(memory, 'event', [{ tensor: fused, storage: losses }], last, lowering);
 }

@@ -1,7 +1,9 @@
 /** Events whose rule runs here: a score of one's own, or a scheduler that overrides the rule. Their losses are read back. */
 import type { Memory } from '../graph/memory.ts';
+import { stepAsMove } from '../optim/sgd.ts';
 import type { TrialEvent, TrialScheduler } from '../sched/index.ts';
-import { trialFactors, writeCoefficients, type TrialChunk } from './trialRule.ts';
+import type { StepPlans } from './stepPlans.ts';
+import { coefficientForm, presentPoint, trialFactors } from './trialRule.ts';
 
 export class HostRule {
   readonly #staging: GPUBuffer;
@@ -9,27 +11,53 @@ export class HostRule {
   constructor(
     readonly memory: Memory,
     readonly scheduler: TrialScheduler,
-    readonly chunks: readonly TrialChunk[],
+    readonly plans: StepPlans,
   ) {
-    const sizeBytes = chunks.reduce((sum, { losses }) => sum + losses.size, 0);
+    const sizeBytes = plans.trialChunks.reduce((sum, { losses }) => sum + losses.size, 0);
+    this.sync();
     this.#staging = memory.create('trials', 'trial staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
 
   /** Runs the trials of a step by `submit`, which also records the copy it is given, and moves the rate by their losses. */
-  async run(step: number, submit: (copy: (encoder: GPUCommandEncoder) => void) => void): Promise<TrialEvent> {
-    const { memory, scheduler, chunks } = this;
+  async run(step: number, isFirst: boolean, submit: (copy: (encoder: GPUCommandEncoder) => void) => void): Promise<TrialEvent> {
+    const { scheduler, plans, memory } = this;
+    const { queue } = memory.device.gpu;
     const rates = scheduler.trialRates();
-    const coefficients = trialFactors(scheduler).map((_, i) => rates[i] ?? 0);
-    writeCoefficients(memory, chunks, 1, coefficients);
+    const rows = trialFactors(scheduler).map((_, i) => this.#coefficients(i, rates[i] ?? 0, isFirst));
+    let start = 0;
+    for (const { count, coefficients } of plans.trialChunks) {
+      queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rows.slice(start, start + count).flat()));
+      start += count;
+    }
     submit((encoder) => {
       let at = 0;
-      for (const { losses } of chunks) {
+      for (const { losses } of plans.trialChunks) {
         encoder.copyBufferToBuffer(losses.buffer, losses.offset, this.#staging, at, losses.size);
         at += losses.size;
       }
     });
     const values = new Float32Array(await memory.device.readStaging(this.#staging));
-    const losses = coefficients.map((_, trial) => values[trial * 4]);
+    const losses = rows.map((_, trial) => values[trial * 4]);
     return scheduler.apply(step, losses.slice(0, rates.length), losses[rates.length] ?? null);
+  }
+
+  /** Brings momentum and weight decay to the GPU, where the steps of a grid read them. */
+  sync(): void {
+    const { scheduler, plans, memory } = this;
+    const { momentum, weightDecay } = presentPoint(scheduler, plans.sgd.options);
+    memory.device.gpu.queue.writeBuffer(plans.rates.buffer, plans.rates.offset + 8, Float32Array.of(momentum, weightDecay));
+  }
+
+  /** Of a trial: c of the direction, or those of the whole step where momentum and weight decay are tried. */
+  #coefficients(trial: number, lr: number, isFirst: boolean): number[] {
+    const { scheduler, plans } = this;
+    const { momenta, weightDecays } = scheduler.options;
+    const { options } = plans.sgd;
+    const form = coefficientForm(scheduler, options);
+    if (form === 0) return [-lr];
+    const present = presentPoint(scheduler, options);
+    const point = { momentum: momenta?.[trial] ?? present.momentum, weightDecay: weightDecays?.[trial] ?? present.weightDecay };
+    const { decay, ofBuffer, ofGradient } = stepAsMove(options, { lr, ...point, isFirst });
+    return form === 1 ? [decay, ofGradient] : [decay, ofBuffer, ofGradient];
   }
 }

@@ -39,6 +39,8 @@ export interface TrialPlanOptions {
   readonly direction: 'gradient' | 'optimizer';
   /** What trials are scored on; of several, on the mean of their losses. */
   readonly batch: Batch | readonly Batch[];
+  /** Trials are whole steps of the optimizer, with momenta and weight decays of their own. @default false */
+  readonly isGrid?: boolean;
   /** Whose rule ends the event on the GPU. @default none: the event ends with the losses */
   readonly rule?: TrialScheduler;
   /** Bytes that the slots may grow by so that trials run in fewer passes. @default 0 */
@@ -76,7 +78,7 @@ export class StepPlans {
     readonly control: Control,
     readonly store: VariableStore,
     readonly sgd: Sgd,
-    /** f32: the learning rate; where the rule runs on the GPU, the scale m that it is made of. */
+    /** f32: the learning rate; the scale m that it is made of where the rule runs on the GPU; momentum and weight decay of a grid. */
     readonly rates: Storage,
     /** Divergence bits, u32. */
     readonly flags: Storage,
@@ -118,7 +120,8 @@ export class StepPlans {
       this.#gradientOutputs(loss, training.updates, batchStatistics),
       this.#checks(batchStatistics),
     );
-    const direction = draft(memory, 'direction', [], sgd.direction(this.control.storage, this.flags));
+    const tried = options.trials?.isGrid ? this.rates : null;
+    const direction = draft(memory, 'direction', [], sgd.direction(this.control.storage, this.flags, tried));
     const placed = [gradient, direction];
     if (options.evaluation) placed.push(this.#draftEvaluation(model, options.evaluation));
     const bare = placeDrafts(memory.device, placed);
@@ -132,7 +135,11 @@ export class StepPlans {
       [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
     );
     const last = this.rule ? [this.rule.launch(this.control, this.flags)] : [];
-    const rate = this.rule ? [draft(memory, 'rate', [], [this.rule.rateLaunch(this.control)])] : [];
+    const alone = (label: string, launch: Launch<Ref> | undefined) => (launch ? [draft(memory, label, [], [launch])] : []);
+    const rate = [
+      ...alone('coefficients', this.rule?.coefficientsLaunch(this.control)),
+      ...alone('rate', this.rule?.rateLaunch(this.control)),
+    ];
     await this.#buildAll([...placed, ...(event?.drafts(last) ?? []), ...rate, update], placement, options.onProgress);
   }
 
@@ -206,10 +213,12 @@ export class StepPlans {
 
   /** The passes of an event, and the rule that ends it. */
   #draftEvent(options: TrialPlanOptions, lossOf: (batch: Batch) => Tensor, others: readonly Draft[], bareBytes: number): EventDraft {
-    const { count, direction, batch, rule, memoryBudget = 0 } = options;
+    const { count, direction, batch, rule, isGrid = false, memoryBudget = 0 } = options;
     const { memory, store, sgd } = this;
-    const arena = direction === 'gradient' ? sgd.gradients : sgd.directions;
-    const directions = new Map(store.parameters.map((variable, i) => [variable, arena.at(i)]));
+    const ofGrid = sgd.buffer ? [sgd.buffer, sgd.gradients] : [sgd.gradients];
+    const arenas = isGrid ? ofGrid : [direction === 'gradient' ? sgd.gradients : sgd.directions];
+    const directions = new Map(store.parameters.map((variable, i) => [variable, arenas.map((arena) => arena.at(i))]));
+    const coefficientWords = arenas.length + Number(isGrid);
     const losses = [batch].flat().map((one) => lossOf(one));
     const loss =
       losses.length === 1
@@ -218,9 +227,9 @@ export class StepPlans {
             losses.reduce((sum, one) => add(sum, one)),
             1 / losses.length,
           );
-    const event = draftEvent({ memory, loss, count, directions, others, bareBytes, memoryBudget });
+    const event = draftEvent({ memory, loss, count, directions, coefficientWords, others, bareBytes, memoryBudget });
     this.trialChunks = event.chunks;
-    if (rule) this.rule = new TrialRule(memory, rule, this.rates, event.chunks, event.coefficients, event.losses);
+    if (rule) this.rule = new TrialRule(memory, rule, sgd.options, this.rates, event.chunks, event.coefficients, event.losses);
     this.log.rule = this.rule;
     return event;
   }
@@ -228,7 +237,7 @@ export class StepPlans {
   async #buildAll(drafts: readonly Draft[], placement: Placement, onProgress?: (done: number, total: number) => void): Promise<void> {
     const { memory } = this;
     const slots = allocateSlots(memory, placement);
-    const ofTrials = drafts.filter(({ label }) => label === 'event' || label === 'rate');
+    const ofTrials = drafts.filter(({ label }) => ['event', 'coefficients', 'rate'].includes(label));
     const launches = ofTrials.flatMap((one) => one.launches);
     const uniforms = ofTrials.length > 0 ? new Uniforms(memory, 'trials', 'event uniforms', launches) : undefined;
     const progress = new Map<Draft, [number, number]>();
@@ -248,6 +257,6 @@ export class StepPlans {
     [this.gradient, this.direction] = built;
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
-    this.event = ofTrials.length > 0 ? Plan.join('event', of('event')) : null;
+    this.event = ofTrials.length > 0 ? Plan.join('event', [...of('coefficients'), ...of('event')]) : null;
   }
 }

@@ -7,6 +7,7 @@ import { Control, floatBits } from '../graph/control.ts';
 import { Memory, type MemoryReport } from '../graph/memory.ts';
 import type { Plan } from '../graph/plan.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
+import { resolveSgdOptions } from '../optim/sgd.ts';
 import { TrialScheduler, type TrialEvent } from '../sched/index.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { HostRule } from './hostRule.ts';
@@ -20,13 +21,16 @@ import {
   type RunResult,
   type TrainerOptions,
 } from './trainerOptions.ts';
-import { rulePath, trialFactors } from './trialRule.ts';
+import { coefficientForm, rulePath, trialFactors } from './trialRule.ts';
 
 /** Steps the host may be ahead of the GPU. */
 const stepsAhead = 2;
 
 /** What trials are scored on, and the rule that moves the rate by them. */
-function trialPlan({ schedule, batchSize = 32, augment, memoryBudget }: TrainerOptions, train: ImageFeed): TrialPlanOptions | undefined {
+function trialPlan(
+  { schedule, batchSize = 32, augment, optimizer, memoryBudget }: TrainerOptions,
+  train: ImageFeed,
+): TrialPlanOptions | undefined {
   if (!(schedule instanceof TrialScheduler)) return undefined;
   const { batch: which, scoreBatch, direction } = schedule.options;
   const images = scoreBatch ?? batchSize;
@@ -34,7 +38,8 @@ function trialPlan({ schedule, batchSize = 32, augment, memoryBudget }: TrainerO
   const heldOut = () => train.batch(images, 'scoreCursor', 'scoreCounter', augment === 'crop-flip');
   const batch: Record<typeof which, () => Batch[]> = { same: () => [same()], heldOut: () => [heldOut()], both: () => [same(), heldOut()] };
   const rule = rulePath(schedule) === 'gpu' ? schedule : undefined;
-  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, memoryBudget };
+  const isGrid = coefficientForm(schedule, resolveSgdOptions(optimizer)) > 0;
+  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget };
 }
 
 /** @throws AttrError unless the model has a logit for every class */
@@ -110,7 +115,7 @@ export class Trainer {
         onProgress: options.onCompile,
       });
       test.writeOrder(order);
-      const hostRule = scheduler && !plans.rule ? new HostRule(memory, scheduler, plans.trialChunks) : null;
+      const hostRule = scheduler && !plans.rule ? new HostRule(memory, scheduler, plans) : null;
       return new Trainer(device, options, plans, sampler, train, test, hostRule);
     } catch (error) {
       // A model that another trainer holds stays with it.
@@ -171,9 +176,10 @@ export class Trainer {
     } else {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
-        this.#events.push(await hostRule.run(step, (copy) => this.#submit(run.slice(0, after), copy)));
+        this.#events.push(await hostRule.run(step, this.#updates === 0, (copy) => this.#submit(run.slice(0, after), copy)));
         run = run.slice(after);
       }
+      hostRule?.sync();
       const lr = options.schedule.lrAt(step, this.totalSteps);
       plans.control.write({ slot: plans.log.note(step, lr) });
       device.gpu.queue.writeBuffer(plans.rates.buffer, plans.rates.offset, Float32Array.of(lr));
@@ -189,8 +195,10 @@ export class Trainer {
   #order(isEventDue: boolean): Plan[] {
     const { gradient, direction, event, update } = this.plans;
     if (!isEventDue) return [gradient, direction, update];
-    const isRaw = (this.options.schedule as TrialScheduler).options.direction === 'gradient';
-    return isRaw ? [gradient, event!, direction, update] : [gradient, direction, event!, update];
+    const { direction: along, momenta, weightDecays } = (this.options.schedule as TrialScheduler).options;
+    // A grid makes its directions of the gradient and the buffer itself.
+    const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
+    return isBefore ? [gradient, event!, direction, update] : [gradient, direction, event!, update];
   }
 
   #submit(run: readonly Plan[], after?: (encoder: GPUCommandEncoder) => void): void {

@@ -5,8 +5,9 @@ import { emit, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';
 import { upload } from '../graph/plan.ts';
 import type { Storage } from '../graph/tensor.ts';
-import type { Launch } from '../kernels/contract.ts';
+import { grid1d, type Launch } from '../kernels/contract.ts';
 import {
+  coefficientForms,
   eventAllNonFinite,
   eventClamped,
   eventHead,
@@ -14,10 +15,13 @@ import {
   eventValid,
   ruleNormalize,
   ruleScore,
+  trialCoefficients,
   trialRate,
   trialRule,
 } from '../kernels/trialRule.ts';
-import { FLOAT32, holdUlps, meanLogFactor, TrialScheduler, type NormalizeName, type ScoreName, type TrialEvent } from '../sched/index.ts';
+import type { SgdOptions } from '../optim/sgd.ts';
+import { FLOAT32, holdUlps, meanLogFactor, TrialScheduler } from '../sched/index.ts';
+import type { NormalizeName, OptimizerPoint, ScoreName, TrialEvent } from '../sched/index.ts';
 import { ULP } from '../sched/scores.ts';
 import { shortest } from './float32.ts';
 
@@ -39,21 +43,26 @@ const eventLogBytes = 8192;
 export const trialFactors = ({ options: { factors, score } }: TrialScheduler): number[] =>
   score === 'relGain' || typeof score === 'function' ? [...factors, 0] : [...factors];
 
+/** What a trial's coefficients are of: a grid tries whole steps, before the direction is made; without momentum there is no buffer. */
+export function coefficientForm({ options: { momenta, weightDecays } }: TrialScheduler, { momentum }: Required<SgdOptions>): number {
+  if (!momenta && !weightDecays) return coefficientForms.direction;
+  if (momentum > 0) return coefficientForms.bufferAndGradient;
+  if (!momenta) return coefficientForms.gradient;
+  const fix = 'pass optimizer: { momentum: 0.9 }, from which the grid departs';
+  throw new AttrError({ op: 'Trainer', arg: 'factors.momentum', rule: "must go with the optimizer's momentum > 0", got: momentum, fix });
+}
+
 /** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
 export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
   const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
   return isOwn || typeof scheduler.options.score === 'function' ? 'host' : 'gpu';
 }
 
-/** Writes c_i = −m · f_i, as the GPU would: one float32 product. */
-export function writeCoefficients({ device }: Memory, chunks: readonly TrialChunk[], m: number, factors: readonly number[]): void {
-  let start = 0;
-  for (const { count, coefficients } of chunks) {
-    const values = factors.slice(start, start + count).map((factor) => -Math.fround(m) * Math.fround(factor));
-    device.gpu.queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(values));
-    start += count;
-  }
-}
+/** Momentum and weight decay of the steps: the optimizer's own, or what trials have made of them. */
+export const presentPoint = ({ optimizer }: TrialScheduler, own: Required<SgdOptions>) => ({
+  momentum: optimizer.momentum ?? own.momentum,
+  weightDecay: optimizer.weightDecay ?? own.weightDecay,
+});
 
 /** Where a storage's element begins, counted in f32. */
 const wordOf = ({ offset }: Storage, sizeBytes: number, index: number): number => (offset + sizeBytes * index) / 4;
@@ -65,13 +74,16 @@ export class TrialRule {
   readonly #capacity: number;
   /** Steps of the events in the log. */
   #waiting: number[] = [];
-  /** m as the host knows it. */
+  /** m, and what else the rates hold, as the host knows it. */
   #m = NaN;
+  #point: OptimizerPoint | null = null;
+  readonly #table: Storage;
 
   constructor(
     readonly memory: Memory,
     readonly scheduler: TrialScheduler,
-    /** [η, m] as f32. */
+    readonly optimizer: Required<SgdOptions>,
+    /** f32: η, m, momentum, weight decay. */
     readonly rates: Storage,
     readonly chunks: readonly TrialChunk[],
     /** Whole buffers of the chunks. */
@@ -83,6 +95,33 @@ export class TrialRule {
     const sizeBytes = this.#capacity * this.#stride * 4;
     this.#events = memory.storage('trials', 'event log', sizeBytes);
     this.#staging = memory.create('trials', 'event log staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    this.#table = upload(memory, 'trials', 'trial factors', this.#rows());
+  }
+
+  get #form() {
+    const { momenta, weightDecays } = this.scheduler.options;
+    return {
+      form: coefficientForm(this.scheduler, this.optimizer),
+      tries_momentum: Number(momenta !== null),
+      tries_decay: Number(weightDecays !== null),
+    };
+  }
+
+  /** What the trials are made with. First launch of an event. */
+  coefficientsLaunch(control: Control): Launch<Ref> {
+    const { dampening, momentum, nesterov } = this.optimizer;
+    const count = trialFactors(this.scheduler).length;
+    return emit(trialCoefficients, {
+      bindings: { trials: this.#table, control: control.storage, rates: this.rates, coefficients: this.coefficients },
+      uniforms: {
+        count,
+        ...this.#form,
+        dampening: momentum > 0 ? dampening : 0,
+        nesterov: Number(nesterov),
+        first_word: controlWords.first,
+      },
+      grid: grid1d(count, 64),
+    });
   }
 
   /** The rule, once the losses are there. Last launch of an event. */
@@ -91,17 +130,9 @@ export class TrialRule {
     if (typeof score === 'function')
       throw new AttrError({ op: 'TrialRule', arg: 'score', rule: 'must be a name', got: score, fix: 'a function runs on the host' });
     const [low, high] = bounds ?? [FLOAT32.least, FLOAT32.greatest];
-    const { memory, rates, losses, coefficients } = this;
+    const { rates, losses, coefficients } = this;
     return emit(trialRule, {
-      bindings: {
-        trials: upload(memory, 'trials', 'trial factors', this.#table()),
-        losses,
-        control: control.storage,
-        flags,
-        coefficients,
-        rates,
-        events: this.#events,
-      },
+      bindings: { trials: this.#table, losses, coefficients, control: control.storage, flags, rates, events: this.#events },
       uniforms: {
         n: factors.length,
         has_base: trialFactors(this.scheduler).length - factors.length,
@@ -114,6 +145,7 @@ export class TrialRule {
         high,
         slot_word: controlWords.eventSlot,
         stride: this.#stride,
+        ...this.#form,
       },
       grid: [1, 1, 1],
     });
@@ -128,25 +160,30 @@ export class TrialRule {
     });
   }
 
-  /** A row a trial: coefficient at m = 1, what its weight moves ln m by, where its loss and its coefficient lie. */
-  #table(): Float32Array {
-    const { factors, anchor } = this.scheduler.options;
+  /** `trialRows` of each trial; the one at 0 has no momentum or weight decay of its own. */
+  #rows(): Float32Array {
+    const { factors, momenta, weightDecays, anchor } = this.scheduler.options;
     const drift = anchor ? meanLogFactor(factors) : 0;
+    const words = coefficientForm(this.scheduler, this.optimizer) + 1;
     const places = this.chunks.flatMap(({ count, coefficients, losses }) =>
-      Array.from({ length: count }, (_, i) => [wordOf(losses, 16, i), wordOf(coefficients, 4, i)]),
+      Array.from({ length: count }, (_, i) => [wordOf(losses, 16, i), wordOf(coefficients, 4 * words, i)]),
     );
     return Float32Array.from(
-      trialFactors(this.scheduler).flatMap((factor, i) => [-factor, factor > 0 ? Math.log(factor) - drift : 0, ...places[i]]),
+      trialFactors(this.scheduler).flatMap((factor, i) => {
+        const [mu, decay] = [momenta?.[i] ?? 0, weightDecays?.[i] ?? 1];
+        return [-factor, factor > 0 ? Math.log(factor) - drift : 0, ...places[i], mu, Math.log1p(-mu), decay, Math.log(decay)];
+      }),
     );
   }
 
-  /** Brings m to the GPU where the host has set it: at the start, or when a state was loaded. */
+  /** Brings m, momentum and weight decay to the GPU where the host has set them: at the start, or when a state was loaded. */
   sync(): void {
-    const { scheduler, memory, rates } = this;
-    if (scheduler.lr === this.#m) return;
+    const { scheduler, memory, rates, optimizer } = this;
+    if (scheduler.lr === this.#m && scheduler.optimizer === this.#point) return;
     this.#m = scheduler.lr;
-    memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, Float32Array.of(this.#m));
-    writeCoefficients(memory, this.chunks, this.#m, trialFactors(scheduler));
+    this.#point = scheduler.optimizer;
+    const { momentum, weightDecay } = presentPoint(scheduler, optimizer);
+    memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, Float32Array.of(this.#m, momentum, weightDecay));
   }
 
   get isFull(): boolean {
@@ -199,7 +236,13 @@ export class TrialRule {
       baseLoss: score === 'relGain' ? base : null,
       path: 'gpu',
     };
-    return [event];
+    const { momenta, weightDecays } = this.scheduler.options;
+    if (!momenta && !weightDecays) return [event];
+    const pointAt = (at: number): OptimizerPoint => ({
+      momentum: momenta && shortest(floats[at]),
+      weightDecay: weightDecays && shortest(floats[at + 2]),
+    });
+    return [{ ...event, optimizer: { momenta, weightDecays, before: pointAt(6), after: pointAt(7) } }];
   }
 
   /** The scheduler takes an event over: host and GPU then hold the same m. */
@@ -208,5 +251,6 @@ export class TrialRule {
     if (this.scheduler.lr !== this.#m) return;
     this.scheduler.record(event);
     this.#m = event.lrAfter;
+    this.#point = this.scheduler.optimizer;
   }
 }

@@ -203,9 +203,47 @@ describe('TrialScheduler', () => {
     expect(scheduler.lr).toBe(0.5);
   });
 
+  it('a grid is every factor with every momentum and weight decay; each takes its weighted mean where it makes sense', () => {
+    const factors = { lr: [2, 0.5], momentum: [0.9, 0.99], weightDecay: [1e-4, 1e-2] };
+    const scheduler = new TrialScheduler(robust({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
+    expect(scheduler.options).toMatchObject({
+      factors: [2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5], momenta: [0.9, 0.9, 0.99, 0.99, 0.9, 0.9, 0.99, 0.99],
+      weightDecays: [1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2],
+    });
+    expect(scheduler.optimizer).toEqual({ momentum: null, weightDecay: null });
+    const event = scheduler.apply(0, [1, 2, 3, 4, 5, 6, 7, 8]);
+    // A quarter of trial 2 and three of trial 7.
+    expect(event.lrAfter).toBeCloseTo(2 ** 0.25 * 0.5 ** 0.75, 12);
+    expect(event.optimizer!.after.momentum).toBeCloseTo(0.99, 12);
+    expect(event.optimizer!.after.weightDecay).toBeCloseTo(1e-4 ** 0.25 * 1e-2 ** 0.75, 12);
+    const uniform = new TrialScheduler(robust({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) }));
+    // 1 − μ: the geometric mean of 0.1 and 0.01.
+    expect(uniform.apply(0, Array(8).fill(1)).optimizer!.after.momentum).toBeCloseTo(1 - 10 ** -1.5, 12);
+    expect(uniform.optimizer.weightDecay).toBeCloseTo(1e-3, 12);
+    // Nothing to go by: all stays.
+    const before = uniform.optimizer;
+    expect(uniform.apply(1, Array(8).fill(NaN)).optimizer!.after).toEqual(before);
+    uniform.revert(1);
+    expect(uniform.optimizer).toEqual(before);
+    const fresh = new TrialScheduler(robust({ factors }));
+    fresh.load(JSON.parse(JSON.stringify(uniform.state())) as ScheduleState);
+    expect(fresh.optimizer).toEqual(before);
+    expect(fresh.state()).toEqual(uniform.state());
+    uniform.revert(0);
+    expect(uniform.optimizer).toEqual({ momentum: null, weightDecay: null });
+    const narrow = new TrialScheduler(robust({ factors: { ...factors, momentum: [0.9] } }));
+    expect(() => narrow.load(fresh.state())).toThrow(expect.objectContaining({ arg: 'state.factors' }));
+    const other = new TrialScheduler(robust({ factors: { ...factors, momentum: [0.9, 0.5] } }));
+    expect(() => other.load(fresh.state())).toThrow(expect.objectContaining({ arg: 'state.momenta' }));
+  });
+
   const bad: [string, Partial<TrialOptions>][] = [
     ['lr', { lr: 0 }], ['lr', { lr: -1 }], ['lr', { lr: NaN }], ['lr', { lr: Infinity }], ['factors', { factors: [] }],
     ['factors[0]', { factors: [0] }],
+    ['factors', { factors: {} as never }], ['factors.momentum', { factors: { lr: [1], momentum: [1] } }],
+    ['factors.momentum', { factors: { lr: [1], momentum: [] } }], ['factors.momentum', { factors: { lr: [1], momentum: [0.9, 0.9] } }],
+    ['factors.weightDecay', { factors: { lr: [1], weightDecay: [0] } }], ['factors.decay', { factors: { lr: [1], decay: [1] } as never }],
+    ['direction', { factors: { lr: [1], momentum: [0.9] }, direction: 'gradient' }],
     ['factors', { factors: 'factor9' as never }], ['every.epochs', { every: { epochs: 0 } }], ['every.steps', { every: { steps: 0.5 } }],
     ['every.perEpoch', { every: { perEpoch: -4 } }], ['every', { every: {} as never }], ['every', { every: { days: 1 } as never }],
     ['every', { every: { steps: 1, epochs: 1 } }], ['every', { every: null as never }],

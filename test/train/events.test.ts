@@ -136,6 +136,23 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
   });
 });
 
+describe('a grid of the optimizer\'s own momentum and weight decay', () => {
+  const optimizers = [momentum, nesterov, { momentum: 0.9, dampening: 0.5 }];
+
+  test.each(optimizers)('%j: trials are those along the optimizer\'s direction', async (optimizer) => {
+    const losses = async (factors: TrialOptions['factors']) => {
+      const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 2 }, factors }));
+      await train({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule });
+      return schedule.events.map((event) => event.losses);
+    };
+    const along = await losses(sevenFactors);
+    const { weightDecay = 0 } = optimizer as SgdOptions;
+    const grid = await losses({ lr: sevenFactors, momentum: [0.9], ...(weightDecay > 0 && { weightDecay: [weightDecay] }) });
+    expect(grid).toHaveLength(4);
+    grid.forEach((event, i) => expectClose(event, along[i], { atol: 0, rtol: 1e-4 }));
+  });
+});
+
 describe('trial losses are those of N copies of the weights', () => {
   /** Of each batch that is scored, where it begins in the order and how many images it has. */
   type Images = (cursor: number) => [start: number, count: number][];

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { asPublished, robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
-import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
+import { TrialScheduler, type TrialEvent, type TriedOptimizer } from '../../src/sched/trialScheduler.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { expectClose } from '../support/close.ts';
@@ -67,6 +67,25 @@ const rows: Row[] = [
     name: 'gain relative to the present loss', schedule: trial({ score: 'relGain', normalize: 'none' }),
     more: { optimizer: momentum }, events: everySecond,
   },
+  ...([momentum, nesterov, { momentum: 0.8, dampening: 0.4, weightDecay: 0.02 }] as const).map((optimizer): Row => ({
+    name: `a grid over momentum and weight decay, ${JSON.stringify(optimizer)}`, events: everySecond, more: { optimizer },
+    schedule: trial({ factors: { lr: [2, 0.5], momentum: [0.95, 0.7], weightDecay: [0.3, 0.03] } }),
+  })),
+  {
+    name: 'a grid over momentum alone, held-out images', events: everySecond, more: { optimizer: momentum },
+    schedule: trial({ factors: { lr: [4, 1, 0.25], momentum: [0.97, 0.5] }, batch: 'both' }),
+  },
+  {
+    name: 'a grid over weight decay alone, plain SGD', events: everySecond, more: { optimizer: { weightDecay: 0.1 } },
+    schedule: trial({ factors: { lr: [2, 1, 0.5], weightDecay: [0.5, 0.01] }, scoreBatch: 3 }),
+  },
+  {
+    name: 'a grid, scored on the host', events: everySecond, more: { optimizer: momentum },
+    schedule: trial({
+      factors: { lr: [2, 0.5], momentum: [0.95, 0.7], weightDecay: [0.3, 0.03] }, normalize: 'none',
+      score: (losses, { baseLoss }) => losses.map((loss) => Math.exp(3 * (baseLoss! - loss))),
+    }),
+  },
   ...[1, 2, 3, 4, 5, 6, 7].map((n): Row => ({
     name: `${n} trials`, schedule: trial({ factors: [1, 2, 0.5, 4, 0.25, 8, 0.125].slice(0, n), anchor: false }),
     more: { optimizer: momentum }, events: everySecond,
@@ -101,6 +120,11 @@ describe.each(rows)('$name', ({ schedule, more = {}, events: due = [] }) => {
       expectClose(event.losses, host.events[i].losses, { atol: 1e-6, rtol: 2e-5 });
       const rates = ({ lrBefore, lrAfter, multiplier }: TrialEvent) => [lrBefore, lrAfter, multiplier];
       expectClose(rates(event), rates(host.events[i]), { atol: 0, rtol: 1e-4 });
+      expect(event.optimizer === undefined).toBe(host.events[i].optimizer === undefined);
+      if (event.optimizer) {
+        const numbers = ({ after }: TriedOptimizer) => [after.momentum ?? -1, after.weightDecay ?? -1];
+        expectClose(numbers(event.optimizer), numbers(host.events[i].optimizer!), { atol: 0, rtol: 1e-4 });
+      }
     });
     if (own instanceof TrialScheduler) {
       expect(own.events).toEqual(gpu.events);

@@ -62,7 +62,8 @@ const along = (w: Nd, c: number, d: Nd): Nd => ({ shape: w.shape, data: w.data.m
 
 /** `net` gives the weights to start from; it stays as it is. */
 export function hostRun(net: LinearNet, options: HostOptions): HostRun {
-  const { dataset: { train }, schedule, batchSize, shuffle = true, seed = 0, optimizer = {}, labelSmoothing } = options;
+  const { dataset: { train }, schedule, batchSize, shuffle = true, seed = 0, labelSmoothing } = options;
+  let { optimizer = {} } = options;
   const sampler = new EpochSampler({ count: train.count, batchSize, shuffle, seed });
   const run: HostRun = { steps: [], events: [], final: weightsOf(net) };
   let { final: weights } = run;
@@ -74,17 +75,27 @@ export function hostRun(net: LinearNet, options: HostOptions): HostRun {
     const images = (offset: number, count: number) =>
       hostBatch(options, Array.from({ length: count }, (_, i) => order[(cursor + offset + i) % order.length]), step * batchSize + offset);
     const { loss, gradient } = lossAndGradient(weights, images(0, batchSize), labelSmoothing);
-    const sgd = (part: 'weight' | 'bias', lr: number) => ref.sgdStep(weights[part], gradient[part], momentum[part], { ...optimizer, lr });
+    const sgd = (part: 'weight' | 'bias', lr: number, point: Partial<ref.SgdAttrs> = {}) =>
+      ref.sgdStep(weights[part], gradient[part], momentum[part], { ...optimizer, ...point, lr });
     if (schedule instanceof TrialScheduler && schedule.isDue(step, sampler.stepsPerEpoch)) {
-      const { direction, batch, scoreBatch } = schedule.options;
+      const { direction, batch, scoreBatch, factors, momenta, weightDecays } = schedule.options;
       const d = direction === 'gradient' ? gradient : { weight: sgd('weight', 0).direction, bias: sgd('bias', 0).direction };
       const offsets = { same: [0], heldOut: [batchSize], both: [0, batchSize] }[batch];
-      const trialLoss = (c: number) => {
-        const there = { weight: along(weights.weight, c, d.weight), bias: along(weights.bias, c, d.bias) };
+      const isGrid = momenta !== null || weightDecays !== null;
+      /** Trial i of a grid is the step that the optimizer would make with the trial's own numbers. */
+      const stepOf = (c: number, i: number) => {
+        const point = { ...(momenta && { momentum: momenta[i] }), ...(weightDecays && { weightDecay: weightDecays[i] }) };
+        return { weight: sgd('weight', c, point).w, bias: sgd('bias', c, point).w };
+      };
+      const trialLoss = (c: number, i: number) => {
+        const moved = { weight: along(weights.weight, c, d.weight), bias: along(weights.bias, c, d.bias) };
+        const there = isGrid && i < factors.length ? stepOf(c, i) : moved;
         const losses = offsets.map((offset) => lossAndGradient(there, images(offset, scoreBatch ?? batchSize), labelSmoothing).loss);
         return losses.reduce((a, b) => a + b, 0) / losses.length;
       };
-      run.events.push(schedule.apply(step, schedule.trialRates().map(trialLoss), trialLoss(0)));
+      run.events.push(schedule.apply(step, schedule.trialRates().map(trialLoss), trialLoss(0, factors.length)));
+      const { momentum: mu, weightDecay } = schedule.optimizer;
+      optimizer = { ...optimizer, ...(mu !== null && { momentum: mu }), ...(weightDecay !== null && { weightDecay }) };
     }
     const lr = schedule.lrAt(step, options.steps);
     run.steps.push({ step, loss, lr });

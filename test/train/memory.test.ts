@@ -39,6 +39,15 @@ describe('ResNet18 with trials', () => {
     expect(held.passes.reduce((a, b) => a + b)).toBe(n);
   });
 
+  test('trials over momentum and weight decay look along what training holds', async () => {
+    const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
+    const factors = { lr: [2, 1, 0.5], momentum: [0.95, 0.8], weightDecay: [1e-3, 1e-4] };
+    const held = await hold(new TrialScheduler(robust({ factors })));
+    expect(held.bytes - bare.bytes).toBe(held.trials);
+    expect(held.trials).toBeLessThanOrEqual(64 * 1024);
+    expect(held.passes.reduce((a, b) => a + b)).toBe(12);
+  });
+
   test('the host\'s rule adds no more', async () => {
     const score = (losses: readonly number[]) => losses.map((loss) => 1 / loss);
     const held = await hold(new TrialScheduler(robust({ normalize: 'none', score })));

@@ -5,10 +5,11 @@ import { Memory } from '../../src/graph/memory.ts';
 import { buildPlan, draft } from '../../src/graph/plan.ts';
 import type { Storage } from '../../src/graph/tensor.ts';
 import { flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
-import { factorSets, FLOAT32, holdUlps, robust, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
+import { resolveSgdOptions, stepAsMove, type SgdOptions } from '../../src/optim/sgd.ts';
+import { FLOAT32, holdUlps, robust, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
 import type { NormalizeName, ScoreName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
 import { shortest } from '../../src/train/float32.ts';
-import { trialFactors, TrialRule } from '../../src/train/trialRule.ts';
+import { coefficientForm, trialFactors, TrialRule } from '../../src/train/trialRule.ts';
 import { useDevice } from '../support/device.ts';
 import { uniformStream } from '../support/random.ts';
 
@@ -19,13 +20,23 @@ interface Outcome {
   readonly scheduler: TrialScheduler;
   /** [η, m] after the rule and the rate. */
   readonly rates: Float32Array;
-  readonly coefficients: Float32Array;
+  /** Of each trial. */
+  readonly coefficients: number[][];
   readonly flags: number;
+}
+
+interface Setting {
+  readonly most?: number;
+  readonly flags?: number;
+  readonly slot?: number;
+  readonly optimizer?: SgdOptions;
+  readonly first?: number;
 }
 
 /** Runs the rule once on losses written from the host, trials lying in passes of at most `most`. */
 async function runRule(
-  options: TrialOptions, losses: readonly number[], base: number | null, { most = 99, flags = 0, slot = 3 } = {},
+  options: TrialOptions, losses: readonly number[], base: number | null,
+  { most = 99, flags = 0, slot = 3, optimizer = {}, first = 0 }: Setting = {},
 ): Promise<Outcome> {
   const memory = new Memory(device());
   try {
@@ -34,27 +45,26 @@ async function runRule(
     const write = ({ buffer }: Storage, offset: number, data: Float32Array | Uint32Array) =>
       queue.writeBuffer(buffer, offset, data as Float32Array<ArrayBuffer>);
     const count = trialFactors(scheduler).length;
-    const coefficients = memory.storage('trials', 'coefficients', 256 * count);
+    const coefficients = memory.storage('trials', 'coefficients', 1024 * count);
     const lossStorage = memory.storage('trials', 'losses', 1024 * count);
     const chunks = Array.from({ length: Math.ceil(count / most) }, (_, i) => ({
       count: Math.min(most, count - i * most),
-      coefficients: { buffer: coefficients.buffer, offset: 256 * i, size: 4 * most },
+      coefficients: { buffer: coefficients.buffer, offset: 1024 * i, size: 4 * most },
       losses: { buffer: lossStorage.buffer, offset: 1024 * i, size: 16 * most },
     }));
     const rates = memory.storage('slots', 'rates', 16);
     const flagStorage = memory.storage('slots', 'flags', 16);
     const control = new Control(memory);
-    const rule = new TrialRule(memory, scheduler, rates, chunks, coefficients, lossStorage);
-    const plan = await buildPlan(memory, draft(memory, 'rule', [], [rule.launch(control, flagStorage), rule.rateLaunch(control)]), {
-      slots: [], places: [],
-    });
+    const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, chunks, coefficients, lossStorage);
+    const launches = [rule.coefficientsLaunch(control), rule.launch(control, flagStorage), rule.rateLaunch(control)];
+    const plan = await buildPlan(memory, draft(memory, 'rule', [], launches), { slots: [], places: [] });
     rule.sync();
     const all = base === null ? losses : [...losses, base];
     all.forEach((loss, t) => write(lossStorage, 1024 * Math.floor(t / most) + 16 * (t % most), Float32Array.of(loss)));
     write(flagStorage, 0, Uint32Array.of(flags));
     // Earlier places of the log are other events': here they are noted and never run.
     for (let i = 0; i < slot; i++) rule.note(i);
-    control.write({ eventSlot: rule.note(slot), envelope: floatBits(0.25) });
+    control.write({ first, eventSlot: rule.note(slot), envelope: floatBits(0.25) });
     const encoder = device().gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     plan.encode(pass);
@@ -63,10 +73,11 @@ async function runRule(
     queue.submit([encoder.finish()]);
     const events = await take();
     const read = async ({ buffer }: Storage, size: number) => new Float32Array(await device().read(buffer, 0, size));
-    const flat = await read(coefficients, 256 * count);
+    const flat = await read(coefficients, 1024 * count);
+    const words = coefficientForm(scheduler, resolveSgdOptions(optimizer)) + 1;
     return {
-      events, scheduler, rates: await read(rates, 8), flags: new Uint32Array(await device().read(flagStorage.buffer, 0, 4))[0],
-      coefficients: Float32Array.from(all, (_, t) => flat[64 * Math.floor(t / most) + (t % most)]),
+      events, scheduler, rates: await read(rates, 16), flags: new Uint32Array(await device().read(flagStorage.buffer, 0, 4))[0],
+      coefficients: all.map((_, t) => [...flat.subarray(256 * Math.floor(t / most) + words * (t % most)).subarray(0, words)]),
     };
   } finally {
     memory.release();
@@ -109,7 +120,7 @@ async function check(
   expect(f32(event.lrAfter)).toBe(rates[1]);
   if (want.held) expect(rates[1]).toBe(lr);
   expect(rates[0]).toBe(f32(rates[1] * 0.25));
-  expect([...coefficients]).toEqual(trialFactors(scheduler).map((factor) => f32(rates[1] * -f32(factor))));
+  expect(coefficients).toEqual(trialFactors(scheduler).map((factor) => [f32(lr * -f32(factor))]));
   expect(flags).toBe(0);
   // What the scheduler takes over goes on from the same bits.
   scheduler.record(event);
@@ -188,11 +199,10 @@ describe('bounds', () => {
 describe('what stops the rule', () => {
   const losses = [3, 2, 1, 1.5, 2, 2.5, 2.7];
 
-  test('a flag that is set: m, coefficients and flags stay, no event is told', async () => {
-    const { events, rates, coefficients, flags } = await runRule(robust({ lr: 0.5 }), losses, null, { flags: 8 });
+  test('a flag that is set: m and flags stay, no event is told', async () => {
+    const { events, rates, flags } = await runRule(robust({ lr: 0.5 }), losses, null, { flags: 8 });
     expect(events).toEqual([]);
     expect(rates[1]).toBe(0.5);
-    expect([...coefficients]).toEqual(factorSets.factor7.map((factor) => -0.5 * factor));
     expect(flags).toBe(8);
   });
 
@@ -208,6 +218,55 @@ describe('what stops the rule', () => {
     expect(event).toMatchObject({ nonFinite: 1, allNonFinite: false });
     expect(event.weights[0]).toBe(0);
     expect(event.lrAfter).toBeLessThan(1);
+  });
+});
+
+describe('a grid over learning rate, momentum and weight decay', () => {
+  const factors = { lr: [2, 0.5], momentum: [0.95, 0.8, 0], weightDecay: [1e-4, 1e-3] };
+  const losses = [2.2, 2.1, 2.6, 2.05, 2.4, 2.3, 2.31, 2.29, NaN, 2, 2.5, 2.45];
+  const damped = { momentum: 0.9, dampening: 0.3, weightDecay: 5e-4 };
+  const optimizers: SgdOptions[] = [{ momentum: 0.9 }, damped, { momentum: 0.9, nesterov: true }];
+
+  test.each(optimizers)('%j: coefficients are those of the whole step, and each number takes its weighted mean', async (optimizer) => {
+    for (const first of [0, 1]) {
+      for (const grid of [factors, { ...factors, momentum: [0.95, 0.9, 0.8, 0.7, 0.6, 0], weightDecay: undefined }]) {
+        const { events: [event], coefficients, rates, scheduler } = await runRule(robust({ lr: 0.5, factors: grid }), losses, null, {
+          optimizer, first, most: 5,
+        });
+        const own = resolveSgdOptions(optimizer);
+        const { factors: all, momenta, weightDecays } = scheduler.options;
+        all.forEach((factor, i) => {
+          const numbers = { momentum: momenta![i], weightDecay: weightDecays?.[i] ?? own.weightDecay };
+          const { decay, ofBuffer, ofGradient } = stepAsMove(own, { lr: 0.5 * factor, ...numbers, isFirst: first === 1 });
+          const want = [decay, ofBuffer, ofGradient];
+          want.forEach((c, k) => close(coefficients[i][k], c, 3e-7 * Math.abs(c), `trial ${i}, number ${k}`));
+        });
+        const want = new TrialScheduler(robust({ lr: 0.5, factors: grid })).apply(3, losses.map(f32));
+        close(event.lrAfter / want.lrAfter, 1, tolerance, 'rate');
+        const { before, after } = event.optimizer!;
+        close(after.momentum!, want.optimizer!.after.momentum!, tolerance, 'momentum');
+        expect(f32(after.momentum!)).toBe(rates[2]);
+        expect(before.momentum).toBe(0.9);
+        if (weightDecays) close(after.weightDecay! / want.optimizer!.after.weightDecay!, 1, 5e-6, 'weight decay');
+        else expect(after.weightDecay).toBeNull();
+        expect(f32(after.weightDecay ?? own.weightDecay)).toBe(rates[3]);
+      }
+    }
+  });
+
+  test('equal losses and none at all leave momentum and weight decay as they are', async () => {
+    const optimizer = { momentum: 0.9, weightDecay: 5e-4 };
+    for (const loss of [2, NaN]) {
+      const { events: [event] } = await runRule(robust({ factors }), Array(12).fill(loss), null, { optimizer });
+      expect(event.optimizer!.after).toEqual({ momentum: 0.9, weightDecay: 5e-4 });
+    }
+  });
+
+  test('without momentum there is no buffer to try it on; weight decay goes by the gradient alone', async () => {
+    const made = runRule(robust({ factors }), losses, null);
+    await expect(made).rejects.toThrow(expect.objectContaining({ arg: 'factors.momentum' }));
+    const { coefficients } = await runRule(robust({ lr: 0.5, factors: { lr: [2, 1], weightDecay: [0.25, 0.125] } }), [1, 2, 3, 4], null);
+    expect(coefficients).toEqual([[-0.25, -1], [-0.125, -1], [-0.125, -0.5], [-0.0625, -0.5]]);
   });
 });
 
