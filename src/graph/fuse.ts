@@ -1,14 +1,17 @@
 /**
- * Graph passes that leave the values as they are and save launches and memory traffic. Each can be switched off.
+ * Graph passes that save launches, memory traffic and arithmetic. Each can be switched off. All leave the values as they are, but `sharedInput`
+ * rounds otherwise.
  *
  *   normRelu          relu(batchNorm(x)), relu(batchNorm(x) + r)  →  one batchNorm that adds r and clips as it writes
  *   normReluBackward  batchNormBackward(reluBackward(dy, y), …)    →  one batchNormBackward that masks as it reads
+ *   sharedInput       conv2d(x, W + Σ c_k·D_k) of an x that all trials share  →  conv2d(x, W) + Σ c_k·conv2d(x, D_k): a network's first layer is
+ *                     convolved once for the weight and once a direction instead of once a trial, where there are more trials than that
  */
 import { op } from './ops.ts';
 import type { Node, Tensor } from './tensor.ts';
 import { consumersOf, topologicalOrder, withInputs } from './traverse.ts';
 
-export const fusions = ['normRelu', 'normReluBackward'] as const;
+export const fusions = ['normRelu', 'normReluBackward', 'sharedInput'] as const;
 export type Fusion = (typeof fusions)[number];
 
 interface ForwardMatch {
@@ -70,12 +73,30 @@ function matchBackward(mask: Node, consumers: Consumers, dependsOn: DependsOn): 
   return user ? (user.node as Node<'batchNormBackward'>) : null;
 }
 
+/** Nodes whose values differ from trial to trial. */
+function trialNodes(order: readonly Node[]): Set<Node> {
+  const found = new Set<Node>();
+  for (const node of order) if (node.op === 'perturbed' || node.inputs.some((input) => found.has(input.node))) found.add(node);
+  return found;
+}
+
+/** The weight of a convolution that trials can share, given how many there are of them in all passes. */
+function matchShared(node: Node, differing: ReadonlySet<Node>, trials: number | undefined): Node<'perturbed'> | null {
+  if (node.op !== 'conv2d') return null;
+  const [x, weight] = node.inputs;
+  if (weight.node.op !== 'perturbed' || differing.has(x.node)) return null;
+  const perturbed = weight.node as Node<'perturbed'>;
+  return (trials ?? perturbed.attrs.trials) >= perturbed.inputs.length ? perturbed : null;
+}
+
 /**
  * Rewrites the graph of `outputs`.
+ * @param trials those of the event in all its passes, so that each pass is rewritten alike; else those of the graph
  * @returns for every old output the tensor that holds its value now
  */
-export function fuse(outputs: readonly Tensor[], enabled: readonly Fusion[] = fusions): Tensor[] {
+export function fuse(outputs: readonly Tensor[], enabled: readonly Fusion[] = fusions, trials?: number): Tensor[] {
   const order = topologicalOrder(outputs);
+  const differing = enabled.includes('sharedInput') ? trialNodes(order) : null;
   const consumers = consumersOf(order);
   const kept = new Set(outputs);
   const dependsOn = dependencies(order);
@@ -124,6 +145,12 @@ export function fuse(outputs: readonly Tensor[], enabled: readonly Fusion[] = fu
       const shared = consumers.get(mask.outputs[0])!.length > 1 || kept.has(mask.outputs[0]);
       const inputs = [mask.inputs[0], ...node.inputs.slice(1), mask.inputs[1]].map(renew);
       return op('batchNormBackward', inputs, { ...(node as Node<'batchNormBackward'>).attrs, relu: true, residual: shared });
+    }
+    const weight = differing && matchShared(node, differing, trials);
+    if (weight) {
+      const x = renew(node.inputs[0]);
+      const operands = weight.inputs.slice(0, -1).map((operand) => op('conv2d', [x, renew(operand)], (node as Node<'conv2d'>).attrs)[0]);
+      return op('perturbed', [...operands, renew(weight.inputs[weight.inputs.length - 1])], weight.attrs);
     }
     const user = absorbedMask.get(node);
     if (user) return [outputsOf(user)[3]];

@@ -3,7 +3,7 @@
  * Each pass is a draft of its own, placed as if alone into the common slots, so that passes do not hold one another's tensors.
  */
 import { AttrError } from '../gpu/errors.ts';
-import { fuse } from '../graph/fuse.ts';
+import { fuse, fusions } from '../graph/fuse.ts';
 import { externalTensor } from '../graph/ops.ts';
 import type { Ref } from '../graph/lower/context.ts';
 import { align, type Memory } from '../graph/memory.ts';
@@ -105,7 +105,7 @@ function draftPass(spec: EventSpec, { count, coefficients, losses }: TrialChunk,
   const along = new Map([...directions].map(([variable, all]) => [variable, all.map((storage) => externalTensor(storage, variable))]));
   const given = externalTensor(coefficients, { shape: [count * coefficientWords], dtype: 'f32', trials: 1 });
   const scaled = [...along.values()].some(({ length }) => length < coefficientWords);
-  const [fused] = fuse(trials([loss], { count, directions: along, coefficients: given, scaled }));
+  const [fused] = fuse(trials([loss], { count, directions: along, coefficients: given, scaled }), fusions, spec.count);
   const lowering = { ...lowerContextOf(memory.device), trials: spec.count };
   return draft(memory, 'event', [{ tensor: fused, storage: losses }], last, lowering);
 }

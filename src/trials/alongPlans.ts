@@ -157,7 +157,7 @@ export class AlongPlans {
     const size = count * along.rows[0].length;
     const coefficients = externalTensor({ ...this.#coefficients, size: size * 4 }, { shape: [size], dtype: 'f32', trials: 1 });
     const transformed = trials([losses], { count, directions: this.#directions, coefficients, scaled: along.scaled });
-    const [tensor] = fuse(transformed, how.fusions);
+    const [tensor] = fuse(transformed, how.fusions, along.rows.length);
     // Sums are cut as for all trials at once: the losses must not tell how many share a pass.
     const lowering = { trials: along.rows.length, ...how.lowering };
     return draft(memory, `pass of ${count} trials`, [{ tensor, storage: output }], [], lowering, this.#variables);

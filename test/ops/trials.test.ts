@@ -10,6 +10,7 @@ import { useDevice } from '../support/device.ts';
 import { randomInts, randomNd } from '../support/random.ts';
 import type { Nd } from '../support/nd.ts';
 import { constant, parameter } from '../support/tensors.ts';
+import { likeCopies } from '../support/likeCopies.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
@@ -41,7 +42,7 @@ async function expectTrials(
     const values = c.reduce((w, ck, k) => w.map((v, j) => v + ck * directions[i][k].data[j]), scaled);
     return new Variable('parameter', p.name, p.shape, values);
   })));
-  const values = await runGuarded(device(), [...fused, ...separate.flat()]);
+  const values = await runGuarded(device(), [...fused, ...separate.flat()], { fusions: likeCopies });
   fused.forEach((tensor, o) => {
     const expected = separate.flatMap((_, t) => [...values[fused.length + t * fused.length + o]]);
     expect(tensor.trials).toBe(coefficients.length);

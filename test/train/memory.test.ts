@@ -30,7 +30,7 @@ const hold = (schedule: Schedule, more: Partial<TrainerOptions> = {}): Promise<H
   });
 
 describe('ResNet18 with trials', () => {
-  test.each([[1, 1], [7, 2], [16, 4], [64, 16]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
+  test.each([[1, 1], [7, 2], [16, 4], [64, 13]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
     const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
     const held = await hold(trials(n));
     expect(held.bytes - bare.bytes).toBe(held.trials);

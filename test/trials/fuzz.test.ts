@@ -5,7 +5,9 @@
 import { expect, test } from 'vitest';
 import { tensor } from '../../src/graph/functional.ts';
 import { lossesAlong } from '../../src/trials/lossesAlong.ts';
+import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
+import { likeCopies } from '../support/likeCopies.ts';
 import { uniformStream } from '../support/random.ts';
 import { alongNet, copyLosses, exact, hostBatch, onGpu, perturbed, type Norms } from './alongNet.ts';
 
@@ -21,6 +23,8 @@ const list = <V>(length: number, make: () => V): V[] => Array.from({ length }, m
 const exactScales = [0, 0.5, 0.75, 1, 1.25, 1.5, 2, 3];
 
 const device = useDevice();
+
+const floats = (losses: number | Float32Array): ArrayLike<number> => (typeof losses === 'number' ? [losses] : losses);
 
 for (let index = 0; index < 12; index++) {
   const [K, N] = [int(1, 3), int(1, 9)];
@@ -45,13 +49,15 @@ for (let index = 0; index < 12; index++) {
     };
     const whole = await lossesAlong(job);
     expect(await lossesAlong({ ...job, maxTrialsPerPass })).toEqual(whole);
+    const own = await lossesAlong({ ...job, fusions: likeCopies });
+    own.forEach((got, i) => expectClose(floats(whole[i]), floats(got), { atol: 1e-4, rtol: 1e-4 }));
     const all = coefficients.flatMap((c, i) => {
       const values = perturbed(net, directions, c, scales?.[i] ?? 1, { only });
       return batches.map((batch) => ({ values, batch }));
     });
     const losses = await copyLosses(device(), all, batchNorm, perSample);
     const samples = batches.reduce((sum, { labels }) => sum + labels.length, 0);
-    whole.forEach((got, i) => {
+    own.forEach((got, i) => {
       const parts = losses.slice(i * batches.length, (i + 1) * batches.length);
       if (typeof got !== 'number') expect([...got]).toEqual(parts.flatMap((part) => [...part]));
       else if (batches.length === 1) expect(got).toBe(parts[0][0]);

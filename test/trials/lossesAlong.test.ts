@@ -12,6 +12,7 @@ import type { LossesAlongOptions } from '../../src/trials/alongOptions.ts';
 import { lossesAlong } from '../../src/trials/lossesAlong.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
+import { likeCopies } from '../support/likeCopies.ts';
 import { LesserDevice } from '../support/lesserDevice.ts';
 import { randomNd } from '../support/random.ts';
 import { countCalls, withLiveBuffers } from '../train/gpuCalls.ts';
@@ -60,7 +61,8 @@ async function copies(net: ConvNet, job: Job, perSample: boolean): Promise<Float
 }
 
 /** Bit for bit what copies give, in either form of the result. */
-async function expectCopies(net: ConvNet, job: Job, more: Partial<LossesAlongOptions> = {}): Promise<void> {
+async function expectCopies(net: ConvNet, job: Job): Promise<void> {
+  const more = { fusions: likeCopies };
   const each = (await run(net, job, { ...more, perSample: true })) as Float32Array[];
   expect(each.map((losses) => [...losses])).toEqual((await copies(net, job, true)).map((parts) => parts.flatMap((part) => [...part])));
   const means = (await copies(net, job, false)).map((parts) =>
@@ -144,7 +146,7 @@ describe('directions', () => {
     const itself = [new Map(net.parameters().map((variable) => [variable, variable]))];
     const values = new Map(net.parameters().map((variable) => [variable, variable.data]));
     const expected = await copies(net, { ...job, directions: [values] }, false);
-    expect(await run(net, job, { directions: itself })).toEqual(expected.map(([[loss]]) => loss));
+    expect(await run(net, job, { directions: itself, fusions: likeCopies })).toEqual(expected.map(([[loss]]) => loss));
   });
 
   test('may be gradients, which are computed once', async () => {
