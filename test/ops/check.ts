@@ -8,6 +8,7 @@ import type { LowerContext } from '../../src/graph/lower/context.ts';
 import type { Tensor, Variable } from '../../src/graph/tensor.ts';
 import { trials } from '../../src/trials/trials.ts';
 import { expectClose, type Tolerance } from '../support/close.ts';
+import { likeCopies } from '../support/likeCopies.ts';
 import { nd, type Nd } from '../support/nd.ts';
 import { randomCotangent, randomInts } from '../support/random.ts';
 import { constant, parameter } from '../support/tensors.ts';
@@ -130,7 +131,7 @@ export async function checkTrials(device: Device, row: ValueCase, seed: number):
   const inputs = row.inputs();
   const variants = variantsOf(inputs);
   const graphs = variants.map((variant, i) => trialGraphs(row, inputs, variant, seed + 10 * i));
-  const values = await runGuarded(device, graphs.flatMap(({ fused, separate }) => [fused, ...separate]), { lowering: row.lowering });
+  const values = await runGuarded(device, graphs.flatMap(({ fused, separate }) => [fused, ...separate]), { lowering: row.lowering, fusions: likeCopies });
   variants.forEach(({ label }, i) => {
     const [fused, ...separate] = values.slice(i * (1 + trialCount), (i + 1) * (1 + trialCount));
     const expected = Float32Array.from(separate.flatMap((one) => [...one]));

@@ -1,14 +1,16 @@
-/** Each fusion leaves every value as it is, bit for bit, and does take place where it should. */
+/** Each fusion leaves every value as it is, bit for bit (`sharedInput`: within rounding), and does take place where it should. */
 import { describe, expect, test } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
 import type { Device } from '../../src/gpu/device.ts';
-import { add, batchNorm, batchNormInference, mul, relu, sum, tensor } from '../../src/graph/functional.ts';
+import { add, batchNorm, batchNormInference, conv2d, mul, relu, sum, tensor } from '../../src/graph/functional.ts';
 import { fuse, fusions, type Fusion } from '../../src/graph/fuse.ts';
 import { Memory } from '../../src/graph/memory.ts';
 import { op } from '../../src/graph/ops.ts';
 import { draft } from '../../src/graph/plan.ts';
 import type { Tensor, Variable } from '../../src/graph/tensor.ts';
+import { topologicalOrder } from '../../src/graph/traverse.ts';
 import { trials } from '../../src/trials/trials.ts';
+import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { randomNd } from '../support/random.ts';
 import { constant, parameter } from '../support/tensors.ts';
@@ -181,3 +183,31 @@ test('a mask that several need comes out of the fused kernel', async () => {
   expect(names).not.toContain('reluBackward');
 });
 
+
+describe('an input that all trials share', () => {
+  const image = constant(randomNd([2, 5, 6, 3], 50));
+  const [first, second] = [random('first', [3, 3, 3, 5], 51), random('second', [3, 3, 5, 4], 52)];
+  const net = () => conv2d(relu(conv2d(image, first, { padding: 1 })), second, { padding: 1 });
+  const along = (count: number, K: number, scaled = false) => {
+    const directions = new Map([first, second].map((w, i) => [w, Array.from({ length: K }, (_, k) => constant(randomNd([...w.shape], 60 + 2 * k + i)))]));
+    const coefficients = tensor(Float32Array.from({ length: count * (K + Number(scaled)) }, (_, i) => ((i * 7) % 5) / 4 - 0.5));
+    return trials([net()], { count, directions, coefficients, scaled });
+  };
+  const convolutions = (outputs: Tensor[], trials?: number) => {
+    const ops = topologicalOrder(fuse(outputs, fusions, trials)).filter(({ op }) => op === 'conv2d');
+    return { all: ops.length, perturbed: ops.filter(({ inputs }) => inputs[1].node.op === 'perturbed').length };
+  };
+
+  test.each([[3, 1, false], [5, 2, true], [7, 3, false]])('%i trials, %i directions, scaled %s: the same within rounding', async (count, K, scaled) => {
+    const outputs = along(count, K, scaled);
+    expect(convolutions(outputs)).toEqual({ all: K + 2, perturbed: 1 });
+    const [shared] = await runGuarded(device(), outputs);
+    const [own] = await runGuarded(device(), outputs, { fusions: [] });
+    expectClose(shared, own, { atol: 2e-5, rtol: 2e-5 });
+    expect(new Set(shared.map((value) => value)).size).toBeGreaterThan(count * 100);
+  });
+
+  test('is not shared where that would be more work', () => expect(convolutions(along(2, 1))).toEqual({ all: 2, perturbed: 2 }));
+  test('is shared in a pass of few trials of many', () => expect(convolutions(along(1, 1), 7)).toEqual({ all: 3, perturbed: 1 }));
+  test('is not shared in a pass of many of few', () => expect(convolutions(along(3, 1), 2)).toEqual({ all: 2, perturbed: 2 }));
+});

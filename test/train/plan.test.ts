@@ -133,8 +133,10 @@ describe('a step', () => {
         return plans.event!.dispatches;
       });
     const one = await dispatches(1);
-    expect(await dispatches(3)).toBe(one);
-    expect(await dispatches(7)).toBe(one);
+    expect(await dispatches(2)).toBe(one);
+    // The first layer, convolved with the weight and with the direction, and combined.
+    expect(await dispatches(3)).toBe(one + 2);
+    expect(await dispatches(7)).toBe(one + 2);
   });
 });
 

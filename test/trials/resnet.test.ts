@@ -8,6 +8,7 @@ import { inferenceContext, trainingContext } from '../../src/nn/module.ts';
 import { resnet18, type ResNetOptions } from '../../src/nn/resnet.ts';
 import { lossesAlong } from '../../src/trials/lossesAlong.ts';
 import { useDevice } from '../support/device.ts';
+import { likeCopies } from '../support/likeCopies.ts';
 import { randomInts, randomNd } from '../support/random.ts';
 import { exact } from './alongNet.ts';
 
@@ -31,7 +32,7 @@ test.each(cases)('%j, statistics of the %s, %i directions, scaled by %j', async 
   const coefficients = [0, 1 / 64, 8, 0].map((c, i) => Array.from({ length: K }, (_, k) => (k % 2 === 1 ? -c / 4 : c) * Math.min(i, 1)));
   const lowering = { ...lowerContextOf(device()), trials: coefficients.length };
   const fused = await lossesAlong({
-    model, batches: { x, labels }, coefficients, scales, batchNorm, perSample: true, maxTrialsPerPass: 3, device: device(), lowering,
+    model, batches: { x, labels }, coefficients, scales, batchNorm, perSample: true, maxTrialsPerPass: 3, device: device(), lowering, fusions: likeCopies,
     directions: directions.map((direction) => new Map([...direction].map(([variable, d]) => [variable, tensor(d, variable.shape)]))),
   });
   for (const [i, c] of coefficients.entries()) {
