@@ -167,7 +167,7 @@ export class Trainer {
     let run = this.#order(this.isEventDue);
     if (plans.rule) {
       const { scheduler } = plans.rule;
-      plans.rule.sync();
+      plans.rule.sync(step);
       plans.control.write({
         slot: plans.log.note(step, null),
         eventSlot: this.isEventDue ? plans.rule.note(step) : 0,

@@ -77,6 +77,8 @@ export class TrialRule {
   /** m, and what else the rates hold, as the host knows it. */
   #m = NaN;
   #point: OptimizerPoint | null = null;
+  /** Step at which the host set them last. */
+  #since = 0;
   readonly #table: Storage;
 
   constructor(
@@ -177,9 +179,10 @@ export class TrialRule {
   }
 
   /** Brings m, momentum and weight decay to the GPU where the host has set them: at the start, or when a state was loaded. */
-  sync(): void {
+  sync(step: number): void {
     const { scheduler, memory, rates, optimizer } = this;
     if (scheduler.lr === this.#m && scheduler.optimizer === this.#point) return;
+    this.#since = step;
     this.#m = scheduler.lr;
     this.#point = scheduler.optimizer;
     const { momentum, weightDecay } = presentPoint(scheduler, optimizer);
@@ -247,8 +250,8 @@ export class TrialRule {
 
   /** The scheduler takes an event over: host and GPU then hold the same m. */
   record(event: TrialEvent): void {
-    // A state loaded meanwhile stands.
-    if (this.scheduler.lr !== this.#m) return;
+    // A state loaded since then stands.
+    if (event.step < this.#since || this.scheduler.lr !== this.#m || this.scheduler.optimizer !== this.#point) return;
     this.scheduler.record(event);
     this.#m = event.lrAfter;
     this.#point = this.scheduler.optimizer;

@@ -220,3 +220,38 @@ test('a loop of one\'s own that reads no losses for long gets all of them', asyn
     expect(await trainer.losses()).toEqual([]);
   });
 });
+
+test('a loop of one\'s own that asks for no events for long gets all of them, and its schedule too', async () => {
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: [2, 0.5], every: { steps: 1 }, scoreBatch: 1 }));
+  await withTrainer(options({ epochs: 40, schedule }), async (trainer) => {
+    for (let i = 0; i < 150; i++) await trainer.trainStep();
+    const events = await trainer.events();
+    expect(events.map(({ step }) => step)).toEqual(range(150));
+    expect(schedule.events).toEqual(events);
+    // Each goes on from the one before, and the steps were made at what they say.
+    for (let i = 1; i < 150; i++) expect(events[i].lrBefore).toBe(events[i - 1].lrAfter);
+    const steps = await trainer.losses();
+    const rates = events.map(({ step, lrAfter }) => Math.fround(lrAfter) * Math.fround(schedule.envelopeAt(step, trainer.totalSteps)));
+    expect(steps.map(({ lr }) => Math.fround(lr))).toEqual(rates.map(Math.fround));
+  });
+});
+
+test('a state that is loaded between steps is what the next step is made with', async () => {
+  const made = () => new TrialScheduler(asPublished('factor3', { lr: 0.05, every: { steps: 3 } }));
+  const schedule = made();
+  const other = made();
+  other.apply(1, [1, 2, 3]);
+  await withTrainer(options({ schedule }), async (trainer) => {
+    for (let i = 0; i < 2; i++) await trainer.trainStep();
+    schedule.load(other.state());
+    for (let i = 0; i < 2; i++) await trainer.trainStep();
+    const [first, second] = await trainer.events();
+    // The event at 0 was still on its way: it is told, and what was loaded stands.
+    expect([first.step, second.step]).toEqual([0, 3]);
+    expect(Math.fround(second.lrBefore)).toBe(Math.fround(other.lr));
+    const rates = (await trainer.losses()).map(({ lr }) => lr);
+    expect(rates).toEqual([first.lrAfter, first.lrAfter, second.lrBefore, second.lrAfter]);
+    expect(schedule.events.map(({ step }) => step)).toEqual([1, 3]);
+    expect(schedule.lr).toBe(second.lrAfter);
+  });
+});

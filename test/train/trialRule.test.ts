@@ -58,7 +58,7 @@ async function runRule(
     const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, chunks, coefficients, lossStorage);
     const launches = [rule.coefficientsLaunch(control), rule.launch(control, flagStorage), rule.rateLaunch(control)];
     const plan = await buildPlan(memory, draft(memory, 'rule', [], launches), { slots: [], places: [] });
-    rule.sync();
+    rule.sync(0);
     const all = base === null ? losses : [...losses, base];
     all.forEach((loss, t) => write(lossStorage, 1024 * Math.floor(t / most) + 16 * (t % most), Float32Array.of(loss)));
     write(flagStorage, 0, Uint32Array.of(flags));
