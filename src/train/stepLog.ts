@@ -37,7 +37,7 @@ const reasons: readonly [number, string][] = [
 
 export const logCapacity = 256;
 
-/** What was logged between two reads, in order, up to the first step that diverged (events: with that step's own). */
+/** What was logged between two reads, in order, up to the first step that diverged: the rule of later ones does not run. */
 export interface LoggedRun {
   readonly steps: LoggedStep[];
   readonly events: TrialEvent[];
@@ -105,8 +105,7 @@ export class StepLog {
       const readEvents = this.rule?.take(encoder);
       device.gpu.queue.submit([encoder.finish()]);
       const { steps, divergence } = decode(waiting, new Float32Array(await device.readStaging(this.#staging, sizeBytes)));
-      const events = (await readEvents?.()) ?? [];
-      return { steps, events: divergence ? events.filter(({ step }) => step <= divergence.step) : events, divergence };
+      return { steps, events: (await readEvents?.()) ?? [], divergence };
     } finally {
       release();
     }

@@ -80,7 +80,7 @@ const rows: Row[] = [
     schedule: trial({ factors: { lr: [2, 1, 0.5], weightDecay: [0.5, 0.01] }, scoreBatch: 3 }),
   },
   {
-    name: 'a grid, scored on the host', events: everySecond, more: { optimizer: momentum },
+    name: 'a grid, scored on the host', events: everySecond, more: { optimizer: { momentum: 0.8, dampening: 0.4, weightDecay: 0.02 } },
     schedule: trial({
       factors: { lr: [2, 0.5], momentum: [0.95, 0.7], weightDecay: [0.3, 0.03] }, normalize: 'none',
       score: (losses, { baseLoss }) => losses.map((loss) => Math.exp(3 * (baseLoss! - loss))),
