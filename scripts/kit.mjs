@@ -2,7 +2,7 @@
  * `npm run kit`: one folder, and its archive, that runs the command, the benches, the examples and the tests on a Linux x86-64 machine with
  * nothing installed and no network. See the README's section on it.
  */
-import { chmodSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -38,6 +38,8 @@ export async function buildKit({ out, node, lavapipe, peers, loader }) {
     throw new Error(
       `a kit must be built on Linux x64, whose packages npm has installed, got ${process.platform} ${process.arch}; use such a machine`,
     );
+  if (node !== undefined && !existsSync(node))
+    throw new Error(`--node must be a file that exists, got ${JSON.stringify(node)}; name another`);
   await ensureBuilt({ types: false });
   const folder = join(resolve(out), NAME);
   rmSync(folder, { recursive: true, force: true });

@@ -116,6 +116,13 @@ describe.skipIf(reasonAgainst !== null)('a kit, with an empty environment,', () 
     ({ folder } = await buildKit({ out: temporary, node: process.execPath, lavapipe: false, peers: false, loader: false }));
   });
 
+  it('is not built, nor an earlier one removed, with a Node that is not there', async () => {
+    const none = join(temporary, 'none');
+    const options = { out: temporary, node: none, lavapipe: false, peers: false, loader: false };
+    await expect(buildKit(options)).rejects.toThrow(`--node must be a file that exists, got "${none}"; name another`);
+    expect(readdirSync(folder)).toContain('run');
+  });
+
   /** Runs it from a folder that is not its own. The driver is the one that these tests run on. */
   function run(...args: string[]) {
     const { VK_DRIVER_FILES } = process.env;

@@ -17,9 +17,8 @@ const ARCH = 'x86_64-linux-gnu';
 function output(command, args, options = {}) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', ...options });
   if (status === 0) return stdout;
-  throw new Error(
-    `${command} ${args[0]} must succeed, got ${error?.message ?? `exit code ${status}`}; ${(stderr ?? '').trim().split('\n').at(-1)}`,
-  );
+  const said = (stderr ?? '').trim().split('\n').at(-1);
+  throw new Error(`${command} ${args[0]} must succeed, got ${error?.message ?? `exit code ${status}`}${said && `: ${said}`}`);
 }
 
 /** Puts Node's own build of this very version, from its npm package, into `cache` once. @returns the path of its folder */
