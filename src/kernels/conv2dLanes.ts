@@ -88,7 +88,7 @@ export function conv2dBackwardInputLanes(lanes: number): Kernel {
     bindings: binding(['dy', 'weight'], 'dx'),
     uniforms: {
       images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32',
-      stride: 'u32', padding: 'u32', n_tiles: 'u32', splits: 'u32', inv_cout4: 'f32',
+      stride: 'u32', padding: 'u32', n_tiles: 'u32', splits: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_cout4: 'f32',
     },
     enable: ['subgroups'],
     wgsl: /* wgsl */ `${fastDivide}${divide}
@@ -119,9 +119,10 @@ ${igemmLanesMain({
     prepare: (i) => `let px_${i} = first_row + ${i}u;
     let image_${i} = divide(px_${i}, plane, inv_plane); let rest_${i} = px_${i} - image_${i} * plane;
     let row_${i} = divide(rest_${i}, w_class, inv_w_class); let column_${i} = rest_${i} - row_${i} * w_class;
-    let top_${i} = i32(row_${i}) + shift_h; let ow_${i} = i32(column_${i}) + shift_w;
-    let base_${i} = ((i32(image_${i} * u.h_out) + top_${i}) * i32(u.w_out) + ow_${i}) * i32(u.cout4);
-    let oh_${i} = select(-0x40000000, top_${i}, px_${i} < m_class);`,
+    let top_${i} = i32(row_${i}) + shift_h; var ow_${i} = i32(column_${i}) + shift_w;
+    var base_${i} = ((i32(image_${i} * u.h_out) + top_${i}) * i32(u.w_out) + ow_${i}) * i32(u.cout4);
+    var oh_${i} = select(-0x40000000, top_${i}, px_${i} < m_class);`,
+    rowState: ['base', 'oh', 'ow'],
     load: (i) => `load_dy(base_${i} + offset, oh_${i} - dh, ow_${i} - dw)`,
   },
   b: {
@@ -144,7 +145,7 @@ export function conv2dBackwardWeightLanes(lanes: number): Kernel {
     bindings: binding(['x', 'dy'], 'dw'),
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-      m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
+      m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
     },
     enable: ['subgroups'],
     wgsl: /* wgsl */ `${divide}
@@ -164,7 +165,7 @@ ${igemmLanesMain({
     let dw_${i} = i32(tap_${i} - tap_h_${i} * u.k_w) - i32(u.padding); let shift_${i} = i32(tap_h_${i}) - i32(u.padding);
     let offset_${i} = (shift_${i} * i32(u.w) + dw_${i}) * i32(u.cin4) + i32(group_${i} - tap_${i} * u.cin4);
     let dh_${i} = select(-0x40000000, shift_${i}, group_${i} < u.m4);`,
-    load: (i, j) => `load_x(base + offset_${i} + i32(${j}u * u.stride * u.cin4), top + dh_${i}, left + dw_${i} + i32(${j}u * u.stride))`,
+    load: (i) => `load_x(base + offset_${i} + i32(round * u.stride * u.cin4), top + dh_${i}, left + dw_${i} + i32(round * u.stride))`,
   },
   b: {
     along: 'n',

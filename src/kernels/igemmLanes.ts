@@ -6,8 +6,8 @@
  *
  * A workgroup is one subgroup. A lane computes 8 rows × 16 columns; all lanes have the same columns. It fetches its own rows of A; B's 16
  * vec4s of a step (4 of k × 16 columns) are fetched once, each by one lane, and handed round by `subgroupBroadcast`, which costs next to
- * nothing. Measured on lavapipe: 15 to 22 GFLOP a CPU-second where 8 × 8 tiles through workgroup memory reach 3 to 7, and half the time
- * to compile.
+ * nothing. Fetches and stores stand in loops: unrolled, their code outgrows the instruction cache. Measured on lavapipe: 16 to 27 GFLOP a
+ * CPU-second where 8 × 8 tiles through workgroup memory reach 3 to 7, and a third of the time to compile.
  */
 
 /** Rows of out a lane computes. */
@@ -23,8 +23,10 @@ export interface LaneOperandA {
   readonly along: 'k' | 'm';
   /** WGSL run once for each of the 8 rows (along k) or 2 row groups (along m); `first_row` is in scope. Names end in `_i`. */
   readonly prepare: (i: number) => string;
-  /** WGSL expression of the vec4 of row `i` (along k), or of row group `i` at the step's k index `j` (along m). */
-  readonly load: (i: number, j: number) => string;
+  /** Along k: variables of a row that `load` reads, without `_i`; declared by `prepare` with `var`. */
+  readonly rowState?: readonly string[];
+  /** WGSL expression of the vec4 of row `i` (along k), or of row group `i` at the step's k index `round` (along m). */
+  readonly load: (i: number) => string;
 }
 
 export interface LaneOperandB {
@@ -51,8 +53,31 @@ export interface IgemmLanes {
   readonly store: string;
 }
 
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const lines = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n  ');
+/** Fetches that stand side by side in the code. */
+export const abreast = 2;
+
+/** WGSL that shifts v_0 … v_(n−1) down by `by` places. */
+export const shift = (name: string, n: number, by: number): string => lines(n - by, (i) => `${name}_${i} = ${name}_${i + by};`);
+
+/** WGSL that turns v_0 … v_(n−1) round by `by` places: what stood first comes last. */
+export const turn = (name: string, n: number, by: number): string =>
+  `${lines(by, (i) => `let first_${name}_${i} = ${name}_${i};`)}
+  ${shift(name, n, by)}
+  ${lines(by, (i) => `${name}_${n - by + i} = first_${name}_${i};`)}`;
+
+/**
+ * Loops that no compiler unrolls, as they end at a uniform. Their bodies leave or take values at one end of a row of variables and move it on:
+ * code as short as that of one turn, where memory accesses are most of the code.
+ */
+export const fetchLoop = (body: string): string => `for (var round = 0u; round < u.fetch_rounds; round += 1u) {
+  ${body}
+  }`;
+export const eachRow = (body: string): string => `for (var r = 0u; r < u.lane_rows; r += 1u) {
+    ${body}
+  }`;
+
+export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+export const lines = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n  ');
 
 /** WGSL that hands B's 16 vec4s round: `bk_g` is the step's k index k, column group g. */
 export function handRound(lanes: number, along: 'k' | 'n'): string {
@@ -69,15 +94,18 @@ export function igemmLanesMain({ lanes, a, b, prologue, step, storeRow, store }:
   const groups = range(laneColumns / 4);
   const rows = range(laneRows);
   const isAlongK = a.along === 'k';
-  const value = (row: number, k: number): string => (isAlongK ? `a${row}[${k}]` : `a${row >> 2}_${k}[${row & 3}]`);
-  // Where fetches stand is what the compiler of lavapipe keeps in registers by: all rows first along k, group by group along m.
-  const fetchRows = isAlongK ? lines(laneRows, (r) => `let a${r} = ${a.load(r, 0)};`) : '';
-  const fetchGroup = (r: number): string =>
-    !isAlongK && r % 4 === 0 ? range(4).map((j) => `let a${r / 4}_${j} = ${a.load(r / 4, j)};`).join(' ') : '';
+  const value = (row: number, k: number): string => (isAlongK ? `a_${row}[${k}]` : `a${row >> 2}_${k}[${row & 3}]`);
+  const fetchA = isAlongK
+    ? `${lines(laneRows, (r) => `var a_${r} = vec4f();`)}
+  ${fetchLoop(`${shift('a', laneRows, abreast)}
+  ${lines(abreast, (i) => `a_${laneRows - abreast + i} = ${a.load(i)};`)}
+  ${a.rowState!.map((name) => turn(name, laneRows, abreast)).join('\n  ')}`)}`
+    : `${lines(laneRows, (r) => `var a${r >> 2}_${r & 3} = vec4f();`)}
+  ${fetchLoop(lines(laneRows / 4, (i) => `${shift(`a${i}`, 4, 1)} a${i}_3 = ${a.load(i)};`))}`;
   // k innermost: each accumulator is read and written once a step.
   const multiply = (r: number, g: number): string =>
     range(4).map((k) => `acc${r}_${g} = fma(vec4f(${value(r, k)}), b${k}_${g}, acc${r}_${g});`).join(' ');
-  const accumulate = lines(laneRows, (r) => `${fetchGroup(r)} ${groups.map((g) => multiply(r, g)).join(' ')}`);
+  const accumulate = lines(laneRows, (r) => groups.map((g) => multiply(r, g)).join(' '));
   return /* wgsl */ `
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
@@ -89,11 +117,12 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
   for (var t = k_begin; t < k_end; t += 1u) {
   ${step}
   ${lines(slots, (i) => `var mine_${i} = vec4f(); ${b.load(i)}`)}
-  ${fetchRows}
+  ${fetchA}
   ${handRound(lanes, b.along)}
   ${accumulate}
   }
-  ${lines(laneRows, (r) => `{ let m = first_row + ${r}u; ${storeRow}
-  ${groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; let value = acc${r}_${g}; ${store} }`).join(' ')} }`)}
+  ${eachRow(`let m = first_row + r; ${storeRow}
+    ${groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; let value = acc0_${g}; ${store} }`).join(' ')}
+    ${rows.slice(1).flatMap((r) => groups.map((g) => `acc${r - 1}_${g} = acc${r}_${g};`)).join(' ')}`)}
 }`;
 }

@@ -10,10 +10,7 @@
  *
  * Measured on lavapipe, 3 × 3, 16 to 128 channels: 0.7 of the time of `igemmLanes.ts`; a perturbed weight costs 2 to 5 % more where it cost 10 to 33 %.
  */
-import { handRound, laneColumns, laneRows } from './igemmLanes.ts';
-
-/** Fetches that stand side by side in the code. */
-const abreast = 2;
+import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, range, shift, turn } from './igemmLanes.ts';
 
 /** Steps (4 of k) that a panel holds: 288 vec4s a lane at most, of the 512 that WGSL allows in function memory. */
 export const panelSteps = (lanes: number): number => 18 * lanes;
@@ -57,30 +54,10 @@ export interface IgemmPanel {
   readonly out: string;
 }
 
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const lines = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n  ');
 const groups = range(laneColumns / 4);
-
-/** WGSL that turns v_0 … v_(n−1) round by `by` places: what stood first comes last. */
-const turn = (name: string, n: number, by: number): string =>
-  `${lines(by, (i) => `let first_${name}_${i} = ${name}_${i};`)}
-  ${lines(n - by, (i) => `${name}_${i} = ${name}_${i + by};`)}
-  ${lines(by, (i) => `${name}_${n - by + i} = first_${name}_${i};`)}`;
-
-/** WGSL that shifts v_0 … v_(n−1) down by `by` places. */
-const shift = (name: string, n: number, by: number): string => lines(n - by, (i) => `${name}_${i} = ${name}_${i + by};`);
-
-/** A loop over the lane's rows that no compiler unrolls: the code of 4 memory accesses instead of 32, which is most of the time to compile. */
-const eachRow = (body: string): string => `for (var r = 0u; r < u.lane_rows; r += 1u) {
-    ${body}
-  }`;
 
 const column = (of: (g: number) => string): string =>
   groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; ${of(g)} }`).join(' ');
-
-const fetchLoop = (body: string): string => `for (var round = 0u; round < u.fetch_rounds; round += 1u) {
-  ${body}
-  }`;
 
 /** Once a line: the pixels that all its taps look at. */
 function fetchWindow({ window, fetch }: IgemmPanel): string {

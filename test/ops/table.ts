@@ -212,6 +212,7 @@ export const table = {
     conv({ x: [1, 5, 5, 13], k: [3, 3, 11], padding: 1, scale: 1e4, why: 'large magnitudes,' }),
     conv({ x: [2, 7, 5, 74], k: [3, 3, 70], padding: 1, trialTolerance: sumOf(666), why: 'more channels than a panel holds,' }),
     conv({ x: [1, 7, 9, 74], k: [3, 3, 150], stride: 2, padding: 1, trialTolerance: sumOf(666), why: 'more channels than a panel holds,' }),
+    conv({ x: [1, 11, 7, 28], k: [7, 7, 15], padding: 1, trialTolerance: sumOf(1372), why: 'lines that no even split cuts,' }),
     conv({ x: [1, 80, 77, 4], k: [3, 3, 4], padding: 1, why: 'several tiles of rows a panel,' }),
     conv({ x: [1, 160, 155, 4], k: [3, 3, 4], stride: 2, padding: 1, why: 'several tiles of rows a panel,' }),
     ...tiled,

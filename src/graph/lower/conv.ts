@@ -110,7 +110,10 @@ function panelLaunches(x: Ref, y: Ref, p: PanelLaunch): Launch<Ref>[] {
   const mTiles = ceilDivide(m, lanes * laneRows);
   const nTiles = ceilDivide(g.cout4 * 4, laneColumns);
   const lines = g.kH * g.cin4;
-  const splits = chooseSplits(mTiles * nTiles * p.splitTrials, lines, p.wantedWorkgroups, ceilDivide(32, g.kW));
+  const wantedSplits = chooseSplits(mTiles * nTiles * p.splitTrials, lines, p.wantedWorkgroups, ceilDivide(32, g.kW));
+  const linesPerSplit = ceilDivide(lines, wantedSplits);
+  // None without lines: it would write nothing.
+  const splits = ceilDivide(lines, linesPerSplit);
   const tilesPerGroup = Math.min(mostTilesPerGroup, mTiles, Math.max(1, Math.floor((mTiles * nTiles * trials) / (4 * p.wantedWorkgroups))));
   const window = p.stride === 1 && g.h === g.hOut && g.w === g.wOut ? g.kW : null;
   const uniforms = {
@@ -132,7 +135,7 @@ function panelLaunches(x: Ref, y: Ref, p: PanelLaunch): Launch<Ref>[] {
     n_tiles: nTiles,
     splits,
     lines,
-    lines_per_split: ceilDivide(lines, splits),
+    lines_per_split: linesPerSplit,
     fetch_rounds: fetchRounds(window),
     lane_rows: laneRows,
     x_trial_stride: p.xTrialStride,
@@ -244,6 +247,8 @@ export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node,
     padding,
     n_tiles: nTiles,
     splits,
+    fetch_rounds: fetchRounds(null),
+    lane_rows: laneRows,
     inv_cout4: 1 / g.cout4,
   };
   const kernel = context.lanes ? conv2dBackwardInputLanes(context.lanes) : conv2dBackwardInput(tile);
@@ -282,6 +287,8 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
     tiles,
     tiles_per_split: ceilDivide(tiles, splits),
     quads,
+    fetch_rounds: 4,
+    lane_rows: laneRows,
     inv_quads: 1 / quads,
     inv_h_out: 1 / g.hOut,
     inv_plane: 1 / (g.hOut * g.wOut),
