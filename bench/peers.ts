@@ -1,20 +1,19 @@
 /** The same ResNet18 step in jax-js, TensorFlow.js and forkstep: one process each, stepped in turn; checks that their losses agree. */
-import { execFileSync, fork, type ChildProcess } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { fork, type ChildProcess } from 'node:child_process';
+import { copyFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { politely } from '../src/gpu/host.node.ts';
 import type { AdapterSummary } from '../src/gpu/device.ts';
 import { openForkstep } from './peers/forkstep.ts';
+import { installPeers, packages, peersFolder as folder } from './peers/install.ts';
 import { openJaxJs } from './peers/jaxJs.ts';
-import packages from './peers/packages.json';
+import { offerNavigator } from './peers/navigator.ts';
 import { readProblem, writeProblem, type Peer } from './peers/problem.ts';
 import { openTfjs } from './peers/tfjs.ts';
 import { countGpu, gpuCounts, type GpuCounts } from './support/gpuCounts.ts';
 import { sample, timing, type Sample } from './support/measure.ts';
 import { insist, options, packageVersion, positive, printTable, writeReport, type Row } from './support/report.ts';
 
-/** Where the peers are installed: never a dependency of the package. */
-const folder = '.cache/peers';
 const peerNames = ['forkstep', 'jax-js', 'tfjs'] as const;
 type PeerName = (typeof peerNames)[number];
 
@@ -33,19 +32,6 @@ const values = options({
   width: { type: 'string', default: '16' }, batch: { type: 'string', default: '32' }, rounds: { type: 'string', default: '5' },
   only: { type: 'string' }, polite: { type: 'boolean', default: false }, child: { type: 'string' },
 });
-
-/** Dawn as `navigator.gpu`, where the peers look for it; its device is the one a fence waits for. */
-async function offerNavigator(): Promise<() => Promise<void>> {
-  const { create } = await import('webgpu');
-  const gpu = create([]) as GPU;
-  let device: GPUDevice | null = null;
-  const { requestDevice } = GPUAdapter.prototype;
-  GPUAdapter.prototype.requestDevice = async function (...args) {
-    return (device = await requestDevice.apply(this, args));
-  };
-  Object.defineProperty(globalThis, 'navigator', { value: { gpu, userAgent: 'node', platform: process.platform, hardwareConcurrency: 1 }, configurable: true });
-  return async () => void (await device?.queue.onSubmittedWorkDone());
-}
 
 async function openPeer(name: PeerName): Promise<Peer & { adapter?: AdapterSummary }> {
   const problem = readProblem('problem.safetensors');
@@ -104,16 +90,6 @@ class Runner {
   }
 }
 
-function install(): void {
-  mkdirSync(folder, { recursive: true });
-  const present = Object.entries(packages).every(([name, version]) =>
-    existsSync(join(folder, 'node_modules', name, 'package.json')) && packageVersion(name, folder) === version);
-  if (present) return;
-  writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n');
-  const wanted = Object.entries(packages).map(([name, version]) => `${name}@${version}`);
-  execFileSync('npm', ['install', '--no-audit', '--no-fund', '--save-exact', ...wanted], { cwd: folder, stdio: 'inherit' });
-}
-
 async function measure(names: readonly PeerName[], rounds: number): Promise<Runner[]> {
   const runners: Runner[] = [];
   for (const name of names) runners.push(await Runner.start(name));
@@ -158,7 +134,7 @@ if (values.child) {
     process.stderr.write(`bench: --only must be jax-js or tfjs, got ${JSON.stringify(values.only)}\n`);
     process.exit(2);
   }
-  install();
+  installPeers();
   writeProblem(resolve(folder, 'problem.safetensors'), positive('width', values.width), positive('batch', values.batch));
   copyFileSync(process.argv[1], resolve(folder, 'peers.mjs'));
   const rounds = positive('rounds', values.rounds);

@@ -1,95 +1,288 @@
-/** A fused event of N trials against one plain forward of N·B images, and against N passes of one trial each. */
+/** A fused event of N trials against every other way to their losses: time, dispatches, submits, bytes, and how far losses are apart. */
+import { proceduralDataset } from '../src/data/procedural.ts';
 import { openDevice, type Device } from '../src/gpu/device.ts';
-import { crossEntropy, mean } from '../src/graph/functional.ts';
-import type { Storage, Variable } from '../src/graph/tensor.ts';
-import { trainingContext } from '../src/nn/module.ts';
-import { externalTensor } from '../src/graph/ops.ts';
-import { trials } from '../src/trials/trials.ts';
-import { countGpu } from './support/gpuCounts.ts';
-import { interleave, sample, timing, type Sample } from './support/measure.ts';
-import { replay, soloPlan } from './support/plans.ts';
-import { insist, options, positive, printTable, writeReport, type Row } from './support/report.ts';
-import { learningRate, Training } from './support/training.ts';
+import { evaluate, readStorage } from '../src/graph/run.ts';
+import type { Plan } from '../src/graph/plan.ts';
+import type { Storage } from '../src/graph/tensor.ts';
+import { resnet18, type ResNet, type ResNetOptions, type Stem } from '../src/nn/resnet.ts';
+import { stateDict } from '../src/nn/stateDict.ts';
+import { hasPeers, packages } from './peers/install.ts';
+import { JaxVmap, serveJaxVmap } from './peers/jaxVmap.ts';
+import { countGpu, gpuCounts } from './support/gpuCounts.ts';
+import { PassTimer, samplePass } from './support/gpuTime.ts';
+import { interleave, spread, type Sample, type Spread } from './support/measure.ts';
+import { replay } from './support/plans.ts';
+import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
+import { factorsAround, learningRate, Training } from './support/training.ts';
+import { extraBytes } from './support/trialMemory.ts';
+import { methodNames, trialMethods, type Method, type MethodName } from './support/trialMethods.ts';
 
-const values = options({
-  width: { type: 'string', default: '16' }, batch: { type: 'string', default: '32' }, trials: { type: 'string', default: '5' },
-  samples: { type: 'string', default: '15' },
-});
-const count = positive('trials', values.trials);
-const batchSize = positive('batch', values.batch);
-const samples = positive('samples', values.samples);
+type AnyMethod = MethodName | 'jaxVmap';
+const allMethods: readonly AnyMethod[] = [...methodNames, 'jaxVmap'];
 
-/** Learning rates around the one of the steps, as an event tries them. */
-const rates = Array.from({ length: count }, (_, i) => learningRate * 2 ** (i - (count >> 1)));
+/** Farthest that losses may be from those of the copies, relative: batch norm and ReLU amplify roundings. Trials differ by far more. */
+const tolerance = 1e-4;
+/** Of jax-js, whose kernels sum in other orders. */
+const peerTolerance = 1e-3;
 
-/** One trial in a pass of its own, along the direction that training holds. */
-async function singleTrial({ memory, model, plans, input }: Training) {
-  const directions = new Map<Variable, [ReturnType<typeof externalTensor>]>(
-    plans.store.parameters.map((variable, i) => [variable, [externalTensor(plans.sgd.directions.at(i), variable)]]),
+interface Setting extends Required<Pick<ResNetOptions, 'width' | 'stem'>> {
+  readonly batch: number;
+  readonly samples: number;
+  readonly methods: readonly AnyMethod[];
+}
+
+/** One method, ready to run. */
+interface Contender {
+  readonly method: Method;
+  readonly event: readonly Plan[];
+}
+
+const wholeParameters = ({ plans }: Training): readonly Storage[] => plans.store.parameterArena.segments;
+
+async function readParameters(training: Training): Promise<Float32Array[]> {
+  const parts: Float32Array[] = [];
+  for (const { buffer, size } of wholeParameters(training)) parts.push(new Float32Array(await training.device.read(buffer, 0, size)));
+  return parts;
+}
+
+function writeParameters(training: Training, values: readonly Float32Array[]): void {
+  wholeParameters(training).forEach(({ buffer }, i) =>
+    training.device.gpu.queue.writeBuffer(buffer, 0, values[i] as Float32Array<ArrayBuffer>),
   );
-  const coefficient = memory.storage('trials', 'coefficient', 16);
-  const loss = mean(crossEntropy(model.forward(input.x, trainingContext()), input.labels));
-  const [one] = trials([loss], { count: 1, directions, coefficients: externalTensor(coefficient, { shape: [1], dtype: 'f32', trials: 1 }) });
-  return { coefficient, ...(await soloPlan(memory, [one])) };
 }
 
-const write = (device: Device, to: Storage, numbers: readonly number[]): void =>
-  device.gpu.queue.writeBuffer(to.buffer, to.offset, Float32Array.from(numbers));
-
-await countGpu();
-const device = await openDevice();
-const training = await Training.create(device, { width: positive('width', values.width), batchSize, trials: { count } });
-const { plans, memory } = training;
-for (let i = 0; i < 3; i++) await training.step();
-const event = plans.event!;
-const single = await singleTrial(training);
-// The same kernels over all images at once, batch norm's statistics over all of them too: what a fused event can at best cost.
-const wide = training.feed!.batch(batchSize * count, 'cursor', 'counter', false);
-const { plan: forward } = await soloPlan(memory, [training.forwardLoss(wide)]);
-
-let start = 0;
-for (const chunk of plans.trialChunks) {
-  write(device, chunk.coefficients, rates.slice(start, start + chunk.count).map((rate) => -rate));
-  start += chunk.count;
+/** Weights whose bits differ. */
+function changed(a: readonly Float32Array[], b: readonly Float32Array[]): number {
+  const bits = (all: readonly Float32Array[], i: number): Uint32Array => new Uint32Array(all[i].buffer);
+  return a.reduce((sum, _, i) => sum + bits(a, i).reduce((count, word, k) => count + Number(word !== bits(b, i)[k]), 0), 0);
 }
-const runSequential = async (after?: () => Promise<void>): Promise<void> => {
-  for (const rate of rates) {
-    write(device, single.coefficient, [-rate]);
-    await replay(device, [single.plan]);
-    await after?.();
+
+async function lossesOf(device: Device, places: readonly Storage[]): Promise<number[]> {
+  const losses: number[] = [];
+  for (const { buffer, offset } of places) losses.push(new Float32Array(await device.read(buffer, offset, 4))[0]);
+  return losses;
+}
+
+const farthest = (losses: readonly number[], reference: readonly number[]): number =>
+  Math.max(...reference.map((loss, i) => Math.abs(losses[i] - loss) / Math.abs(loss)));
+
+/** A training of a few steps with the plans of all methods, gradients of its present weights in place. */
+async function prepare(device: Device, model: ResNet, { batch, methods }: Setting, rates: readonly number[]) {
+  const own = methodNames.filter((name) => methods.includes(name) || name === 'copies');
+  const made = new Map<MethodName, Method>();
+  const training = await Training.create(device, {
+    model,
+    batchSize: batch,
+    trials: { count: rates.length, direction: 'gradient' },
+    extra: (parts) =>
+      own.flatMap((name) => {
+        const method = trialMethods[name]({ ...parts, rates });
+        made.set(name, method);
+        return method.drafts;
+      }),
+  });
+  for (let i = 0; i < 3; i++) await training.step();
+  await training.losses();
+  await replay(device, [training.plans.gradient]);
+  let start = 0;
+  const contenders = new Map<MethodName, Contender>();
+  for (const [name, method] of made) {
+    const built = training.plans.extra.slice(start, (start += method.drafts.length));
+    contenders.set(name, { method, event: method.event(built) });
   }
-};
-
-const scalar = async ({ buffer, offset }: Storage, i = 0): Promise<number> => new Float32Array(await device.read(buffer, offset + i * 16, 4))[0];
-const sequentialLosses: number[] = [];
-await runSequential(async () => void sequentialLosses.push(await scalar(single.values[0])));
-await replay(device, [event]);
-const fusedLosses: number[] = [];
-for (const chunk of plans.trialChunks) for (let i = 0; i < chunk.count; i++) fusedLosses.push(await scalar(chunk.losses, i));
-const apart = Math.max(...fusedLosses.map((loss, i) => Math.abs(loss - sequentialLosses[i]) / Math.abs(sequentialLosses[i])));
-insist(apart <= 1e-5, `fused losses ${fusedLosses} differ from one-by-one losses ${sequentialLosses}`);
-insist(new Set(fusedLosses).size === count, `trials do not differ: ${fusedLosses}`);
-
-const taken = await interleave({
-  fused: () => sample(() => replay(device, [event])),
-  forward: () => sample(() => replay(device, [forward])),
-  sequential: () => sample(() => runSequential()),
-}, samples);
-const bound = timing(taken.forward);
-/** Ratios are to the plain forward. */
-function row(name: string, one: readonly Sample[], dispatches: number): Row {
-  const time = timing(one);
-  const ratio = (what: keyof Sample): number => time[what].median / bound[what].median;
-  return { case: name, time, dispatches, cpuRatio: ratio('cpuMs'), wallRatio: ratio('wallMs') };
+  return { training, contenders };
 }
-const passes = plans.trialChunks.map((chunk) => chunk.count).join('+');
-const rows: Row[] = [
-  row(`fused event, N = ${count} (trials a pass: ${passes})`, taken.fused, event.dispatches),
-  row(`plain forward of ${count}·${batchSize} images`, taken.forward, forward.dispatches),
-  row(`${count} passes of one trial`, taken.sequential, count * single.plan.dispatches),
-];
-const shown = fusedLosses.map((loss) => loss.toFixed(5)).join(' ');
-process.stdout.write(`fused losses ${shown}; at most ${apart.toExponential(1)} (relative) from one by one\n`);
-printTable(`Trials, ResNet18 width ${values.width}, batch ${batchSize}: wall / CPU ms`, rows);
-writeReport('trials', device.adapter, rows, values.json, { fusedLosses, sequentialLosses, memory: plans.report });
-process.exit(0);
+
+interface Checked {
+  readonly maxRelativeError: number | null;
+  readonly changedWeights: number;
+}
+
+/** Runs each method once; ends the bench where one is wrong. */
+async function check(device: Device, training: Training, contenders: ReadonlyMap<MethodName, Contender>, weights: readonly Float32Array[]) {
+  const run = async ({ method, event }: Contender): Promise<number[]> => {
+    writeParameters(training, weights);
+    await replay(device, event);
+    return lossesOf(device, method.losses());
+  };
+  const reference = await run(contenders.get('copies')!);
+  insist(reference.every(Number.isFinite), `losses of the copies ${reference}`);
+  insist(
+    reference.every((loss, i) => reference.every((other, k) => k <= i || Math.abs(other - loss) > 10 * tolerance * loss)),
+    `trials do not differ: ${reference}`,
+  );
+  const checked = new Map<AnyMethod, Checked>();
+  for (const [name, contender] of contenders) {
+    const losses = await run(contender);
+    const error = losses.length > 0 ? farthest(losses, reference) : null;
+    insist(error === null || error <= tolerance, `${name}: losses ${losses} are ${error} from those of the copies, ${reference}`);
+    checked.set(name, { maxRelativeError: error, changedWeights: changed(await readParameters(training), weights) });
+  }
+  writeParameters(training, weights);
+  return { reference, checked };
+}
+
+/** jax-js with the same weights, direction and batch, checked; null with a printed reason where it cannot run. */
+async function startJax(
+  { device, input, plans }: Training,
+  { stem, width, methods }: Setting,
+  rates: readonly number[],
+  reference: readonly number[],
+) {
+  if (!methods.includes('jaxVmap')) return null;
+  const skip = (reason: string): null => {
+    process.stdout.write(`jaxVmap: left out, ${reason}\n`);
+    return null;
+  };
+  if (stem !== 'cifar') return skip('its network is written with the cifar stem only');
+  if (!hasPeers()) return skip('jax-js is not in .cache/peers; `npm run bench -- peers` installs it');
+  const [x, labels] = await evaluate([input.x, input.labels], { device });
+  const values = async (at: (i: number) => Storage) => {
+    const holder = resnet18({ stem, width });
+    const parameters = holder.variables().filter(({ kind }) => kind === 'parameter');
+    for (const [i, variable] of parameters.entries())
+      variable.data = (await readStorage(device, plans.store.parameters[i], at(i))) as Float32Array;
+    return stateDict(holder);
+  };
+  const weights = await values((i) => plans.store.parameterArena.at(i));
+  const directions = await values((i) => plans.sgd.gradients.at(i));
+  const jax = await JaxVmap.start({ weights, directions, x: x as Float32Array, labels: labels as Uint32Array, rates });
+  const error = farthest(jax.first.losses, reference);
+  insist(error <= peerTolerance, `jaxVmap: losses ${jax.first.losses} are ${error} from those of the copies, ${reference}`);
+  return { jax, error };
+}
+
+/** Medians, distances of the quartiles; null where nothing was taken. */
+function figures(samples: readonly Sample[]): Record<string, number | null> {
+  const of = (what: keyof Sample): Spread | null =>
+    samples.every((one) => one[what] !== undefined) ? spread(samples.map((one) => one[what]!)) : null;
+  const all = { wall: of('wallMs'), cpu: of('cpuMs'), gpu: of('gpuMs') };
+  return Object.fromEntries(
+    Object.entries(all).flatMap(([name, one]) => [
+      [`${name}Ms`, one?.median ?? null],
+      [`${name}IqrMs`, one?.iqr ?? null],
+    ]),
+  );
+}
+
+async function measure(device: Device, timer: PassTimer | null, model: ResNet, setting: Setting, count: number): Promise<Row[]> {
+  const { stem, width, batch, samples, methods } = setting;
+  const factors = factorsAround(count);
+  const rates = factors.map((factor) => factor * learningRate);
+  const dataset = proceduralDataset({ train: batch, test: batch });
+  const bytes: Map<AnyMethod, number> = await extraBytes(
+    { device, model, batchSize: batch, dataset, factors },
+    methodNames.filter((name) => methods.includes(name)),
+  );
+  const { training, contenders } = await prepare(device, model, setting, rates);
+  const weights = await readParameters(training);
+  const { reference, checked } = await check(device, training, contenders, weights);
+  const peer = await startJax(training, setting, rates, reference);
+  const cases: Record<string, () => Promise<Sample>> = {};
+  const asked = new Map<string, { dispatches: number; submits: number }>();
+  for (const [name, { event }] of contenders) {
+    if (!methods.includes(name)) continue;
+    cases[name] = async () => {
+      const before = gpuCounts();
+      const taken = await samplePass(device, event, timer);
+      const after = gpuCounts();
+      asked.set(name, { dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits });
+      if (checked.get(name)!.changedWeights > 0) {
+        writeParameters(training, weights);
+        await device.idle();
+      }
+      return taken;
+    };
+  }
+  if (peer) {
+    cases.jaxVmap = async () => {
+      const answer = await peer.jax.event();
+      asked.set('jaxVmap', answer.counts);
+      return answer.sample;
+    };
+    bytes.set('jaxVmap', peer.jax.first.extraBytes);
+    checked.set('jaxVmap', { maxRelativeError: peer.error, changedWeights: 0 });
+  }
+  const taken = await interleave(cases, samples);
+  peer?.jax.stop();
+  const passes = training.plans.trialChunks.map((chunk) => chunk.count).join('+');
+  training.release();
+  return Object.keys(cases).map((name) => ({
+    stem,
+    width,
+    batch,
+    trials: count,
+    method: name,
+    ...figures(taken[name]),
+    ...asked.get(name)!,
+    extraBytes: bytes.get(name as AnyMethod)!,
+    ...checked.get(name as AnyMethod)!,
+    passes: name === 'fused' ? passes : null,
+    samples,
+  }));
+}
+
+/** The rows of one N with their ratios to the fused event's CPU time. */
+function show({ stem, width, batch }: Setting, count: number, rows: readonly Row[]): void {
+  const fused = rows.find(({ method }) => method === 'fused');
+  const shown = rows.map(
+    ({ method, wallMs, cpuMs, cpuIqrMs, gpuMs, dispatches, submits, extraBytes: bytes, maxRelativeError, changedWeights }) => ({
+      method,
+      wallMs,
+      cpuMs,
+      cpuIqrMs,
+      gpuMs,
+      cpuTimesFused: fused ? (cpuMs as number) / (fused.cpuMs as number) : null,
+      dispatches,
+      submits,
+      extraBytes: bytes,
+      maxRelativeError,
+      changedWeights,
+    }),
+  );
+  printTable(
+    `ResNet18 (${stem} stem), width ${width}, batch ${batch}, N = ${count}${fused ? `, fused in passes of ${fused.passes}` : ''}`,
+    shown,
+  );
+}
+
+async function main(): Promise<void> {
+  const values = options({
+    width: { type: 'string', default: '16' },
+    batch: { type: 'string', default: '32' },
+    trials: { type: 'string', default: '1,3,5,7,16' },
+    stem: { type: 'string', default: 'cifar' },
+    samples: { type: 'string', default: '9' },
+    methods: { type: 'string', default: allMethods.join(',') },
+    child: { type: 'boolean', default: false },
+  });
+  if (values.child) return serveJaxVmap();
+  const counts = positives('trials', values.trials);
+  const methods = allMethods.filter((name) => values.methods.split(',').includes(name));
+  const unknown = values.methods.split(',').find((name) => !allMethods.includes(name as AnyMethod));
+  if (unknown !== undefined) {
+    process.stderr.write(`bench: --methods must be of ${allMethods.join(', ')}, got ${JSON.stringify(unknown)}\n`);
+    process.exit(2);
+  }
+  const setting: Setting = {
+    stem: values.stem as Stem,
+    width: positive('width', values.width),
+    batch: positive('batch', values.batch),
+    samples: positive('samples', values.samples),
+    methods,
+  };
+  await countGpu();
+  const device = await openDevice();
+  const timer = PassTimer.create(device);
+  const model = resnet18({ stem: setting.stem, width: setting.width });
+  const rows: Row[] = [];
+  for (const count of counts) {
+    const some = await measure(device, timer, model, setting, count);
+    show(setting, count, some);
+    rows.push(...some);
+  }
+  writeReport('trials', device.adapter, rows, values.json, methods.includes('jaxVmap') ? { packages } : {});
+  process.exit(0);
+}
+
+await main();

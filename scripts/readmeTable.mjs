@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ROOT } from './build.mjs';
 
-const BEGIN = '<!-- bench-table -->';
-const END = '<!-- /bench-table -->';
+const begin = (mark) => `<!-- ${mark} -->\n`;
+const end = (mark) => `\n<!-- /${mark} -->`;
 
 /** The reports that the table is made of, in the order of its rows. */
 export const tableReports = ['peers', 'cold', 'trials'];
@@ -22,9 +22,9 @@ function readReport(folder, name) {
   const file = join(folder, `${name}.json`);
   if (!existsSync(file)) return null;
   const report = JSON.parse(readFileSync(file, 'utf8'));
-  const size = /--(width(?! 16\b)|batch(?! 32\b)|trials(?! 5\b)|only)\b.*/.exec(report.command);
+  const size = /--(width(?! 16\b)|batch(?! 32\b)|stem(?! cifar\b)|only)\b.*/.exec(report.command);
   if (report.bench !== name || size) {
-    throw new Error(`${name}.json: the table is of width 16, batch 32, 5 trials, all peers; got ${report.command}`);
+    throw new Error(`${name}.json: the table is of the CIFAR stem, width 16, batch 32, all peers; got ${report.command}`);
   }
   return report;
 }
@@ -54,8 +54,10 @@ const rowsOf = {
     return [['process start to first step done, shader cache cold / warm, s', pair(short(cold.seconds), short(warm.seconds)), '–', '–']];
   },
   trials: (report) => {
-    const { wallRatio, cpuRatio } = rowOf(report, 'case', 'fused event');
-    return [['event of 5 trials in forwards of the same 160 images, wall / CPU', pair(short(wallRatio), short(cpuRatio)), '–', '–']];
+    const five = { ...report, rows: report.rows.filter(({ trials }) => trials === 5) };
+    const [fused, forward] = ['fused', 'forward'].map((method) => rowOf(five, 'method', method));
+    const ratio = (what) => short(fused[what] / forward[what]);
+    return [['event of 5 trials in forwards of the same 160 images, wall / CPU', pair(ratio('wallMs'), ratio('cpuMs')), '–', '–']];
   },
 };
 
@@ -78,16 +80,16 @@ export function benchTable(folder = join(ROOT, 'bench/results')) {
 }
 
 /** What stands between the marks of a text. @throws Error unless it has both, in order */
-export function markedTable(text) {
-  const [begin, end] = [text.indexOf(`${BEGIN}\n`), text.indexOf(`\n${END}`)];
-  if (begin < 0 || end < begin) throw new Error(`the text must have ${BEGIN} and, below it, ${END}`);
-  return text.slice(begin + BEGIN.length + 1, end);
+export function markedTable(text, mark = 'bench-table') {
+  const [first, last] = [text.indexOf(begin(mark)), text.indexOf(end(mark))];
+  if (first < 0 || last < first) throw new Error(`the text must have <!-- ${mark} --> and, below it, <!-- /${mark} -->`);
+  return text.slice(first + begin(mark).length, last);
 }
 
 /** The text with another table between its marks. */
-export function withTable(text, table) {
-  const old = markedTable(text);
-  const at = text.indexOf(`${BEGIN}\n`) + BEGIN.length + 1;
+export function withTable(text, table, mark = 'bench-table') {
+  const old = markedTable(text, mark);
+  const at = text.indexOf(begin(mark)) + begin(mark).length;
   return text.slice(0, at) + table + text.slice(at + old.length);
 }
 

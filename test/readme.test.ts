@@ -55,8 +55,9 @@ describe("the README's table", () => {
     ]),
     cold: report('cold', [{ cache: 'cold', seconds: 41.26 }, { cache: 'warm', seconds: 3.614 }]),
     trials: report('trials', [
-      { case: 'plain forward of 5·32 images', cpuRatio: 1, wallRatio: 1 },
-      { case: 'fused event, N = 5', cpuRatio: 1.049, wallRatio: 1.1 },
+      { trials: 3, method: 'fused', wallMs: 1, cpuMs: 1 },
+      { trials: 5, method: 'forward', wallMs: 700, cpuMs: 690 },
+      { trials: 5, method: 'fused', wallMs: 770, cpuMs: 723.81 },
     ]),
   };
 
@@ -97,7 +98,8 @@ describe("the README's table", () => {
 
   it.each([
     ['another width', { trials: { ...reports.trials, command: 'npm run bench -- trials --width 64' } }, /trials\.json: .*--width 64/],
-    ['another number of trials', { trials: { ...reports.trials, command: 'npm run bench -- trials --trials 50' } }, /--trials 50/],
+    ['another stem', { trials: { ...reports.trials, command: 'npm run bench -- trials --stem imagenet' } }, /--stem imagenet/],
+    ['another number of trials', { trials: { ...reports.trials, rows: reports.trials.rows.slice(0, 2) } }, /trials\.json has no row fused/],
     ['the report of another bench', { cold: reports.trials }, /cold\.json/],
     ['a report without its rows', { cold: report('cold', []) }, /cold\.json has no row cold/],
   ])('is not made of %s', (_, given, message) => expect(() => tableOf(given)).toThrow(message));
@@ -110,7 +112,7 @@ describe("the README's table", () => {
 });
 
 describe('the documents', () => {
-  const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/ARCHITECTURE.md'];
+  const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/ARCHITECTURE.md', 'docs/fused-trials.md'];
   const anchor = (title: string) => title.toLowerCase().replace(/[^\p{L}\p{N} -]/gu, '').replaceAll(' ', '-');
   const headings = (text: string) => [...text.replace(/```[\s\S]*?```/g, '').matchAll(/^#+ (.*)$/gm)].map(([, title]) => anchor(title));
 

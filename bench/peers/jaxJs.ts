@@ -2,7 +2,7 @@
 import { blocks, imageSize, numClasses, permute4, sgd, type Peer, type Problem } from './problem.ts';
 
 /** Its arrays are used up by whatever reads them; `.ref` keeps one for another reader. */
-interface Arr {
+export interface Arr {
   readonly ref: Arr;
   readonly shape: number[];
   add(other: Arr | number): Arr;
@@ -11,14 +11,16 @@ interface Arr {
   sum(): Arr;
   reshape(shape: readonly number[]): Arr;
   jsAsync(): Promise<number>;
+  data(): Promise<Float32Array>;
 }
-type Params = Record<string, Arr>;
+export type Params = Record<string, Arr>;
 
-interface Jax {
+export interface Jax {
   init(backend: string): Promise<unknown>;
   defaultDevice(backend: string): void;
   blockUntilReady(tree: unknown): Promise<void>;
   jit<F>(f: F): F;
+  vmap<A extends unknown[]>(f: (...args: A) => Arr, inAxes: readonly (number | null)[]): (...args: A) => Arr;
   valueAndGrad(f: (params: Params, x: Arr, y: Arr) => Arr): (params: Params, x: Arr, y: Arr) => [Arr, Params];
   tree: { ref(params: Params): Params };
   lax: { convGeneralDilated(x: Arr, w: Arr, strides: number[], padding: number[][]): Arr };
@@ -58,13 +60,24 @@ function network({ numpy: np, lax, nn }: Jax, take: (params: Params, name: strin
   };
 }
 
-export async function openJaxJs({ batch, weights, x: image, labels }: Problem, version: string, fence: () => Promise<void>): Promise<Peer> {
+/** Mean cross entropy of the network. */
+export function meanLoss(jax: Jax, batch: number): (params: Params, x: Arr, y: Arr) => Arr {
+  const { nn } = jax;
+  const forward = network(jax, (params, name) => params[name]);
+  return (params, x, y) => nn.logSoftmax(forward(params, x)).mul(nn.oneHot(y, numClasses)).sum().mul(-1 / batch);
+}
+
+export async function loadJax(): Promise<Jax> {
   const jax = (await import(String('@jax-js/jax'))) as Jax;
-  const { numpy: np, nn, tree } = jax;
   await jax.init('webgpu');
   jax.defaultDevice('webgpu');
-  const forward = network(jax, (params, name) => params[name]);
-  const loss = (params: Params, x: Arr, y: Arr): Arr => nn.logSoftmax(forward(params, x)).mul(nn.oneHot(y, numClasses)).sum().mul(-1 / batch);
+  return jax;
+}
+
+export async function openJaxJs({ batch, weights, x: image, labels }: Problem, version: string, fence: () => Promise<void>): Promise<Peer> {
+  const jax = await loadJax();
+  const { numpy: np, tree } = jax;
+  const loss = meanLoss(jax, batch);
   const step = jax.jit((params: Params, momentum: Params, x: Arr, y: Arr): [Arr, Params, Params] => {
     const [value, gradients] = jax.valueAndGrad(loss)(tree.ref(params), x, y);
     const nextParams: Params = {};

@@ -17,6 +17,11 @@ const storageBytes = new WeakMap<GPUBindGroup, number>();
 
 export const gpuCounts = (): GpuCounts => ({ ...counts });
 
+/** From here on, `peakBytes` is the peak since now. */
+export function restartPeak(): void {
+  counts.peakBytes = counts.liveBytes;
+}
+
 /** Bytes of the storage bindings of a bind group: what its dispatch can touch at most once without coming back. */
 export const boundBytes = (group: GPUBindGroup): number => storageBytes.get(group) ?? 0;
 

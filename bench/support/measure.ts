@@ -8,6 +8,8 @@ import { loadavg } from 'node:os';
 export interface Sample {
   readonly wallMs: number;
   readonly cpuMs: number;
+  /** Where timestamps were taken. */
+  readonly gpuMs?: number;
 }
 
 export interface Spread {

@@ -29,6 +29,9 @@ export function positive(name: string, text: string): number {
   return value;
 }
 
+/** Numbers given as a list, `1,3,5`. */
+export const positives = (name: string, text: string): number[] => text.split(',').map((one) => positive(name, one));
+
 const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8' }).trim();
 
 /** The commit, with `+changes` where what a bench runs differs from it. A portable kit has no repository and says it by a variable. */

@@ -54,6 +54,8 @@ export interface StepPlanOptions {
   readonly labelSmoothing?: number;
   readonly trials?: TrialPlanOptions;
   readonly evaluation?: Batch;
+  /** Plans of the caller's own, to be run between steps in the same slots: the event is cut as if they were not there. @default none */
+  readonly extra?: (plans: StepPlans) => readonly Draft[];
   /** Called while pipelines compile. */
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -66,6 +68,8 @@ export class StepPlans {
   update!: Plan;
   event: Plan | null = null;
   evaluation: Plan | null = null;
+  /** Of the options' drafts, in their order. */
+  extra: readonly Plan[] = [];
   /** Bytes of the slots that are there for the trials only. */
   #trialSlotBytes = 0;
   /** The event's passes. */
@@ -140,7 +144,11 @@ export class StepPlans {
       ...alone('coefficients', this.rule?.coefficientsLaunch(this.control)),
       ...alone('rate', this.rule?.rateLaunch(this.control)),
     ];
-    await this.#buildAll([...placed, ...(event?.drafts(last) ?? []), ...rate, update], placement, options.onProgress);
+    const own = [...placed, ...(event?.drafts(last) ?? []), ...rate, update];
+    const extra = options.extra?.(this) ?? [];
+    const together = extra.length > 0 ? placeDrafts(memory.device, [...own, ...extra]) : placement;
+    const built = await this.#buildAll([...own, ...extra], together, options.onProgress);
+    this.extra = built.slice(own.length);
   }
 
   #gradientOutputs(loss: Tensor, updates: readonly StatisticUpdate[], batchStatistics: Arena): Output[] {
@@ -234,7 +242,7 @@ export class StepPlans {
     return event;
   }
 
-  async #buildAll(drafts: readonly Draft[], placement: Placement, onProgress?: (done: number, total: number) => void): Promise<void> {
+  async #buildAll(drafts: readonly Draft[], placement: Placement, onProgress?: (done: number, total: number) => void): Promise<Plan[]> {
     const { memory } = this;
     const slots = allocateSlots(memory, placement);
     const ofTrials = drafts.filter(({ label }) => ['event', 'coefficients', 'rate'].includes(label));
@@ -258,5 +266,6 @@ export class StepPlans {
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
     this.event = ofTrials.length > 0 ? Plan.join('event', [...of('coefficients'), ...of('event')]) : null;
+    return built;
   }
 }
