@@ -24,8 +24,11 @@ const size = { width: 970, height: 412 };
 const text = (x, y, content, anchor = 'middle', more = '') => `<text x="${x}" y="${y}" text-anchor="${anchor}"${more}>${content}</text>`;
 const fixed = (value) => String(Math.round(value * 10) / 10);
 
-/** GPU time where a GPU was timed, else CPU time: a software adapter computes there. */
-const timeOf = ({ software }) => (software ? { key: 'cpuMs', name: 'CPU time' } : { key: 'gpuMs', name: 'GPU time' });
+/** CPU time of a software adapter, which computes there; else GPU time, or wall time where no timestamps were taken (jax-js). */
+const timeOf = ({ software }) =>
+  software
+    ? { name: 'CPU time', ms: (row) => row.cpuMs, timesForward: (row) => row.cpuTimesForward }
+    : { name: 'GPU time', ms: (row) => row.gpuMs ?? row.wallMs, timesForward: (row) => row.gpuTimesForward ?? row.wallTimesForward };
 
 /** 4 KiB, 64 MiB, … */
 function bytesText(bytes) {
@@ -97,11 +100,10 @@ function caption({ rows: [{ stem, width, batch }], driver, adapter, command, com
 export function trialsFigure(report) {
   if (new Set(report.rows.map(({ stem, width, batch }) => `${stem} ${width} ${batch}`)).size !== 1)
     throw new Error('the figure is of one net');
-  const { key, name } = timeOf(report);
-  const ceiling = new Map(report.rows.filter(({ method }) => method === 'forward').map((row) => [row.trials, row[key]]));
-  if (report.rows.some(({ trials }) => !ceiling.has(trials))) throw new Error('the figure needs the forward pass of every N');
+  const { name, timesForward } = timeOf(report);
+  if (report.rows.some((row) => !timesForward(row))) throw new Error('the figure needs the forward pass of every N');
   const memory = linesOf(report, ({ method, extraBytes }) => (method === 'forward' ? 0 : extraBytes));
-  const time = linesOf(report, (row) => row[key] / ceiling.get(row.trials));
+  const time = linesOf(report, timesForward);
   const legend = [...time.keys()].map((method, i) => {
     const [x, y] = [panel.left + (i % 4) * 225, 18 + Math.floor(i / 4) * 20];
     const { color, dash, width, label } = methods[method];
@@ -123,10 +125,9 @@ ${text(panel.left, size.height - 6, caption(report), 'start')}
 
 /** Time, memory and work of every method at N trials, in Markdown. @throws Error if the report has no such rows */
 export function trialsTable(report, count = 5) {
-  const { key, name } = timeOf(report);
+  const { name, ms, timesForward } = timeOf(report);
   const rows = report.rows.filter(({ trials }) => trials === count);
-  const ceiling = rows.find(({ method }) => method === 'forward')?.[key];
-  if (!ceiling) throw new Error(`there is no forward pass at N = ${count}`);
+  if (rows.length === 0 || !rows.every(timesForward)) throw new Error(`there is no forward pass at N = ${count}`);
   const head = [
     `N = ${count}`,
     `${name}, ms`,
@@ -141,8 +142,8 @@ export function trialsTable(report, count = 5) {
     .flatMap((method) => rows.filter((row) => row.method === method))
     .map((row) => [
       methods[row.method].label,
-      row[key],
-      (row[key] / ceiling).toFixed(2),
+      ms(row),
+      timesForward(row).toFixed(2),
       row.dispatches.toLocaleString('en-US'),
       row.submits,
       bytesText(row.extraBytes),

@@ -57,12 +57,13 @@ export const timing = (samples: readonly Sample[]): Timing => ({
   samples: samples.length,
 });
 
-/** Each case once a round, after `warmup` rounds that do not count. */
+/** Each case once a round, every round from another one on, after `warmup` rounds that do not count. */
 export async function interleave<K extends string>(cases: Record<K, () => Promise<Sample>>, rounds: number, warmup = 1): Promise<Record<K, Sample[]>> {
   const names = Object.keys(cases) as K[];
   const samples = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<K, Sample[]>;
   for (let round = -warmup; round < rounds; round++) {
-    for (const name of names) {
+    const first = (round + warmup) % names.length;
+    for (const name of [...names.slice(first), ...names.slice(0, first)]) {
       const one = await cases[name]();
       if (round >= 0) samples[name].push(one);
     }

@@ -59,7 +59,9 @@ describe('bench trials', () => {
         submits: 1,
         samples: 2,
       });
-      expect(row).toHaveProperty('gpuMs');
+      for (const what of ['gpuMs', 'gpuIqrMs', 'gpuTimesForward']) expect(row).toHaveProperty(what);
+      if (row.method === 'forward') expect(row).toMatchObject({ wallTimesForward: 1, cpuTimesForward: 1 });
+      if (row.method === 'fused') expect(row).toMatchObject({ wallTimesFused: 1, cpuTimesFused: 1 });
       if (row.method === 'forward') expect(row.maxRelativeError).toBeNull();
       else expect(row.maxRelativeError).toBeLessThanOrEqual(1e-4);
       if (row.method !== 'inPlace') expect(row.changedWeights).toBe(0);
@@ -94,13 +96,18 @@ describe('docs/fused-trials.md', () => {
     expect(markedTable(readFileSync(join(ROOT, 'docs/fused-trials.md'), 'utf8'), 'trials-table')).toBe(trialsTable(report));
   });
 
-  const row = (trials: number, method: string, cpuMs: number, extraBytes: number) => ({
+  const row = (trials: number, method: string, cpuMs: number, cpuTimesForward: number | null, extraBytes: number) => ({
     stem: 'cifar',
     width: 16,
     batch: 32,
     trials,
     method,
     cpuMs,
+    cpuTimesForward,
+    wallMs: 1,
+    wallTimesForward: 1,
+    gpuMs: null as number | null,
+    gpuTimesForward: null as number | null,
     extraBytes,
     dispatches: 1087,
     submits: 1,
@@ -112,7 +119,12 @@ describe('docs/fused-trials.md', () => {
     driver: 'llvmpipe',
     command: 'npm run bench -- trials',
     commit: 'abc',
-    rows: [row(1, 'forward', 10, 9), row(1, 'fused', 12, 4096), row(5, 'forward', 40, 9), row(5, 'fused', 42, 3 * 2 ** 20)],
+    rows: [
+      row(1, 'forward', 10, 1, 9),
+      row(1, 'fused', 12, 1.19, 4096),
+      row(5, 'forward', 40, 1, 9),
+      row(5, 'fused', 42, 1.049, 3 * 2 ** 20),
+    ],
   };
 
   it('has times as multiples of the forward pass', () => {
@@ -124,10 +136,24 @@ describe('docs/fused-trials.md', () => {
     // Memory is drawn of methods for trials alone, time of all.
     expect([...figure.matchAll(/<circle/g)]).toHaveLength(2 + 4);
     expect(figure).toContain('1 MiB');
+    expect(figure).toContain('CPU time');
+  });
+
+  it('has the time of the GPU where there is one, and wall time where that was not taken', () => {
+    const rows = small.rows.map((one) => (one.method === 'fused' ? { ...one, gpuMs: 7, gpuTimesForward: 1.5 } : one));
+    expect(
+      trialsTable({ ...small, rows, software: false })
+        .split('\n')
+        .slice(2),
+    ).toEqual([
+      '| fused (ours) | 7 | 1.50 | 1,087 | 1 | 3 MiB | 2.5e-7 | 0 |',
+      '| plain forward of N·B images | 1 | 1.00 | 1,087 | 1 | 9 B | – | 0 |',
+    ]);
+    expect(trialsFigure({ ...small, rows, software: false })).toContain('GPU time');
   });
 
   it.each([
-    ['two nets', { ...small, rows: [...small.rows, { ...row(1, 'fused', 1, 1), width: 8 }] }, /one net/],
-    ['no forward pass', { ...small, rows: [row(5, 'fused', 1, 1)] }, /forward pass/],
+    ['two nets', { ...small, rows: [...small.rows, { ...row(1, 'fused', 1, 1, 1), width: 8 }] }, /one net/],
+    ['no forward pass', { ...small, rows: [row(5, 'fused', 1, null, 1)] }, /forward pass/],
   ])('is not drawn of %s', (_, given, message) => expect(() => trialsFigure(given)).toThrow(message));
 });
