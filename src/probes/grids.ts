@@ -66,3 +66,15 @@ export function checkDescent(op: string, slope: number): void {
       fix: 'the gradient vanishes, or the direction leads uphill',
     });
 }
+
+/** Probes take means, also where options that are passed on bring `perSample` along. @throws AttrError */
+export function checkProbe(op: string, options: object): void {
+  if ('perSample' in options)
+    throw new AttrError({
+      op,
+      arg: 'perSample',
+      rule: 'must be left out',
+      got: options.perSample,
+      fix: 'lossesAlong gives losses a sample',
+    });
+}

@@ -3,6 +3,7 @@ import { AttrError, ShapeError } from '../gpu/errors.ts';
 import type { Tensor, Variable } from '../graph/tensor.ts';
 import type { Module } from '../nn/module.ts';
 import { lossesAlong } from '../trials/lossesAlong.ts';
+import { checkProbe } from './grids.ts';
 import type { Slice } from './landscape.ts';
 import type { ProbeOptions } from './line.ts';
 
@@ -44,6 +45,7 @@ function pairs(model: Module, to: Module): [Variable, Variable][] {
  */
 export async function interpolate({ to, at, ...options }: InterpolateOptions): Promise<Slice> {
   const op = 'interpolate';
+  checkProbe(op, options);
   const isRunning = options.batchNorm === 'running';
   const outside = at.find((alpha) => !Number.isFinite(alpha) || (isRunning && !(alpha >= 0 && alpha <= 1)));
   if (at.length === 0 || outside !== undefined)

@@ -2,6 +2,7 @@
 import { AttrError } from '../gpu/errors.ts';
 import type { Direction } from '../trials/alongOptions.ts';
 import { lossesAlong } from '../trials/lossesAlong.ts';
+import { checkProbe } from './grids.ts';
 import type { ProbeOptions } from './line.ts';
 
 export interface SliceOptions extends ProbeOptions {
@@ -49,6 +50,7 @@ function checkGrid(op: string, arg: string, grid: readonly number[]): void {
  *   norms use the batch's own statistics unless `batchNorm: 'running'` asks for the authors' evaluation mode
  */
 export async function slice({ direction, at, ...options }: SliceOptions): Promise<Slice> {
+  checkProbe('slice', options);
   checkGrid('slice', 'at', at);
   const losses = await lossesAlong({ ...options, directions: [direction], coefficients: at.map((c) => [c]) });
   return { at: [...at], losses: Array.from(losses) };
@@ -60,6 +62,7 @@ export async function slice({ direction, at, ...options }: SliceOptions): Promis
  * @source as `slice`; eq. 1 there
  */
 export async function plane({ directions, x, y, ...options }: PlaneOptions): Promise<Plane> {
+  checkProbe('plane', options);
   checkGrid('plane', 'x', x);
   checkGrid('plane', 'y', y);
   const coefficients = y.flatMap((beta) => x.map((alpha) => [alpha, beta]));

@@ -5,15 +5,16 @@ import { crossEntropy, mean, tensor } from '../graph/functional.ts';
 import { evaluate } from '../graph/run.ts';
 import { elements, type Variable } from '../graph/tensor.ts';
 import { inferenceContext, trainingContext } from '../nn/module.ts';
-import type { Direction, LossBatch, LossesAlongOptions } from '../trials/alongOptions.ts';
+import { resolveAlong, type Direction, type LossBatch, type LossesAlongOptions } from '../trials/alongOptions.ts';
 import { lossesAlong } from '../trials/lossesAlong.ts';
+import { checkProbe } from './grids.ts';
 
 /** What every probe takes: a model, one or several batches, and how to run them. */
 export type ProbeOptions = Omit<LossesAlongOptions, 'directions' | 'coefficients' | 'scales' | 'perSample'>;
 
 /** φ(η) = L(θ − η·d), whatever computes it. */
 export interface Line {
-  /** φ(η_i), one a step; steps may be 0 or negative. A loss that overflows is NaN or ±∞. */
+  /** φ(η_i), one a step; steps may be 0 or negative. May be NaN or ±∞. */
   losses(steps: readonly number[]): Promise<ArrayLike<number>>;
   /** φ(0), about: for a sense of size. Probes compare losses of one evaluation. */
   readonly loss: number;
@@ -29,6 +30,7 @@ export interface LineOptions extends ProbeOptions {
 }
 
 export interface GradientLine extends Line {
+  /** d as it was when the line was made, of the parameters that move. */
   readonly direction: Direction;
   /** ∇L of the parameters that move, averaged over the batches as the loss is. */
   readonly gradient: ReadonlyMap<Variable, Float32Array>;
@@ -75,8 +77,9 @@ function movedParameters({ model, only, direction }: LineOptions): Variable[] {
 }
 
 /**
- * The line from θ along −d: computes the gradient once, reads it back, and takes slope and norm from it in float64, both over the parameters
- * that move. Each call of `losses` is one fused evaluation, of θ at that time; θ and the running statistics stay as they are.
+ * The line from θ along −d: computes gradient and direction once, reads them back, and takes slope and norm in float64, both over the
+ * parameters that move. Each call of `losses` is one fused evaluation along that d, of θ at that time; θ and the running statistics stay as
+ * they are.
  * @throws AttrError for a direction of anything but the model's parameters, and what `lossesAlong` throws
  * @example
  *   const line = await probes.gradientLine({ model, batches });
@@ -85,6 +88,9 @@ function movedParameters({ model, only, direction }: LineOptions): Variable[] {
 export async function gradientLine(given: LineOptions): Promise<GradientLine> {
   const { direction: chosen, ...options } = given;
   const parameters = movedParameters(given);
+  checkProbe('gradientLine', options);
+  // The other checks before the work. The gradient is none yet, and fits wherever the parameters do.
+  resolveAlong({ ...options, directions: [chosen ?? new Map(parameters.map((own) => [own, own]))], coefficients: [0] });
   const { loss, gradients } = await lossAndGradients(options, parameters);
   const values = chosen
     ? ((await evaluate(
@@ -92,7 +98,7 @@ export async function gradientLine(given: LineOptions): Promise<GradientLine> {
         options,
       )) as Float32Array[])
     : gradients;
-  const direction: Direction = chosen ?? new Map(parameters.map((variable, i) => [variable, tensor(gradients[i], variable.shape)]));
+  const direction: Direction = new Map(parameters.map((variable, i) => [variable, tensor(values[i], variable.shape)]));
   return {
     losses: (steps) => lossesAlong({ ...options, directions: [direction], coefficients: steps.map((step) => -step) }),
     loss,

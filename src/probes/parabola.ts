@@ -51,14 +51,17 @@ export function fitParabola(coefficients: readonly number[], losses: ArrayLike<n
   const alpha = dot(squared, p1) / dot(p1, p1);
   const beta = dot(squared, ones) / t.length;
   const p2 = squared.map((v, i) => v - alpha * p1[i] - beta);
-  const a0 = dot(y, ones) / t.length;
-  const a1 = dot(y, p1) / dot(p1, p1);
-  const a2 = dot(y, p2) / dot(p2, p2);
+  // Equal losses are then a parabola of zeros, not one of roundings, which a small span would blow up.
+  const base = y[y.length >> 1];
+  const rise = y.map((v) => v - base);
+  const a0 = dot(rise, ones) / t.length;
+  const a1 = dot(rise, p1) / dot(p1, p1);
+  const a2 = dot(rise, p2) / dot(p2, p2);
   const slope = (a1 - a2 * alpha) / size;
   const secondDerivative = (2 * a2) / size ** 2;
-  const off = y.map((v, i) => a0 + a1 * p1[i] + a2 * p2[i] - v);
+  const off = rise.map((v, i) => a0 + a1 * p1[i] + a2 * p2[i] - v);
   return {
-    value: a0 - a1 * center + a2 * (alpha * center - beta),
+    value: base + a0 - a1 * center + a2 * (alpha * center - beta),
     slope,
     secondDerivative,
     minimum: secondDerivative > 0 ? -slope / secondDerivative : null,

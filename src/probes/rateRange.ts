@@ -6,14 +6,14 @@ import type { Line } from './line.ts';
 export interface RateRangeOptions {
   /** Learning rates to try, > 0, at least 2; `logGrid(1e-5, 10, 25)` makes some. They are sorted. */
   readonly rates: readonly number[];
-  /** A loss above this multiple of φ(0) counts as exploded, > 1. @default 4 */
+  /** A loss above this multiple of φ(0), where that is > 0, counts as exploded, > 1. @default 4 */
   readonly explosion?: number;
 }
 
 export interface RateRange {
   /** Rising. */
   readonly rates: readonly number[];
-  /** φ(η), one a rate; not finite where the step overflows. */
+  /** φ(η), one a rate; NaN, infinite or without a meaning where the step overflows (`lossesAlong`). */
   readonly losses: readonly number[];
   /** φ(0), of the same evaluation. */
   readonly baseLoss: number;
@@ -21,7 +21,7 @@ export interface RateRange {
   readonly least: { readonly rate: number; readonly loss: number } | null;
   /** The largest rate of the grid to which, from the least loss up, every loss is below φ(0); null where no rate lowers the loss. */
   readonly breakEven: number | null;
-  /** The smallest rate of the grid whose loss is not finite, or above explosion · φ(0) (φ(0) > 0); null where none is. */
+  /** The smallest rate of the grid whose loss is not finite or, for φ(0) > 0, above explosion · φ(0); null where none is. */
   readonly explodes: number | null;
 }
 
@@ -43,16 +43,16 @@ export async function rateRange(line: Line, { rates, explosion = 4 }: RateRangeO
   const rising = [...rates].sort((a, b) => a - b);
   const [baseLoss, ...losses] = Array.from(await line.losses([0, ...rising]));
   const isBelow = losses.map((loss) => Number.isFinite(loss) && loss < baseLoss);
-  const low = Math.min(...losses.filter((_, i) => isBelow[i]));
-  const best = losses.indexOf(low);
+  const best = losses.reduce((at, loss, i) => (isBelow[i] && (at < 0 || loss < losses[at]) ? i : at), -1);
   // From the least loss up: below it, steps may be too small for a float32 loss to show their decrease.
   const rest = isBelow.slice(best).indexOf(false);
-  const exploded = losses.findIndex((loss) => !Number.isFinite(loss) || loss > explosion * baseLoss);
+  const ceiling = baseLoss > 0 ? explosion * baseLoss : Infinity;
+  const exploded = losses.findIndex((loss) => !Number.isFinite(loss) || loss > ceiling);
   return {
     rates: rising,
     losses,
     baseLoss,
-    least: best < 0 ? null : { rate: rising[best], loss: low },
+    least: best < 0 ? null : { rate: rising[best], loss: losses[best] },
     breakEven: best < 0 ? null : rising[rest < 0 ? rising.length - 1 : best + rest - 1],
     explodes: exploded < 0 ? null : rising[exploded],
   };

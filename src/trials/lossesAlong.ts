@@ -12,6 +12,8 @@ import { AlongPlans } from './alongPlans.ts';
  * running statistics and optimizer state stay as they are, and every buffer is freed.
  * @returns N losses, each the mean over all samples: with one batch the very float32 that a forward pass gives, with several their average
  *   by the numbers of samples; with `perSample` for each trial the losses f32 of all samples, in the order of the batches
+ * @numerics Where a trial overflows, or weights or directions hold NaN, the loss may be NaN, infinite or finite without a meaning: batch norms
+ *   divide by an infinite deviation, and ReLU turns NaN into 0
  * @throws AttrError, ShapeError, DtypeError for options that do not fit; DeviceError where one trial alone is too large for the adapter
  * @example const phi = await lossesAlong({ model, batches: { x, labels }, directions: [gradient], coefficients: [0, -0.1, -0.2] });
  */

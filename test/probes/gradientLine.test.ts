@@ -1,11 +1,23 @@
 /** Lines of real models: against float64 where there is a closed form, against their own differences where there is none. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { mul, reshape, tensor } from '../../src/graph/functional.ts';
-import type { Tensor } from '../../src/graph/tensor.ts';
+import { Variable, type Tensor } from '../../src/graph/tensor.ts';
 import { Linear } from '../../src/nn/layers.ts';
 import { Module } from '../../src/nn/module.ts';
 import { CounterRandom } from '../../src/nn/random.ts';
-import { armijo, curvature, fitParabola, goldstein, gradientLine, linearGrid, logGrid, rateRange } from '../../src/probes/index.ts';
+import {
+  armijo,
+  curvature,
+  fitParabola,
+  goldstein,
+  gradientLine,
+  interpolate,
+  linearGrid,
+  logGrid,
+  plane,
+  rateRange,
+  slice,
+} from '../../src/probes/index.ts';
 import { imageBatch } from '../../src/data/imageBatch.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
@@ -67,6 +79,34 @@ describe('gradientLine of softmax regression', () => {
     expect([...line.gradient.keys()]).toEqual([bias]);
     expectClose([line.slope, line.squaredNorm], [-dot(g, still), dot(still, still)], { atol: 1e-7, rtol: 1e-5 });
     expectClose(await line.losses([0.2]), [lossAt(moved(theta, [-0.2, still]), first.host)], { atol: 0, rtol: 1e-5 });
+  });
+
+  it('keeps the direction of the time it was made, whatever becomes of what it was computed from', async () => {
+    const factor = new Variable('parameter', 'factor', bias.shape, new Float32Array(bias.data.length).fill(1));
+    const computed = new Map([[bias, mul(constant(direction.bias), factor)]]);
+    const line = await gradientLine({ model: net, batches: first.batch, direction: computed });
+    const before = await line.losses(steps);
+    factor.data.fill(5);
+    expect(await line.losses(steps)).toEqual(before);
+  });
+
+  it('refuses before it computes what lossesAlong would refuse', async () => {
+    const refused = (options: object, arg: string) =>
+      expect(gradientLine({ model: net, batches: first.batch, ...options })).rejects.toThrow(expect.objectContaining({ arg }));
+    await refused({ batches: [] }, 'batches');
+    await refused({ batchNorm: 'runing' }, 'batchNorm');
+    await refused({ batchnorm: 'running' }, 'batchnorm');
+    await refused({ direction: new Map([[bias, tensor(Float32Array.of(1))]]) }, 'directions[0] of fc.bias');
+  });
+
+  it('and its fellows take no losses a sample', async () => {
+    const common = { model: net, batches: first.batch, perSample: true };
+    const d = new Map([[bias, constant(direction.bias)]]);
+    const refused = expect.objectContaining({ name: 'AttrError', arg: 'perSample' });
+    await expect(gradientLine({ ...common })).rejects.toThrow(refused);
+    await expect(slice({ ...common, direction: d, at: [0] })).rejects.toThrow(refused);
+    await expect(plane({ ...common, directions: [d, d], x: [0], y: [0] })).rejects.toThrow(refused);
+    await expect(interpolate({ ...common, to: net, at: [0] })).rejects.toThrow(refused);
   });
 
   it('refuses directions and masks of nothing', async () => {

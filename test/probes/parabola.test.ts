@@ -35,6 +35,13 @@ describe('fitParabola', () => {
     }
   });
 
+  it('makes nothing of losses that are equal, however near their steps', () => {
+    const steps = Array.from({ length: 9 }, (_, i) => (i - 4) * 1e-30);
+    const flat = fitParabola(steps, new Float32Array(9).fill(1.4125479459762573));
+    expect(flat).toMatchObject({ value: Math.fround(1.4125479459762573), minimum: null, rms: 0 });
+    expect([Math.abs(flat.slope), Math.abs(flat.secondDerivative)]).toEqual([0, 0]);
+  });
+
   it('has no minimum where it opens downwards', () => {
     expect(fitParabola([-1, 0, 1], [-1, 0, -1])).toEqual({ value: 0, slope: 0, secondDerivative: -2, minimum: null, rms: 0 });
   });

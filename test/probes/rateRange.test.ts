@@ -44,6 +44,17 @@ describe('rateRange', () => {
     expect(await rateRange(line(), { rates: [0.6, 1] })).toMatchObject({ least: null, breakEven: null, explodes: null });
   });
 
+  it('finds none either where losses beside those that rise are infinite', async () => {
+    const phi = (step: number) => (step > 1 ? Infinity : 2 + step);
+    const range = await rateRange(knownLine(phi, -1), { rates: [0.5, 1, 2] });
+    expect(range).toMatchObject({ least: null, breakEven: null, explodes: 2 });
+  });
+
+  it('calls no multiple of a loss below 0 an explosion', async () => {
+    const negative = knownLine((step) => -2 - step, -1);
+    expect(await rateRange(negative, { rates: [0.5, 1] })).toMatchObject({ least: { rate: 1, loss: -3 }, breakEven: 1, explodes: null });
+  });
+
   it.each([
     [{ rates: [0.1] }, 'rates'],
     [{ rates: [0, 0.1] }, 'rates'],
