@@ -146,6 +146,11 @@ describe('curveFigure', () => {
     expect([...svg.matchAll(/<path class="curve" d="([^"]*)"/g)].map(([, d]) => d)).toEqual([`M${dots[0].join(' ')}L${dots[1].join(' ')}`]);
     expect([...svg.matchAll(/class="cross" d="M([0-9.]+) /g)].map(([, x]) => Number(x))).toEqual([tickX('1')]);
     expect(svg).toContain(`<path class="rule" d="M${tickX('0.1')} `);
+    // The note is written below the crosses, 4 units to each side of their middle.
+    const [crossY, noteY] = [/class="cross" d="M[0-9.]+ ([0-9.]+)m/, /y="([0-9.]+)"[^>]*>here</].map((place) =>
+      Number(place.exec(svg)![1]),
+    );
+    expect(noteY - 12).toBeGreaterThan(crossY + 4);
   });
 
   it('has a legend where there are several curves, and escapes what it is told', () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { renderReport } from '../../src/cli/report.ts';
 import type { Report, ReportEvent, ReportRun } from '../../src/cli/report.ts';
-import { linearScale, logScale } from '../../src/cli/report/scale.ts';
+import { finiteRange, linearScale, logScale } from '../../src/cli/report/scale.ts';
 import { nonFiniteStretches, smooth, thin } from '../../src/cli/report/series.ts';
 import type { Point } from '../../src/cli/report/chart.ts';
 import { asPublished, TrialScheduler } from '../../src/sched/index.ts';
@@ -158,8 +158,14 @@ describe('axes', () => {
     expect(labels(linearScale(0.13, 0.87, 5))).toEqual(['0', '0.2', '0.4', '0.6', '0.8', '1']);
     expect(labels(linearScale(0, 3755, 8, { fixed: true }))).toEqual(['0', '500', '1000', '1500', '2000', '2500', '3000', '3500']);
     expect(labels(linearScale(0, 1, 8, { fixed: true, minStep: 1 }))).toEqual(['0', '1']);
+    expect(labels(linearScale(2.36404, 2.36406, 4, { fixed: true }))).toEqual(['2.36404', '2.364045', '2.36405', '2.364055', '2.36406']);
     expect(linearScale(2, 2, 5).at(2)).toBe(0.5);
     expect([0, 3755].map((v) => linearScale(0, 3755, 8, { fixed: true }).at(v))).toEqual([0, 1]);
+  });
+
+  it('range: of what is finite, of any number of values', () => {
+    expect([finiteRange([NaN, 3, -1, Infinity]), finiteRange([NaN, -Infinity]), finiteRange([])]).toEqual([[-1, 3], null, null]);
+    expect(finiteRange(Array.from({ length: 300_000 }, (_, i) => i))).toEqual([0, 299_999]);
   });
 
   it('log: decades, with steps between where few show', () => {

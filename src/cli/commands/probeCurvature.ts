@@ -5,19 +5,20 @@ import type { FigureText } from '../figure/document.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import type { CurvatureValues } from '../probeOptions.ts';
 import { probe } from '../probe/subject.ts';
-import { linearScale } from '../report/scale.ts';
+import { finiteRange, linearScale } from '../report/scale.ts';
 
 /** The losses with their tangent taken away: the straight part would hide the curve. */
 function draw({ steps, losses, fit, slope, curvature: along, limit, ratio }: Curvature, text: FigureText): string {
   const reach = steps[steps.length - 1];
-  const above = (step: number, loss: number) => [step, loss - fit.value - slope * step] as const;
+  const base = losses[(losses.length - 1) / 2];
+  const above = (step: number, loss: number) => [step, loss - base - slope * step] as const;
   const parabola = linearGrid(-reach, reach, 81).map((c) => above(c, fit.value + fit.slope * c + (fit.secondDerivative * c * c) / 2));
   const measured = steps.map((step, i) => above(step, losses[i]));
-  const heights = [...parabola, ...measured].map(([, height]) => height);
+  const [low, high] = finiteRange([0, ...[...parabola, ...measured].map(([, height]) => height)])!;
   return curveFigure({
     ...text,
     x: linearScale(-reach, reach, 8, { fixed: true }),
-    y: linearScale(Math.min(0, ...heights), Math.max(0, ...heights), 6),
+    y: linearScale(low, high, 6),
     xLabel: 'step η along the gradient',
     yLabel: `loss above its tangent, φ(η) − φ(0) − η·φ'(0), φ'(0) = ${formatNumber(slope)}`,
     curves: [

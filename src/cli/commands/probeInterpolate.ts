@@ -11,7 +11,7 @@ export const run = (values: InterpolateValues): Promise<number> =>
     const found = await interpolate({ ...options, to: other('--to', to), at: linearGrid(0, 1, points) });
     const { losses } = found;
     const ends = [losses[0], losses[losses.length - 1]];
-    const barrier = Math.max(...losses) - Math.max(...ends);
+    const barrier = losses.reduce((most, loss) => Math.max(most, loss)) - Math.max(...ends);
     return {
       result: { to, ...found },
       summary: [`losses ${formatLoss(ends[0])} and ${formatLoss(ends[1])} at the ends, at most ${formatLoss(barrier)} more between`],

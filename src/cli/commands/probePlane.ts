@@ -1,8 +1,8 @@
 /** `forkstep probe plane`: losses over the plane of two random directions. */
 import { linearGrid, plane, randomDirections } from '../../probes/index.ts';
 import { planeFigure } from '../figure/plane.ts';
-import { formatLoss } from '../format.ts';
 import type { PlaneValues } from '../probeOptions.ts';
+import { lossesText } from '../probe/sliceFigure.ts';
 import { probe } from '../probe/subject.ts';
 
 export const run = (values: PlaneValues): Promise<number> =>
@@ -11,10 +11,9 @@ export const run = (values: PlaneValues): Promise<number> =>
     const [d1, d2] = randomDirections(options.model, { seed: directionSeed, count: 2 });
     const grid = linearGrid(-span, span, points);
     const found = await plane({ ...options, directions: [d1, d2], x: grid, y: grid });
-    const finite = found.losses.flat().filter(Number.isFinite);
     return {
       result: { directionSeed, ...found },
-      summary: [finite.length > 0 ? `losses ${formatLoss(Math.min(...finite))} … ${formatLoss(Math.max(...finite))}` : 'no loss is finite'],
+      summary: [lossesText(found.losses.flat())],
       title: 'The loss over a plane of two random directions',
       figure: (text) =>
         planeFigure({

@@ -51,30 +51,32 @@ function drawCurve({ color, points, line, hasDots }: Curve, { px, py }: PlotMap)
   return `<g style="stroke:var(--${color})">${line === 'none' ? '' : paths.join('')}${hasDots ? dots.join('') : ''}</g>`;
 }
 
+const hasCross = ([, y]: Point): boolean => !Number.isFinite(y);
+
 /** Crosses at the top edge for losses that are NaN or infinite. */
 const drawCrosses = ({ points }: Curve, { px }: PlotMap): string =>
   points
-    .filter(([, y]) => !Number.isFinite(y))
+    .filter(hasCross)
     .map(([x]) => `<path class="cross" d="M${units(px(x))} ${top + 6}m-4 -4l8 8m0 -8l-8 8"><title>${x}: not finite</title></path>`)
     .join('');
 
-/** Vertical lines with their notes, each a line lower than the one before, so that none covers another. */
-function drawRules(rules: CurveFigure['rules'], { px }: PlotMap): string {
+/** Vertical lines with their notes, the first below `from`, each a line lower than the one before, so that none covers another. */
+function drawRules(rules: CurveFigure['rules'], from: number, { px }: PlotMap): string {
   const lines = rules.map(({ x }) => `<path class="rule" d="M${units(px(x))} ${top}V${bottom}"/>`);
   const notes = rules.map(({ x, note }, i) => {
     const isRight = px(x) > (left + right) / 2;
-    const anchor = `x="${units(px(x) + (isRight ? -7 : 7))}" y="${top + 16 + 19 * i}" text-anchor="${isRight ? 'end' : 'start'}"`;
+    const anchor = `x="${units(px(x) + (isRight ? -7 : 7))}" y="${from + 16 + 19 * i}" text-anchor="${isRight ? 'end' : 'start'}"`;
     return `<text class="note" ${anchor}>${escapeHtml(note)}</text>`;
   });
   return [...lines, ...notes].join('');
 }
 
-/** Under the notes, at the top of the right half. */
-function drawLegend(curves: readonly Curve[], notes: number): string {
+/** Under the notes, which begin below `from`, in the right half. */
+function drawLegend(curves: readonly Curve[], notes: number, from: number): string {
   if (curves.length < 2) return '';
   const x = (left + right) / 2 + 8;
   const entry = ({ color, line, hasDots, name }: Curve, i: number): string => {
-    const y = top + 12 + 20 * (notes + i);
+    const y = from + 12 + 20 * (notes + i);
     const dash = line === 'none' ? '' : `<path class="curve${line === 'dashed' ? ' dashed' : ''}" d="M${x} ${y}h26"/>`;
     const dot = hasDots ? `<circle class="dot" cx="${x + 13}" cy="${y}" r="3.4"/>` : '';
     const text = `<text class="note" x="${x + 34}" y="${y}" dy=".34em">${escapeHtml(name)}</text>`;
@@ -87,6 +89,7 @@ function drawLegend(curves: readonly Curve[], notes: number): string {
 export function curveFigure(figure: CurveFigure): string {
   const { x, y, xLabel, yLabel, curves, rules, level } = figure;
   const map = plotMap(x, y, height);
+  const textTop = curves.some(({ points }) => points.some(hasCross)) ? top + 10 : top;
   const grid = y.ticks.map(({ value, label }) => {
     const at = units(map.py(value));
     const text = `<text x="${left - 9}" y="${at}" dy=".34em" text-anchor="end">${escapeHtml(label)}</text>`;
@@ -101,11 +104,11 @@ export function curveFigure(figure: CurveFigure): string {
     `<clipPath id="plot"><rect ${area}/></clipPath><text x="20" y="0">${escapeHtml(yLabel)}</text>`,
     ...grid,
     stepAxis(x, xLabel, height),
-    drawRules(rules, map),
+    drawRules(rules, textTop, map),
     `<g clip-path="url(#plot)">${curves.map((curve) => drawCurve(curve, map)).join('')}</g>`,
     levelLine,
     ...curves.map((curve) => drawCrosses(curve, map)),
-    drawLegend(curves, rules.length),
+    drawLegend(curves, rules.length, textTop),
   ];
   return svgDocument(figure, body.join(''), height);
 }

@@ -2,7 +2,7 @@
 import { frame } from '../report/chart.ts';
 import { formatNumber } from '../format.ts';
 import { escapeHtml } from '../report/html.ts';
-import { linearScale, logScale, type Scale } from '../report/scale.ts';
+import { finiteRange, linearScale, logScale, type Scale } from '../report/scale.ts';
 import { contourSegments } from './contours.ts';
 import { svgDocument, units, type FigureText } from './document.ts';
 
@@ -130,9 +130,9 @@ export function planeFigure(figure: PlaneFigure): string {
 }
 
 function drawMap(figure: PlaneFigure): string {
-  const finite = figure.values.flat().filter(Number.isFinite);
-  if (finite.length === 0) return drawCells(figure, () => 0);
-  const [low, high] = [Math.min(...finite), Math.max(...finite)];
+  const range = finiteRange(figure.values.flat());
+  if (!range) return drawCells(figure, () => 0);
+  const [low, high] = range;
   const scale = low > 0 && high / low >= 4 ? logScale(low, high) : linearScale(low, high, 10, { fixed: true });
   return drawCells(figure, scale.at) + drawContours(figure, scale) + drawOrigin(figure) + drawBar(scale);
 }

@@ -1,9 +1,9 @@
-/** The figure of losses along one direction. */
+/** How losses along directions are shown: the figure of one direction, and a line of text. */
 import type { Slice } from '../../probes/index.ts';
 import { curveFigure } from '../figure/curve.ts';
 import type { FigureText } from '../figure/document.ts';
 import { formatLoss } from '../format.ts';
-import { linearScale, logScale } from '../report/scale.ts';
+import { finiteRange, linearScale, logScale } from '../report/scale.ts';
 
 /** @param marks coefficients at which the network has a name */
 export function sliceFigure(
@@ -12,8 +12,7 @@ export function sliceFigure(
   marks: readonly (readonly [number, string])[],
   text: FigureText,
 ): string {
-  const finite = losses.filter(Number.isFinite);
-  const [low, high] = finite.length > 0 ? [Math.min(...finite), Math.max(...finite)] : [0, 1];
+  const [low, high] = finiteRange(losses) ?? [0, 1];
   const nearest = (x: number): number => at.reduce((best, value, i) => (Math.abs(value - x) < Math.abs(at[best] - x) ? i : best), 0);
   const inside = marks.filter(([x]) => x >= at[0] && x <= at[at.length - 1]);
   return curveFigure({
@@ -25,4 +24,10 @@ export function sliceFigure(
     curves: [{ color: 'a', line: 'solid', hasDots: at.length <= 60, name: 'loss', points: at.map((x, i) => [x, losses[i]] as const) }],
     rules: inside.map(([x, name]) => ({ x, note: at[nearest(x)] === x ? `${name}: ${formatLoss(losses[nearest(x)])}` : name })),
   });
+}
+
+/** For people: between what the losses lie. */
+export function lossesText(losses: readonly number[]): string {
+  const range = finiteRange(losses);
+  return range ? `losses ${range.map(formatLoss).join(' … ')}` : 'no loss is finite';
 }

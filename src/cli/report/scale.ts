@@ -17,7 +17,7 @@ export interface AxisOptions {
 
 /** Linear axis over [low, high] with about `count` steps of 1, 2 or 5 · 10^k. */
 export function linearScale(low: number, high: number, count: number, options: AxisOptions = {}): Scale {
-  const { fixed = false, minStep = 0, label = (v: number) => formatNumber(v) } = options;
+  const { fixed = false, minStep = 0 } = options;
   if (!(high > low)) {
     const around = (Math.abs(low) || 1) / 2;
     return linearScale(low - around, low + around, count, { ...options, fixed: false });
@@ -29,8 +29,22 @@ export function linearScale(low: number, high: number, count: number, options: A
   const outer = [Math.floor(low / step + 1e-9), Math.ceil(high / step - 1e-9)];
   const [first, last] = fixed ? inner : outer;
   const [start, end] = fixed ? [low, high] : [first * step, last * step];
+  // Neighbours must differ, also where values are much larger than their distances.
+  const digits = Math.max(4, Math.ceil(Math.log10(Math.max(Math.abs(start), Math.abs(end)) / step)) + 1);
+  const { label = (v: number) => formatNumber(v, digits) } = options;
   const ticks = Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
   return { at: (v) => (v - start) / (end - start), ticks: ticks.map((value) => ({ value, label: label(value) })) };
+}
+
+/** The least and the largest of the finite values; null where none is. A loop, as a call takes no more than some 100,000 arguments. */
+export function finiteRange(values: readonly number[]): readonly [low: number, high: number] | null {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return low <= high ? [low, high] : null;
 }
 
 /** Log axis over [low, high], both > 0: ticks at the decades, with 2 and 5 (or 2 … 9) between them where few decades show. */
