@@ -4,7 +4,7 @@
  * Statistics never use E[x²] − E[x]²: a thread walks the rows of one chunk in groups of 4, takes each group's mean and sum of squared deviations,
  * and merges them by Chan's formula; the finishing kernel merges the chunks the same way, always in the same order.
  */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, relu4, write } from './contract.ts';
 import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const merge = /* wgsl */ `
@@ -170,7 +170,7 @@ fn main(${builtins}) {
 }`,
   });
 
-/** y = act((x − mean)·scale + bias [+ residual]); act is relu when `relu` = 1. */
+/** y = act((x − mean)·scale + bias [+ residual]); act is relu when `relu` = 1; NaN stays NaN. */
 export const batchNormApply = (residual: boolean) =>
   defineKernel({
     name: residual ? 'batchNormApplyResidual' : 'batchNormApply',
@@ -179,7 +179,7 @@ export const batchNormApply = (residual: boolean) =>
       ReturnType<typeof read>
     >,
     uniforms: { n: 'u32', c4: 'u32', relu: 'u32', x_stride: 'u32', affine_stride: 'u32', residual_stride: 'u32' },
-    wgsl: /* wgsl */ `
+    wgsl: /* wgsl */ `${relu4}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
@@ -187,7 +187,7 @@ fn main(${builtins}) {
   let at = wid.z * u.affine_stride + i % u.c4;
   var value = (x[wid.z * u.x_stride + i] - affine[at]) * affine[at + u.c4] + affine[at + 2u * u.c4];
   ${residual ? 'value += residual[wid.z * u.residual_stride + i];' : ''}
-  y[wid.z * u.n + i] = select(value, max(value, vec4f()), u.relu == 1u);
+  y[wid.z * u.n + i] = select(value, relu4(value), u.relu == 1u);
 }`,
   });
 

@@ -88,6 +88,16 @@ export const builtins =
 export const fastDivide = /* wgsl */ `
 fn fast_divide(x: u32, inv: f32) -> u32 { return u32((f32(x) + 0.5) * inv); }`;
 
+/**
+ * max(x, 0), but NaN of NaN, by bits: `max` may give 0 there, and the loss of a trial whose signal is lost would be that of logits of 0, a
+ * better one than many. All floats from −0 to −Inf become 0; a NaN has bits above Inf's, whatever its sign.
+ */
+export const relu4 = /* wgsl */ `
+fn relu4(x: vec4f) -> vec4f {
+  let bits = bitcast<vec4u>(x);
+  return bitcast<vec4f>(select(bits, vec4u(), (bits ^ vec4u(0x80000000u)) <= vec4u(0x7f800000u)));
+}`;
+
 /** Bit test for Inf and NaN: WGSL may assume neither exists, so comparisons cannot tell. */
 export const nonFinite = /* wgsl */ `
 fn non_finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u; }

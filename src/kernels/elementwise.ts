@@ -2,7 +2,7 @@
  * Element by element, over vec4s. z = trial; an operand shared by all trials has stride 0. `n` counts the vec4s of one trial's block.
  * All overwrite y.
  */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, relu4, write } from './contract.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const body = (statement: string): string => /* wgsl */ `
@@ -13,12 +13,12 @@ fn main(${builtins}) {
   ${statement}
 }`;
 
-/** y = max(x, 0) */
+/** y = max(x, 0); NaN stays NaN. */
 export const reluForward = defineKernel({
   name: 'reluForward',
   bindings: { x: read('vec4f'), y: write('vec4f') },
   uniforms: { n: 'u32' },
-  wgsl: body('y[wid.z * u.n + i] = max(x[wid.z * u.n + i], vec4f());'),
+  wgsl: `${relu4}${body('y[wid.z * u.n + i] = relu4(x[wid.z * u.n + i]);')}`,
 });
 
 /** dx = dy · [y > 0] */

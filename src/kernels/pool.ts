@@ -5,7 +5,10 @@ const windowUniforms = {
   n: 'u32', h: 'u32', w: 'u32', c4: 'u32', h_out: 'u32', w_out: 'u32', kernel_size: 'u32', stride: 'u32', padding: 'u32', x_block: 'u32',
 } as const;
 
-/** y = max over the window, position = row · kernelSize + column of the first maximum in row-major order, as PyTorch. One thread a vec4 of y. */
+/**
+ * y = max over the window, position = row · kernelSize + column of the first maximum in row-major order, as PyTorch; a NaN in the window wins.
+ * One thread a vec4 of y.
+ */
 export const maxPool2dForward = defineKernel({
   name: 'maxPool2dForward',
   bindings: { x: read('vec4f'), y: write('vec4f'), position: write('vec4u') },
@@ -29,7 +32,9 @@ fn main(${builtins}) {
       let iw = ow * u.stride + b - u.padding;
       if (iw >= u.w) { continue; }
       let value = x[wid.z * u.x_block + ((image * u.h + ih) * u.w + iw) * u.c4 + channel];
-      let better = vec4<bool>(!found) | (value > best);
+      // Found by its bits: no comparison need tell it.
+      let is_nan = (bitcast<vec4u>(value) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u);
+      let better = vec4<bool>(!found) | (value > best) | is_nan;
       best = select(best, value, better);
       where_ = select(where_, vec4u(a * u.kernel_size + b), better);
       found = true;
