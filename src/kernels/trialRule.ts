@@ -3,6 +3,7 @@
  * and with it the coefficients of the next event. The rule and its reasons are `trialUpdate` in src/sched/update.ts, in float64; this is
  * its twin in float32, made so that float32 costs no digits:
  *   - all scores but `rank` are e^(−(L − min L) / (τ·divisor)): the smallest loss is subtracted before anything else, where that is exact;
+ *     of ranks the best is, so that some weight is 1;
  *   - losses that are normalised are first brought to about 1 by a power of two, so that no square or sum leaves float32;
  *   - e^x and √x are computed here, to about one unit in the last place, as WGSL's own may be off by many;
  *   - NaN and Inf are found by their bits.
@@ -82,8 +83,8 @@ fn main(${builtins}) {
 
 /**
  * rates[1] = m is moved by the trials' losses, and rates[2], rates[3] where momentum and weight decay are tried; events[slot] tells how.
- * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0. `hold` < 0
- * never holds.
+ * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0.
+ * `hold` < 0 never holds.
  */
 export const trialRule = defineKernel({
   name: 'trialRule',
@@ -101,18 +102,23 @@ fn root(x: f32) -> f32 {
   return select(0.5 * (guess + x / guess), 0.0, guess == 0.0);
 }
 fn loss_of(t: u32) -> f32 { return losses[u32(trials[${trialRows}u * t].z)]; }
-// The last coefficient is the greatest: without a part for momentum or weight decay.
-fn is_lost(t: u32) -> bool { return non_finite(loss_of(t)) || non_finite(coefficients[u32(trials[${trialRows}u * t].w) + u.form]); }
+fn is_lost(t: u32) -> bool {
+  let first = u32(trials[${trialRows}u * t].w);
+  for (var k = 0u; k <= u.form; k += 1u) {
+    if (non_finite(coefficients[first + k])) { return true; }
+  }
+  return non_finite(loss_of(t));
+}
 fn difference(loss: f32, lowest: f32, unit: f32) -> f32 { return loss * unit - lowest * unit; }
 
-// Place of trial t among the finite ones, from 0; equal losses share the mean of theirs.
-fn rank_of(t: u32) -> f32 {
+// Place of a loss among the finite ones, from 0; equal losses share the mean of theirs.
+fn rank_of(loss: f32) -> f32 {
   var below = 0.0;
   var equal = 0.0;
   for (var other = 0u; other < u.n; other += 1u) {
     if (is_lost(other)) { continue; }
-    if (loss_of(other) < loss_of(t)) { below += 1.0; }
-    if (loss_of(other) == loss_of(t)) { equal += 1.0; }
+    if (loss_of(other) < loss) { below += 1.0; }
+    if (loss_of(other) == loss) { equal += 1.0; }
   }
   return below + (equal - 1.0) / 2.0;
 }
@@ -169,6 +175,8 @@ fn main() {
   let unit = select(bitcast<f32>((254u - exponent) << 23u), 1.0, u.normalize == ${ruleNormalize.none}u);
   let divisor = max(divisor_of(lowest, highest, base, unit, f32(finite)), 1.2e-38);
 
+  var best_rank = 0.0;
+  if (u.score == ${ruleScore.rank}u) { best_rank = rank_of(lowest); }
   let weights_at = at + ${eventHead}u + u.n;
   var total = 0.0;
   var moved = 0.0;
@@ -179,7 +187,11 @@ fn main() {
     if (!is_lost(t)) {
       let gap = difference(loss_of(t), lowest, unit);
       var x = 0.0;
-      if (u.score == ${ruleScore.rank}u) { x = rank_of(t) / u.tau; } else if (gap > 0.0) { x = gap / divisor / u.tau; }
+      if (u.score == ${ruleScore.rank}u) {
+        x = (rank_of(loss_of(t)) - best_rank) / u.tau;
+      } else if (gap > 0.0) {
+        x = gap / divisor / u.tau;
+      }
       if (x < 87.0) { weight = exp_of(-x); }
     }
     total += weight;

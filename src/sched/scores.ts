@@ -11,6 +11,11 @@ export type ScoreName = 'exp' | 'relGain' | 'rank';
 export const ULP = 2 ** -23;
 
 const sumOf = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0);
+/** e^(−x/τ), but for a common factor: the smallest x is subtracted first, so that one weight at least is 1, whatever x and τ. */
+const falling = (x: readonly number[], tau: number): number[] => {
+  const low = Math.min(...x);
+  return x.map((v) => Math.exp(-(v - low) / tau));
+};
 const divided = (xs: readonly number[], by: number): number[] => xs.map((x) => (by === 0 ? 0 : x / by));
 
 /**
@@ -49,11 +54,8 @@ export interface ScoreContext {
 
 /** x (smaller is better) → weights, not yet summing to 1. */
 export const scores: Record<ScoreName, (x: readonly number[], context: ScoreContext) => number[]> = {
-  /** w = e^(−x/τ); the smallest x is subtracted first, which leaves the ratios as they are and keeps e^(−L) from underflowing */
-  exp: (x, { tau }) => {
-    const low = Math.min(...x);
-    return x.map((v) => Math.exp(-(v - low) / tau));
-  },
+  /** w = e^(−x/τ) */
+  exp: (x, { tau }) => falling(x, tau),
   /** w = e^(−(L − Lmin) / (τ s)), s = max(L0 − Lmin, 4 ulp · |L0|): losses in units of the best trial's gain */
   relGain: (losses, { tau, baseLoss }) => {
     if (baseLoss === null || !Number.isFinite(baseLoss)) {
@@ -64,12 +66,12 @@ export const scores: Record<ScoreName, (x: readonly number[], context: ScoreCont
     }
     const low = Math.min(...losses);
     const scale = Math.max(baseLoss - low, 4 * ULP * Math.abs(baseLoss), Number.MIN_VALUE);
-    return losses.map((l) => Math.exp(-(l - low) / (tau * scale)));
+    return falling(losses.map((l) => (l - low) / scale), tau);
   },
   /** w = e^(−rank/τ), rank from 0 (best), ties share the mean of their ranks */
   rank: (x, { tau }) => {
     const rankOf = (v: number): number => x.filter((o) => o < v).length + (x.filter((o) => o === v).length - 1) / 2;
-    return x.map((v) => Math.exp(-rankOf(v) / tau));
+    return falling(x.map(rankOf), tau);
   },
 };
 

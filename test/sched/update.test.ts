@@ -48,6 +48,12 @@ describe('scores', () => {
     expectNear(scores.rank([7, 7, 1, 900], { tau: 1, baseLoss: null }), [1.5, 1.5, 0, 3].map((r) => Math.exp(-r)));
   });
 
+  it('give weights at any temperature, ties for the best place and losses of 0 too', () => {
+    expect(trialWeights([7, 7, 9], { normalize: 'none', score: 'rank', tau: 1e-4 }, null)).toEqual([0.5, 0.5, 0]);
+    expect(trialWeights([0, 0, 1], { normalize: 'none', score: 'relGain', tau: 0.1 }, 0)).toEqual([0.5, 0.5, 0]);
+    expect(trialWeights([7, 7, 9], { normalize: 'minMax', score: 'exp', tau: 1e-30 }, null)).toEqual([0.5, 0.5, 0]);
+  });
+
   it('relGain measures in units of the best gain, and of rounding where nothing gains', () => {
     expectNear(scores.relGain([1, 1.5, 3], { tau: 0.5, baseLoss: 2 }), [0, 1, 4].map((x) => Math.exp(-x)));
     const flat = scores.relGain([2, 2 + 2 ** -21], { tau: 1, baseLoss: 1.5 });

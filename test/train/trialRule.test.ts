@@ -140,6 +140,7 @@ const curves: [string, number[]][] = [
   ['equal within rounding', [2.3, 2.3 + 2 ** -22, 2.3, 2.3, 2.3 - 2 ** -22, 2.3, 2.3]],
   ['not quite equal within rounding', [2.3, 2.3 + 2 ** -19, 2.3, 2.3, 2.3 - 2 ** -19, 2.3, 2.3]],
   ['near together', [2.30001, 2.30002, 2.3, 2.30004, 2.300005, 2.30003, 2.300021]],
+  ['the best ones equal', [2.4, 2.1, 2.3, 2.1, 2.5, 2.1, 2.2]],
   ['zeros', Array(7).fill(0)],
   ['one zero', [0, 1, 2, 3, 4, 5, 6]],
   ['negative', [-3, -2, -1, 0, 1, 2, 3]],
@@ -155,7 +156,7 @@ const curves: [string, number[]][] = [
 
 describe.each(rules)('%s, %s', (normalize, score) => {
   test.each(curves)('%s', async (_, losses) => {
-    for (const tau of [1, 0.1]) await check({ normalize, score, tau }, losses, 2.35);
+    for (const tau of [1, 0.1, 1e-4]) await check({ normalize, score, tau }, losses, 2.35);
     await check({ normalize, score, anchor: false, hold: false, bounds: null, lr: 3 }, losses, 0.5);
   });
 });
@@ -218,6 +219,13 @@ describe('what stops the rule', () => {
     expect(event).toMatchObject({ nonFinite: 1, allNonFinite: false });
     expect(event.weights[0]).toBe(0);
     expect(event.lrAfter).toBeLessThan(1);
+  });
+
+  test('in a grid any of a trial\'s coefficients does', async () => {
+    const factors = { lr: [1], momentum: [0.9, 0.5], weightDecay: [1e-4, 1e39] };
+    const { events: [event] } = await runRule(robust({ lr: 0.5, factors }), [2, 0, 1, 0], null, { optimizer: { momentum: 0.9 } });
+    expect(event.nonFinite).toBe(2);
+    expect(event.weights.map((weight) => weight > 0)).toEqual([true, false, true, false]);
   });
 });
 
