@@ -56,6 +56,19 @@ function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
   });
 }
 
+/** Schedulers whose trainers are open: the events of two runs would mix. */
+const lent = new WeakSet<TrialScheduler>();
+
+/** Takes a scheduler for one trainer. @throws AttrError where another has it, or where it has had events, as steps begin at 0 */
+function lend(scheduler: TrialScheduler): void {
+  const refuse = (rule: string, got: string): never => {
+    throw new AttrError({ op: 'Trainer', arg: 'schedule', rule, got, fix: `make one with lr ${scheduler.lr}` });
+  };
+  if (lent.has(scheduler)) refuse('must be of one trainer alone', 'that of another that is not closed');
+  if (scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
+  lent.add(scheduler);
+}
+
 export class Trainer {
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
@@ -85,19 +98,20 @@ export class Trainer {
 
   /**
    * Uploads the data, compiles the kernels and makes every buffer and bind group that the run needs.
-   * @throws AttrError for options out of range, DeviceError without an adapter
+   * @throws AttrError for options out of range and a scheduler that has had events or is another trainer's, DeviceError without an adapter
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     checkTrainerOptions(options);
     const { dataset, batchSize = 32, shuffle = true, seed = 0, augment = 'none', schedule, model } = options;
     const device = options.device ?? (await defaultDevice());
+    const scheduler = schedule instanceof TrialScheduler ? schedule : null;
+    if (scheduler) lend(scheduler);
     const memory = new Memory(device);
     try {
       const control = new Control(memory);
       control.write({ seed });
       const sampler = new EpochSampler({ count: dataset.train.count, batchSize, shuffle, seed });
       const { mean, std } = dataset;
-      const scheduler = schedule instanceof TrialScheduler ? schedule : null;
       // Held-out images follow the batch in the order, which goes round at its end.
       const capacity = dataset.train.count + batchSize + (scheduler?.options.scoreBatch ?? batchSize);
       const train = new ImageFeed(memory, dataset.train, control, { mean, std, capacity });
@@ -121,6 +135,7 @@ export class Trainer {
       // A model that another trainer holds stays with it.
       for (const variable of model.variables()) if (variable.storage && memory.owns(variable.storage.buffer)) variable.storage = null;
       memory.release();
+      if (scheduler) lent.delete(scheduler);
       throw error;
     }
   }
@@ -166,13 +181,10 @@ export class Trainer {
     plans.control.write({ cursor, counter, ...next, first: Number(this.#updates === 0) });
     let run = this.#order(this.isEventDue);
     if (plans.rule) {
-      const { scheduler } = plans.rule;
+      // First, as it refuses a step after the last one: what is noted is submitted.
+      const envelope = floatBits(plans.rule.scheduler.envelopeAt(step, this.totalSteps));
       plans.rule.sync(step);
-      plans.control.write({
-        slot: plans.log.note(step, null),
-        eventSlot: this.isEventDue ? plans.rule.note(step) : 0,
-        envelope: floatBits(scheduler.envelopeAt(step, this.totalSteps)),
-      });
+      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
     } else {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
@@ -306,6 +318,7 @@ export class Trainer {
     } finally {
       this.plans.store.release();
       this.plans.memory.release();
+      if (this.options.schedule instanceof TrialScheduler) lent.delete(this.options.schedule);
     }
   }
 }

@@ -5,6 +5,7 @@ import { asPublished, robust, type TrialOptions } from '../../src/sched/trialOpt
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
+import { Trainer } from '../../src/train/trainer.ts';
 import type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
 import { ConvNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
@@ -254,4 +255,28 @@ test('a state that is loaded between steps is what the next step is made with', 
     expect(schedule.events.map(({ step }) => step)).toEqual([1, 3]);
     expect(schedule.lr).toBe(second.lrAfter);
   });
+});
+
+test('a step after the last one is refused, and nothing is told of it', async () => {
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3', every: { steps: 1 } }));
+  await withTrainer(options({ maxSteps: 2, schedule }), async (trainer) => {
+    // The envelope ends at step 2, with rate 0.
+    for (let i = 0; i < 3; i++) await trainer.trainStep();
+    for (let i = 0; i < 2; i++) await expect(trainer.trainStep()).rejects.toThrow(expect.objectContaining({ arg: 'step' }));
+    expect((await trainer.losses()).map(({ step }) => step)).toEqual([0, 1, 2]);
+    expect((await trainer.events()).map(({ step }) => step)).toEqual([0, 1, 2]);
+  });
+});
+
+test('a scheduler is of one trainer, and of one run', async () => {
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3' }));
+  const refusal = expect.objectContaining({ op: 'Trainer', arg: 'schedule' });
+  const refused = () => expect(Trainer.create(options({ schedule }))).rejects.toThrow(refusal);
+  await expect(Trainer.create(options({ schedule, batchSize: 1000 }))).rejects.toThrow(expect.objectContaining({ arg: 'batchSize' }));
+  await withTrainer(options({ schedule }), refused);
+  await withTrainer(options({ schedule }), async (trainer) => {
+    await trainer.trainStep();
+    expect(await trainer.events()).toHaveLength(1);
+  });
+  await refused();
 });
