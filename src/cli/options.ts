@@ -1,6 +1,6 @@
 /** The option tables of the commands, and the rules that span several options. */
 import { ForkstepError } from '../gpu/errors.ts';
-import { asPublished, factorSets, resolveFactors, robust } from '../sched/index.ts';
+import { asPublished, factorSets, FLOAT32, resolveFactors, robust } from '../sched/index.ts';
 import type { Cadence, Factors } from '../sched/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
@@ -201,11 +201,13 @@ export function checkEval(command: string, { values, given }: Parsed<typeof eval
     refuse(command, '--seed', 'must go with --dataset procedural', `--dataset ${values.dataset}`, 'leave --seed out');
 }
 
-/** A preset may bound the learning rate. */
+/** A preset may bound the learning rate; float32 does. */
 function checkBounds(command: string, { preset, lr }: { preset: 'asPublished' | 'robust'; lr: number }): void {
-  const { bounds } = preset === 'robust' ? robust() : asPublished();
-  if (bounds && (lr < bounds[0] || lr > bounds[1]))
-    refuse(command, '--lr', `must lie in ${bounds.join(' … ')} with --preset ${preset}`, String(lr), 'or use --preset asPublished');
+  const bounds = (preset === 'robust' ? robust() : asPublished()).bounds ?? [FLOAT32.least, FLOAT32.greatest];
+  if (lr < bounds[0] || lr > bounds[1]) {
+    const fix = preset === 'robust' ? 'or use --preset asPublished' : 'pass 0.005';
+    refuse(command, '--lr', `must lie in ${bounds.join(' … ')} with --preset ${preset}`, String(lr), fix);
+  }
 }
 
 function checkSgd(command: string, { nesterov, momentum }: { nesterov: boolean; momentum: number }): void {

@@ -66,7 +66,7 @@ export interface TrialPoints {
 
 /** @throws AttrError as resolveFactors does, for values outside their range, and for names that no grid has */
 export function resolvePoints(factors: Factors | FactorGrid): TrialPoints {
-  if (typeof factors !== 'object' || Array.isArray(factors)) {
+  if (typeof factors !== 'object' || factors === null || Array.isArray(factors)) {
     return { factors: resolveFactors(factors as Factors), momenta: null, weightDecays: null };
   }
   const { lr, momentum, weightDecay, ...rest } = factors as FactorGrid;

@@ -24,7 +24,7 @@ export interface TrialOptions {
   normalize: NormalizeName;
   /** a name, or a function of the losses: then they are read back at every event, and one more trial gives the loss at the weights */
   score: ScoreName | OwnScore;
-  /** temperature of the score, > 0; 1 is the published e^−x */
+  /** temperature of the score, > 0 in float32; 1 is the published e^−x */
   tau: number;
   /** equal scores leave m as it is, whatever the factors */
   anchor: boolean;
@@ -84,9 +84,10 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   if (unknown !== undefined)
     throw new AttrError({ op, arg: unknown, rule: 'must be an option', got: unknown, fix: `options are ${known.join(', ')}` });
   checkLr(op, options.lr);
-  checkFloat32(op, 'lr', options.lr);
+  checkFloat32(op, 'lr', options.lr, '0.005 is usual');
   checkCadence(op, options.every);
   checkScoring(op, options);
+  checkFloat32(op, 'tau', options.tau, '1 is usual');
   checkName(op, 'batch', options.batch, batchNames);
   checkName(op, 'direction', options.direction, directionNames);
   checkName(op, 'envelope', options.envelope, envelopes);
@@ -107,10 +108,10 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   return { ...options, every, bounds, ...points };
 }
 
-/** m lives on the GPU. */
-function checkFloat32(op: string, arg: string, value: number): void {
+/** m and τ live on the GPU. @throws AttrError where float32 would make them 0 or infinite */
+export function checkFloat32(op: string, arg: string, value: number, fix: string): void {
   if (value >= FLOAT32.least && value <= FLOAT32.greatest) return;
-  throw new AttrError({ op, arg, rule: `must lie in ${FLOAT32.least} … ${FLOAT32.greatest} (float32)`, got: value, fix: '0.005 is usual' });
+  throw new AttrError({ op, arg, rule: `must lie in ${FLOAT32.least} … ${FLOAT32.greatest} (float32)`, got: value, fix });
 }
 
 function checkFlag(arg: string, value: boolean): void {
@@ -126,7 +127,7 @@ function checkBounds({ bounds, lr }: TrialOptions): void {
     const rule = 'must be [low, high] with 0 < low < high, or null';
     throw new AttrError({ op, arg: 'bounds', rule, got: bounds, fix: 'pass [1e-8, 10]' });
   }
-  for (const bound of bounds) checkFloat32(op, 'bounds', bound);
+  for (const bound of bounds) checkFloat32(op, 'bounds', bound, 'pass [1e-8, 10]');
   if (lr < bounds[0] || lr > bounds[1]) {
     throw new AttrError({ op, arg: 'lr', rule: `must lie within bounds [${bounds.join(', ')}]`, got: lr, fix: 'widen the bounds' });
   }

@@ -4,7 +4,7 @@ import { isDueAt } from './cadence.ts';
 import { envelopeAt } from './envelopes.ts';
 import { checkKind, checkLr } from './schedule.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
-import { holdUlps, resolveTrialOptions } from './trialOptions.ts';
+import { checkFloat32, holdUlps, resolveTrialOptions } from './trialOptions.ts';
 import type { ResolvedTrialOptions, TrialOptions } from './trialOptions.ts';
 import { meanOfPoints, trialUpdate } from './update.ts';
 
@@ -168,6 +168,7 @@ export class TrialScheduler implements Schedule {
     const op = 'TrialScheduler.load';
     checkKind(op, state, 'trial');
     checkLr(op, state.lr);
+    checkFloat32(op, 'lr', state.lr, 'pass what state() gave');
     for (const name of ['factors', 'momenta', 'weightDecays'] as const) {
       const own = this.options[name];
       if (JSON.stringify(state[name] ?? null) === JSON.stringify(own)) continue;
@@ -176,12 +177,16 @@ export class TrialScheduler implements Schedule {
         fix: 'make the scheduler with the options of the run that it continues',
       });
     }
-    if (!Array.isArray(state.events)) {
-      throw new AttrError({ op, arg: 'state.events', rule: 'must be a list', got: state.events, fix: 'pass what state() gave' });
-    }
+    const refuse = (name: string, rule: string): never => {
+      throw new AttrError({ op, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'pass what state() gave' });
+    };
+    const isList = Array.isArray(state.events) && state.events.every(isEventJson);
+    if (!isList) refuse('events', 'must be a list of events in order of step');
+    const optimizer = state.optimizer ?? { momentum: null, weightDecay: null };
+    if (!isOptimizerPoint(optimizer)) refuse('optimizer', 'must hold momentum in [0, 1) and weightDecay ≥ 0, or null for each');
     const events = (state.events as TrialEventJson[]).map(eventFromJson);
     this.#m = state.lr;
-    this.#optimizer = (state.optimizer as OptimizerPoint | undefined) ?? { momentum: null, weightDecay: null };
+    this.#optimizer = { ...(optimizer as OptimizerPoint) };
     this.#events = events;
   }
 }
@@ -190,6 +195,21 @@ export class TrialScheduler implements Schedule {
 export type JsonNumber = number | 'NaN' | 'Infinity' | '-Infinity';
 /** An event as JSON holds it. */
 export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss'> & { losses: JsonNumber[]; baseLoss: JsonNumber | null };
+
+/** An event that can be gone on from: `revert` and the order of steps need the numbers, a report the lists. */
+function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: readonly Partial<TrialEventJson>[]): boolean {
+  if (typeof event !== 'object' || event === null) return false;
+  const { step, lrBefore, lrAfter, factors, losses, weights } = event;
+  const isNext = Number.isInteger(step) && step! > (i === 0 ? -1 : all[i - 1].step!);
+  return isNext && [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0) && [factors, losses, weights].every(Array.isArray);
+}
+
+function isOptimizerPoint(point: unknown): boolean {
+  if (typeof point !== 'object' || point === null) return false;
+  const { momentum, weightDecay } = point as OptimizerPoint;
+  const isGood = (value: number | null, least: number, below: number) => value === null || (value >= least && value < below);
+  return isGood(momentum, 0, 1) && isGood(weightDecay, 0, Infinity);
+}
 
 const toJson = (x: number): JsonNumber => (Number.isFinite(x) ? x : (String(x) as JsonNumber));
 

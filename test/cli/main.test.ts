@@ -102,6 +102,10 @@ describe('forkstep, built', () => {
       'forkstep: --score-batch must be ≤ 2048, the images of procedural train, got 2049; ask for fewer',
     ],
     [
+      ['train', '--lr', '1e-60'],
+      'forkstep train: --lr must lie in 1.1754943508222875e-38 … 3.4028234663852886e+38 with --preset asPublished, got 1e-60; pass 0.005',
+    ],
+    [
       ['compare', '--lr', '11'],
       'forkstep compare: --lr must lie in 1e-8 … 10 with --preset robust, got 11; or use --preset asPublished',
     ],

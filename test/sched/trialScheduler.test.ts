@@ -137,9 +137,14 @@ describe('TrialScheduler', () => {
   it('refuses a state that is not its own, and keeps its own', () => {
     const scheduler = new TrialScheduler(asPublished('factor3', { lr: 0.3 }));
     const good = scheduler.state();
+    const event = eventToJson(new TrialScheduler(asPublished('factor3')).apply(4, [1, 2, 3]));
     const rows: [Partial<ScheduleState>, string][] = [
-      [{ kind: 'constant' }, 'state.kind'], [{ lr: 0 }, 'lr'], [{ lr: null as never }, 'lr'],
+      [{ kind: 'constant' }, 'state.kind'], [{ lr: 0 }, 'lr'], [{ lr: null as never }, 'lr'], [{ lr: 1e-50 }, 'lr'],
       [{ factors: [2, 1] }, 'state.factors'], [{ events: null }, 'state.events'],
+      [{ events: [null] }, 'state.events'], [{ events: [{}] }, 'state.events'], [{ events: [event, event] }, 'state.events'],
+      [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
+      [{ optimizer: { momentum: 1, weightDecay: null } }, 'state.optimizer'], [{ optimizer: { momentum: null } }, 'state.optimizer'],
+      [{ optimizer: 0.9 }, 'state.optimizer'],
     ];
     for (const [change, arg] of rows) {
       expect(() => scheduler.load({ ...good, lr: 0.7, ...change })).toThrow(expect.objectContaining({ arg }));
@@ -248,6 +253,7 @@ describe('TrialScheduler', () => {
     ['every.perEpoch', { every: { perEpoch: -4 } }], ['every', { every: {} as never }], ['every', { every: { days: 1 } as never }],
     ['every', { every: { steps: 1, epochs: 1 } }], ['every', { every: null as never }],
     ['normalize', { normalize: 'max' as never }], ['score', { score: 'best' as never }], ['tau', { tau: -1 }],
+    ['tau', { tau: 1e-50 }], ['factors', { factors: null as never }],
     ['normalize', { score: 'relGain' }], ['normalize', { score: (losses) => losses }], ['lr', { lr: 1e-40, bounds: null }],
     ['lr', { lr: 1e39, bounds: null }], ['bounds', { bounds: [1e-50, 1] }],
     ['anchor', { anchor: undefined }], ['hold', { hold: 1 as never }], ['batch', { batch: 'heldout' as never }],
