@@ -1,10 +1,21 @@
 /** The portable kit: built here without what takes a network, and run out of another folder with an empty environment. */
 import { spawnSync } from 'node:child_process';
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { builtinModules } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ROOT } from '../scripts/build.mjs';
 import { buildKit } from '../scripts/kit.mjs';
 import { carriedPackages } from '../scripts/kit/files.mjs';
@@ -70,6 +81,16 @@ describe('where a kit finds Vulkan', () => {
     expect([others, isLavapipe]).toEqual([[], true]);
     expect(libraryOf(env.VK_DRIVER_FILES)).toBe(`${kit}/driver/usr/lib/x86_64-linux-gnu/libvulkan_lvp.so`);
     expect(env.LD_LIBRARY_PATH).toBe(`${kit}/driver/lib/x86_64-linux-gnu:${kit}/driver/usr/lib/x86_64-linux-gnu:/a`);
+  });
+
+  it('leaves out a manifest that is none', () => {
+    const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    const kit = folderOf({ 'driver/broken_icd.json': '{', 'driver/empty_icd.json': 'null', 'driver/libvulkan_lvp.so': '' });
+    expect(candidates(kit)).toEqual([]);
+    expect(write).toHaveBeenCalledExactlyOnceWith(
+      expect.stringMatching(/broken_icd\.json must be a driver's manifest, got .*; left out\n$/),
+    );
+    write.mockRestore();
   });
 
   it('leaves a driver that the environment names', () => {
@@ -178,8 +199,27 @@ describe.skipIf(reasonAgainst !== null)('a kit, with an empty environment,', () 
     expect(statSync(join(folder, 'dist/cli.js')).mtimeMs).toBe(builtAt);
   });
 
-  it('builds anew once its sources are changed', () => {
-    appendFileSync(join(folder, 'src/cli/main.ts'), "\nprocess.stdout.write('changed\\n');\n");
+  it('runs through a link', () => {
+    symlinkSync(join(folder, 'run'), join(temporary, 'link'));
+    expect(spawnSync(join(temporary, 'link'), ['--version'], { env: {} }).status).toBe(0);
+  });
+
+  it('says in a line what the system refuses', () => {
+    const { status, stderr } = spawnSync(join(folder, 'run'), ['--version'], {
+      env: { TMPDIR: join(temporary, 'none') },
+      encoding: 'utf8',
+    });
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^run: ENOENT: .*\n$/)]);
+  });
+
+  it('builds anew once its sources are changed, and once they are changed back', () => {
+    const file = join(folder, 'src/cli/main.ts');
+    const { atime, mtime } = statSync(file);
+    const text = readFileSync(file, 'utf8');
+    appendFileSync(file, "\nprocess.stdout.write('changed\\n');\n");
     expect(run('--version').stdout).toContain('changed\n');
+    writeFileSync(file, text);
+    utimesSync(file, atime, mtime);
+    expect(run('--version').stdout).not.toContain('changed');
   });
 });

@@ -29,12 +29,13 @@ export function commit() {
   return head.trim() + (git('status', '--porcelain')?.trim() ? '+changes' : '');
 }
 
-/** Copies every file that git tracks or would add. @throws Error outside a repository */
+/** Copies every file that git tracks or would add, but for the archives of earlier kits beside `folder`. @throws Error outside a repository */
 export function copyCheckout(folder) {
   const listed = git('ls-files', '-z', '--cached', '--others', '--exclude-standard');
   if (listed === null)
     throw new Error('git must list the files of this checkout, got an error; build the kit in a clone, with git installed');
-  const names = [...new Set(listed.split('\0'))].filter((name) => name && name !== 'node_modules' && existsSync(join(ROOT, name)));
+  const isOurs = (name) => name !== 'node_modules' && !join(ROOT, name).startsWith(folder) && existsSync(join(ROOT, name));
+  const names = [...new Set(listed.split('\0'))].filter((name) => name && isOurs(name));
   for (const name of names) cpSync(join(ROOT, name), join(folder, name), { preserveTimestamps: true });
 }
 

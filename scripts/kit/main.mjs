@@ -1,6 +1,6 @@
 /** What a kit's `run` starts: finds a Vulkan driver, then runs what is asked for. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { findAdapter } from '../adapter.mjs';
@@ -17,6 +17,9 @@ const USAGE = `./run COMMAND […]
 
 Forkstep ${kit.commit}, Node ${kit.node}. A GPU's driver is found by itself; other drivers go into driver/ (README.md, "The portable kit").
 `;
+
+/** What dist/ was last built from here; not there while it is as the kit came. */
+const BUILT = join(ROOT, 'dist/sources');
 
 const script = (name) => join(ROOT, 'scripts', name);
 
@@ -51,15 +54,24 @@ function findDriver(folder) {
     );
 }
 
+/** Builds dist/ anew where it is not of these sources: they were edited, or an edit was taken back. */
+async function bringUpToDate(sources) {
+  if (sources === (existsSync(BUILT) ? readFileSync(BUILT, 'utf8') : kit.sources)) return;
+  writeFileSync(BUILT, 'unfinished');
+  await buildPackage({ types: false });
+  writeFileSync(BUILT, sources);
+}
+
 /** The exit code of what the arguments ask for. */
 async function main(args) {
   if (args.length === 0) {
     process.stdout.write(USAGE);
     return 2;
   }
-  const isChanged = sourcesDigest(ROOT) !== kit.sources;
+  const sources = sourcesDigest(ROOT);
+  const isChanged = sources !== kit.sources;
   process.env.FORKSTEP_COMMIT = kit.commit + (isChanged && !kit.commit.endsWith('+changes') ? '+changes' : '');
-  if (isChanged) await buildPackage({ types: false });
+  await bringUpToDate(sources);
   const manifests = mkdtempSync(join(tmpdir(), 'forkstep-'));
   try {
     findDriver(manifests);
@@ -69,4 +81,11 @@ async function main(args) {
   }
 }
 
-process.exitCode = await main(process.argv.slice(2));
+/** One line for what the system reports (a folder that cannot be written, say); what nobody foresaw keeps its stack. */
+function report(error) {
+  if (!error.code) throw error;
+  process.stderr.write(`run: ${error.message}\n`);
+  return 1;
+}
+
+process.exitCode = await main(process.argv.slice(2)).catch(report);

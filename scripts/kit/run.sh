@@ -4,7 +4,7 @@
 set -u
 PATH=${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
 export PATH
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
+here=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd) || exit 1
 
 if [ "$(uname -s) $(uname -m)" != 'Linux x86_64' ]; then
   echo "run: this kit is for Linux x86_64, and this is $(uname -s) $(uname -m)" >&2

@@ -47,6 +47,16 @@ export function loaderEnvironment(root, env, canOpen) {
   return carried ? { LD_LIBRARY_PATH: prepend(env.LD_LIBRARY_PATH, dirname(carried)) } : {};
 }
 
+/** What a manifest says; null, and a line on stderr, for one that is no JSON: the machine's own driver may do. */
+function readManifest(file) {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch (error) {
+    process.stderr.write(`run: ${file} must be a driver's manifest, got ${error.message}; left out\n`);
+    return null;
+  }
+}
+
 /**
  * The candidate for the drivers below driver/, be they single libraries or unpacked packages: a manifest there may name its library by a
  * path on the machine that it was packed for, so copies that name it by where it lies now go into `folder`.
@@ -56,8 +66,8 @@ function carriedCandidate(root, folder, env) {
   const manifests = files
     .filter((file) => /icd[^/]*\.json$/.test(file))
     .flatMap((file) => {
-      const described = JSON.parse(readFileSync(file, 'utf8'));
-      const library = files.find((path) => basename(path) === basename(described.ICD?.library_path ?? ''));
+      const described = readManifest(file);
+      const library = files.find((path) => basename(path) === basename(described?.ICD?.library_path ?? ''));
       if (!library) return [];
       const copy = join(folder, basename(file));
       writeFileSync(copy, JSON.stringify({ ...described, ICD: { ...described.ICD, library_path: library } }));
