@@ -5,7 +5,7 @@ import { resnet18, type Stem } from '../src/nn/resnet.ts';
 import { asPublished, ConstantSchedule, TrialScheduler, type Schedule } from '../src/sched/index.ts';
 import { Trainer } from '../src/train/trainer.ts';
 import { countGpu } from './support/gpuCounts.ts';
-import { interleave, sample, timing } from './support/measure.ts';
+import { sample, spread, type Sample } from './support/measure.ts';
 import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
 import { factorsAround, learningRate, sgdOptions, Training } from './support/training.ts';
 import { replay } from './support/plans.ts';
@@ -29,10 +29,22 @@ const dataset = proceduralDataset({ train: 8 * batchSize, test: batchSize });
 const trainer = (schedule: Schedule): Promise<Trainer> =>
   Trainer.create({ device, model: resnet18({ stem, width }), batchSize, dataset, schedule, epochs: 1_000_000, optimizer: sgdOptions });
 
-/** A block of k steps; with events, one of them has one. */
-async function block(one: Trainer, steps: number): Promise<void> {
-  for (let i = 0; i < steps; i++) await one.trainStep();
-  await device.idle();
+/** A block of k steps of both trainings, step by step in turn: the one with events has one in it. */
+async function block(without: Trainer, withEvents: Trainer, steps: number): Promise<{ without: Sample; with: Sample }> {
+  const sums = { without: { wallMs: 0, cpuMs: 0 }, with: { wallMs: 0, cpuMs: 0 } };
+  const add = async (to: { wallMs: number; cpuMs: number }, one: Trainer): Promise<void> => {
+    const { wallMs, cpuMs } = await sample(async () => {
+      await one.trainStep();
+      await device.idle();
+    });
+    to.wallMs += wallMs;
+    to.cpuMs += cpuMs;
+  };
+  for (let i = 0; i < steps; i++) {
+    await add(sums.without, without);
+    await add(sums.with, withEvents);
+  }
+  return sums;
 }
 
 const rows: Row[] = [];
@@ -40,44 +52,35 @@ const still = await Training.create(device, { stem, width, batchSize, trials: { 
 await still.step();
 const lr = learningRate / 10;
 const without = await trainer(new ConstantSchedule({ lr }));
-for (const steps of periods) {
+for (const every of periods) {
   const withEvents = await trainer(
-    new TrialScheduler(asPublished(factorsAround(trials), { lr, every: { steps }, bounds: [lr / 10, lr * 10] })),
+    new TrialScheduler(asPublished(factorsAround(trials), { lr, every: { steps: every }, bounds: [lr / 10, lr * 10] })),
   );
-  const taken = await interleave(
-    {
-      without: () => sample(() => block(without, steps)),
-      with: () => sample(() => block(withEvents, steps)),
-      event: () => sample(() => replay(device, [still.plans.event!])),
-    },
-    samples,
-  );
+  const taken: { without: Sample; with: Sample; event: Sample }[] = [];
+  for (let round = -1; round < samples; round++) {
+    const event = await sample(() => replay(device, [still.plans.event!]));
+    const steps = await block(without, withEvents, every);
+    if (round >= 0) taken.push({ ...steps, event });
+  }
   for (const one of [without, withEvents]) {
     await one.losses();
     insist(one.divergence === null, `a training diverged: ${JSON.stringify(one.divergence)}`);
   }
-  const [plain, full, event] = [timing(taken.without), timing(taken.with), timing(taken.event)];
-  const share = (what: 'wallMs' | 'cpuMs') => ({
-    predicted: event[what].median / plain[what].median,
-    measured: full[what].median / plain[what].median - 1,
-  });
-  const [wall, cpu] = [share('wallMs'), share('cpuMs')];
+  const median = (value: (one: (typeof taken)[number]) => number): number => spread(taken.map(value)).median;
   rows.push({
     stem,
     width,
     batch: batchSize,
     trials,
-    every: steps,
-    stepCpuMs: plain.cpuMs.median / steps,
-    eventCpuMs: event.cpuMs.median,
-    predictedCpuShare: cpu.predicted,
-    measuredCpuShare: cpu.measured,
-    stepWallMs: plain.wallMs.median / steps,
-    eventWallMs: event.wallMs.median,
-    predictedWallShare: wall.predicted,
-    measuredWallShare: wall.measured,
-    withEvents: full,
-    without: plain,
+    every,
+    stepCpuMs: median((one) => one.without.cpuMs / every),
+    eventCpuMs: median(({ event }) => event.cpuMs),
+    predictedCpuShare: median((one) => one.event.cpuMs / one.without.cpuMs),
+    measuredCpuShare: median((one) => one.with.cpuMs / one.without.cpuMs - 1),
+    stepWallMs: median((one) => one.without.wallMs / every),
+    eventWallMs: median(({ event }) => event.wallMs),
+    predictedWallShare: median((one) => one.event.wallMs / one.without.wallMs),
+    measuredWallShare: median((one) => one.with.wallMs / one.without.wallMs - 1),
     samples,
   });
   await withEvents.close();

@@ -76,7 +76,8 @@ function matchBackward(mask: Node, consumers: Consumers, dependsOn: DependsOn): 
 /** Nodes whose values differ from trial to trial. */
 function trialNodes(order: readonly Node[]): Set<Node> {
   const found = new Set<Node>();
-  for (const node of order) if (node.op === 'perturbed' || node.inputs.some((input) => found.has(input.node))) found.add(node);
+  const isOf = (node: Node): boolean => node.op === 'perturbed' || node.outputs.some(({ trials }) => trials > 1);
+  for (const node of order) if (isOf(node) || node.inputs.some((input) => found.has(input.node))) found.add(node);
   return found;
 }
 

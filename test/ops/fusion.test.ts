@@ -5,7 +5,7 @@ import type { Device } from '../../src/gpu/device.ts';
 import { add, batchNorm, batchNormInference, conv2d, mul, relu, sum, tensor } from '../../src/graph/functional.ts';
 import { fuse, fusions, type Fusion } from '../../src/graph/fuse.ts';
 import { Memory } from '../../src/graph/memory.ts';
-import { op } from '../../src/graph/ops.ts';
+import { externalTensor, op } from '../../src/graph/ops.ts';
 import { draft } from '../../src/graph/plan.ts';
 import type { Tensor, Variable } from '../../src/graph/tensor.ts';
 import { topologicalOrder } from '../../src/graph/traverse.ts';
@@ -209,5 +209,12 @@ describe('an input that all trials share', () => {
 
   test('is not shared where that would be more work', () => expect(convolutions(along(2, 1))).toEqual({ all: 2, perturbed: 2 }));
   test('is shared in a pass of few trials of many', () => expect(convolutions(along(1, 1), 7)).toEqual({ all: 3, perturbed: 1 }));
+  test('is not one whose memory has an image for each trial', () => {
+    const storage = { buffer: null as unknown as GPUBuffer, offset: 0, size: 0 };
+    const images = externalTensor(storage, { shape: image.shape, dtype: 'f32', trials: 5 });
+    const [weight, direction] = [first, constant(randomNd([...first.shape], 53))];
+    const [perturbed] = op('perturbed', [weight, direction, tensor(new Float32Array(5))], { trials: 5, scaled: false });
+    expect(convolutions([conv2d(images, perturbed, { padding: 1 })])).toEqual({ all: 1, perturbed: 1 });
+  });
   test('is not shared in a pass of many of few', () => expect(convolutions(along(3, 1), 2)).toEqual({ all: 2, perturbed: 2 }));
 });
