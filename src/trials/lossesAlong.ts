@@ -10,10 +10,11 @@ import { AlongPlans } from './alongPlans.ts';
  * L(a_i·θ + Σ_k c_ik·D_k) for i = 1 … N on the same batches. Every layer is one dispatch for all trials of a pass, and no weight is
  * copied. Trials are cut into as many passes as the adapter's limits and `memoryBudget` ask for, with the same losses bit for bit. Weights,
  * running statistics and optimizer state stay as they are, and every buffer is freed.
- * @returns N losses, each the mean over all samples: with one batch the very float32 that a forward pass gives, with several their average
- *   by the numbers of samples; with `perSample` for each trial the losses f32 of all samples, in the order of the batches
- * @numerics Where a trial overflows, or weights or directions hold NaN, the loss may be NaN, infinite or finite without a meaning: batch norms
- *   divide by an infinite deviation, and ReLU turns NaN into 0
+ * @returns N losses, each the mean over all samples: with one batch the float32 that the GPU gives, with several their average by the numbers
+ *   of samples; with `perSample` for each trial the losses f32 of all samples, in the order of the batches
+ * @numerics Bit for bit those of a copy of the model without the fusion `sharedInput`, where sums are split alike; with it within rounding.
+ *   Where a trial overflows, or weights or directions hold NaN, a loss may be NaN, infinite or finite without a meaning: batch norms divide by
+ *   an infinite deviation, and ReLU turns NaN into 0
  * @throws AttrError, ShapeError, DtypeError for options that do not fit; DeviceError where one trial alone is too large for the adapter
  * @example const phi = await lossesAlong({ model, batches: { x, labels }, directions: [gradient], coefficients: [0, -0.1, -0.2] });
  */

@@ -153,6 +153,12 @@ describe('curveFigure', () => {
     expect(noteY - 12).toBeGreaterThan(crossY + 4);
   });
 
+  it('squeezes labels of the y axis that are wider than its margin', () => {
+    const svg = curveFigure(curve({ y: linearScale(2.3640427, 2.3640433, 6) }));
+    expect(svg).toMatch(/text-anchor="end" textLength="56" lengthAdjust="spacingAndGlyphs">2\.3640431</);
+    expect(curveFigure(curve())).not.toContain('textLength');
+  });
+
   it('has a legend where there are several curves, and escapes what it is told', () => {
     const [one] = curve().curves;
     const svg = curveFigure(

@@ -92,7 +92,8 @@ export function curveFigure(figure: CurveFigure): string {
   const textTop = curves.some(({ points }) => points.some(hasCross)) ? top + 10 : top;
   const grid = y.ticks.map(({ value, label }) => {
     const at = units(map.py(value));
-    const text = `<text x="${left - 9}" y="${at}" dy=".34em" text-anchor="end">${escapeHtml(label)}</text>`;
+    const squeezed = label.length > 7 ? ` textLength="${left - 12}" lengthAdjust="spacingAndGlyphs"` : '';
+    const text = `<text x="${left - 9}" y="${at}" dy=".34em" text-anchor="end"${squeezed}>${escapeHtml(label)}</text>`;
     return `<path class="grid" d="M${left} ${at}H${right}"/>${text}`;
   });
   const area = `x="${left - 5}" y="${top - 5}" width="${right - left + 10}" height="${bottom - top + 10}"`;
