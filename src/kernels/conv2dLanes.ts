@@ -165,7 +165,9 @@ ${igemmLanesMain({
     let dw_${i} = i32(tap_${i} - tap_h_${i} * u.k_w) - i32(u.padding); let shift_${i} = i32(tap_h_${i}) - i32(u.padding);
     let offset_${i} = (shift_${i} * i32(u.w) + dw_${i}) * i32(u.cin4) + i32(group_${i} - tap_${i} * u.cin4);
     let dh_${i} = select(-0x40000000, shift_${i}, group_${i} < u.m4);`,
-    load: (i) => `load_x(base + offset_${i} + i32(round * u.stride * u.cin4), top + dh_${i}, left + dw_${i} + i32(round * u.stride))`,
+    // Pixels past the row's last place are out: a tap of them may be in the image, though no place sees it, and 0 · NaN is NaN.
+    load: (i) => `load_x(base + offset_${i} + i32(round * u.stride * u.cin4), select(-0x40000000, top, ow + round < u.w_out) + dh_${i},
+      left + dw_${i} + i32(round * u.stride))`,
   },
   b: {
     along: 'n',

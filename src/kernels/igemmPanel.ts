@@ -12,8 +12,11 @@
  */
 import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, range, shift, turn } from './igemmLanes.ts';
 
-/** Steps (4 of k) that a panel holds: 288 vec4s a lane at most, of the 512 that WGSL allows in function memory. */
-export const panelSteps = (lanes: number): number => 18 * lanes;
+/** Steps (4 of k) that a panel holds: 288 vec4s a lane, of the 512 that WGSL allows in function memory. */
+const panelSteps = (lanes: number): number => 18 * lanes;
+
+/** Longest line of taps: it fits a panel, and with its window and the sums a lane's variables stay within the 512 vec4s. */
+export const mostTaps = (lanes: number): number => Math.min(panelSteps(lanes), 160);
 
 /** Pixels that `taps` neighbouring taps of 8 neighbouring rows look at, made even. */
 const windowSize = (taps: number): number => Math.ceil((laneRows + taps - 1) / abreast) * abreast;

@@ -1,6 +1,7 @@
 /** NaN goes through every op that could lose it on its way to the loss: a trial that is lost must not look better than one that is not. */
 import { describe, expect, test } from 'vitest';
-import { add, batchNorm, batchNormInference, crossEntropy, linear, maxPool2d, mean, relu, tensor } from '../../src/graph/functional.ts';
+import { grad } from '../../src/autograd/grad.ts';
+import { add, batchNorm, batchNormInference, conv2d, crossEntropy, linear, maxPool2d, mean, relu, sum, tensor } from '../../src/graph/functional.ts';
 import { fusions, type Fusion } from '../../src/graph/fuse.ts';
 import { evaluate } from '../../src/graph/run.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
@@ -35,6 +36,14 @@ test('maxPool2d, wherever in the window', async () => {
   const image = tensor(Float32Array.of(1, 2, 3, 4, nans[1], 6, 7, 8, 9, 10, 11, 12), [1, 4, 3, 1]);
   const [y] = await evaluate([maxPool2d(image, { kernelSize: 2, stride: 1 })], { device: device() });
   expect([...y]).toEqual([NaN, NaN, NaN, NaN, 11, 12]);
+});
+
+test('what no window of a convolution meets has no say in the gradient of the weight', async () => {
+  // Windows of 3 at stride 4 meet columns 0 1 2, 4 5 6 of 9.
+  const image = tensor(Float32Array.from({ length: 3 * 9 * 4 }, (_, i) => ([3, 7, 8].includes(Math.floor(i / 4) % 9) ? NaN : 1)), [1, 3, 9, 4]);
+  const weight = parameter(randomNd([3, 3, 4, 4], 1), 'w');
+  const [dWeight] = await evaluate(grad(sum(conv2d(image, weight, { stride: 4 })), [weight]), { device: device() });
+  expect(new Set(dWeight)).toEqual(new Set([2]));
 });
 
 test('trials whose signal leaves float32 have no finite loss, at any distance', async () => {

@@ -215,6 +215,7 @@ export const table = {
     conv({ x: [1, 11, 7, 28], k: [7, 7, 15], padding: 1, trialTolerance: sumOf(1372), why: 'lines that no even split cuts,' }),
     conv({ x: [1, 80, 77, 4], k: [3, 3, 4], padding: 1, why: 'several tiles of rows a panel,' }),
     conv({ x: [1, 160, 155, 4], k: [3, 3, 4], stride: 2, padding: 1, why: 'several tiles of rows a panel,' }),
+    conv({ x: [1, 2, 167, 3], k: [1, 163, 2], trialTolerance: sumOf(489), why: 'a line that no panel holds,' }),
     ...tiled,
     linear(1, 1, 1), linear(5, 7, 3), linear(33, 130, 10), linear(130, 17, 67),
     refused('channels that differ', { cls: ShapeError, op: 'conv2d', arg: 'weight.shape[2]' }, () =>

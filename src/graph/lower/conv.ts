@@ -4,7 +4,7 @@ import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid, ma
 import { conv2dBackwardInputLanes, conv2dBackwardWeightLanes, conv2dPanel, type PanelVariant } from '../../kernels/conv2dLanes.ts';
 import { threadsOf, workgroupBytesOf, type Tile } from '../../kernels/igemm.ts';
 import { isLaneCount, laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
-import { fetchRounds, panelSteps } from '../../kernels/igemmPanel.ts';
+import { fetchRounds, mostTaps } from '../../kernels/igemmPanel.ts';
 import { sumPartials } from '../../kernels/reduce.ts';
 import { blockVec4s, rowVec4s, type Node, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerContext, type LowerRule, type Ref } from './context.ts';
@@ -101,7 +101,7 @@ interface PanelLaunch {
 }
 
 /** A line of taps must fit a panel. */
-const fitsPanel = (lanes: number | undefined, { kW }: Geometry): boolean => lanes !== undefined && kW <= panelSteps(lanes);
+const fitsPanel = (lanes: number | undefined, { kW }: Geometry): boolean => lanes !== undefined && kW <= mostTaps(lanes);
 
 /** A convolution by panels of the weight, for software adapters. */
 function panelLaunches(x: Ref, y: Ref, p: PanelLaunch): Launch<Ref>[] {
@@ -202,8 +202,6 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
     weight_trial_stride: weightTrialStride,
     inv_cin4: 1 / g.cin4,
     inv_k_w: 1 / g.kW,
-    inv_plane: 1 / (g.hOut * g.wOut),
-    inv_w_out: 1 / g.wOut,
   };
   return withSplits(splits, m * g.cout4, y, trials, (out) =>
     emit(conv2dForward(tile, directions, scaled), {
