@@ -9,6 +9,8 @@ export type MemoryReport = Record<MemoryCategory | 'total', number>;
 
 export class Memory {
   readonly #buffers = new Map<GPUBuffer, { category: MemoryCategory; size: number }>();
+  /** Constants uploaded so far, by their values and the width of their rows. */
+  readonly #constants = new Map<Float32Array | Uint32Array, Map<number, Storage>>();
 
   constructor(readonly device: Device) {}
 
@@ -23,6 +25,14 @@ export class Memory {
   storage(category: MemoryCategory, label: string, sizeBytes: number): Storage {
     const buffer = this.create(category, label, sizeBytes);
     return { buffer, offset: 0, size: buffer.size };
+  }
+
+  /** Where a constant lies, which all drafts that read the same values share; `upload` puts it there at first. */
+  constant(data: Float32Array | Uint32Array, width: number, upload: () => Storage): Storage {
+    const byWidth = this.#constants.get(data) ?? new Map<number, Storage>();
+    const storage = byWidth.get(width) ?? upload();
+    this.#constants.set(data, byWidth.set(width, storage));
+    return storage;
   }
 
   /** Is the buffer one of this memory's? */
@@ -45,6 +55,7 @@ export class Memory {
   release(): void {
     for (const buffer of this.#buffers.keys()) this.device.destroyBuffer(buffer);
     this.#buffers.clear();
+    this.#constants.clear();
   }
 }
 

@@ -10,7 +10,7 @@ import { defaultLowerContext } from './lower/conv.ts';
 import { align, type Memory, type MemoryCategory } from './memory.ts';
 import { place, type Item, type Placement } from './placement.ts';
 import { topologicalOrder } from './traverse.ts';
-import { pack, sizeBytes, Tensor, type Node, type Storage } from './tensor.ts';
+import { lastDim, pack, sizeBytes, Tensor, type Node, type Storage } from './tensor.ts';
 
 /** What a plan is made for: a tensor, and memory that outlives the plan to put it into (null where only later launches of the plan read it). */
 export interface Output {
@@ -47,8 +47,8 @@ function materialized(order: readonly Node[], outputs: readonly Tensor[], isWant
 }
 
 /**
- * Lowers the graph of `outputs`, then appends `extra` launches (an optimizer's). Constants are uploaded into `memory` as `data`, variables
- * that are on no device as what they are; neither where `placed` says that they lie somewhere already.
+ * Lowers the graph of `outputs`, then appends `extra` launches (an optimizer's). Constants are uploaded into `memory` as `data`, once for
+ * all its drafts, variables that are on no device as what they are; neither where `placed` says that they lie somewhere already.
  */
 export function draft(
   memory: Memory,
@@ -122,7 +122,8 @@ export function leafStorage(memory: Memory, node: Node): Storage | null {
   if (node.op === 'external') return (node as Node<'external'>).attrs.storage;
   if (node.op === 'constant') {
     const { data, shape } = (node as Node<'constant'>).attrs;
-    return upload(memory, 'data', 'constant', pack({ shape, dtype: node.outputs[0].dtype, trials: 1 }, data));
+    const spec = { shape, dtype: node.outputs[0].dtype, trials: 1 };
+    return memory.constant(data, lastDim(shape), () => upload(memory, 'data', 'constant', pack(spec, data)));
   }
   if (node.op !== 'variable') return null;
   const { variable } = (node as Node<'variable'>).attrs;

@@ -54,18 +54,12 @@ export function draftEvent(spec: EventSpec): EventDraft {
   if (!Number.isInteger(count) || count < 1) {
     throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: count, fix: 'pass at least one factor' });
   }
-  // Room for each pass to begin at a binding's offset, however many there will be.
-  const most = align(count * lossBytes) + count * align(1);
-  const coefficients = memory.storage('trials', 'trial coefficients', most);
-  const losses = memory.storage('trials', 'trial losses', most);
-  const chunkAt = (offset: number, size: number): TrialChunk => ({
-    count: size,
-    coefficients: { buffer: coefficients.buffer, offset, size: Math.max(16, size * coefficientWords * 4) },
-    losses: { buffer: losses.buffer, offset, size: size * lossBytes },
-  });
-  const { sizes, placement } = cutTrials(spec, (size) => draftPass(spec, chunkAt(0, size), []));
+  const { sizes, placement } = cutTrials(spec);
+  // Each pass begins at a binding's offset.
   const stride = align(Math.max(...sizes) * lossBytes);
-  const chunks = sizes.map((size, i) => chunkAt(i * stride, size));
+  const coefficients = memory.storage('trials', 'trial coefficients', sizes.length * stride);
+  const losses = memory.storage('trials', 'trial losses', sizes.length * stride);
+  const chunks = sizes.map((size, i) => chunkAt(coefficients.buffer, losses.buffer, i * stride, size, coefficientWords));
   // Passes of one size are one placement.
   const distinct = [...new Set(sizes)];
   const places = [
@@ -81,8 +75,27 @@ export function draftEvent(spec: EventSpec): EventDraft {
   };
 }
 
+const chunkAt = (coefficients: GPUBuffer, losses: GPUBuffer, offset: number, count: number, words: number): TrialChunk => ({
+  count,
+  coefficients: { buffer: coefficients, offset, size: Math.max(16, count * words * 4) },
+  losses: { buffer: losses, offset, size: count * lossBytes },
+});
+
 /** Fewest passes that keep to the memory and to the adapter's bindings; one trial a pass where nothing does. */
-function cutTrials(spec: EventSpec, passOf: (size: number) => Draft): { sizes: number[]; placement: Placement } {
+function cutTrials(spec: EventSpec): { sizes: number[]; placement: Placement } {
+  const { device } = spec.memory;
+  // For the drafts that are tried; the room that is kept depends on the cut.
+  const [coefficients, losses] = ['coefficients', 'losses'].map((label) =>
+    device.createBuffer(label, spec.count * lossBytes, GPUBufferUsage.STORAGE),
+  );
+  try {
+    return fewestPasses(spec, (size) => draftPass(spec, chunkAt(coefficients, losses, 0, size, spec.coefficientWords), []));
+  } finally {
+    for (const buffer of [coefficients, losses]) device.destroyBuffer(buffer);
+  }
+}
+
+function fewestPasses(spec: EventSpec, passOf: (size: number) => Draft): { sizes: number[]; placement: Placement } {
   const { memory, count, others, bareBytes, memoryBudget } = spec;
   const { device } = memory;
   const budget = bareBytes + memoryBudget + slotSlack;

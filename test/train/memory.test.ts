@@ -1,6 +1,8 @@
 /** What trials add to a trainer's memory: live buffers with them against those without. */
 import { describe, expect, test } from 'vitest';
 import { proceduralDataset } from '../../src/data/procedural.ts';
+import { add, flatten, linear, tensor } from '../../src/graph/functional.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { robust } from '../../src/sched/trialOptions.ts';
@@ -8,7 +10,7 @@ import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
 import { totalBytes, withLiveBuffers } from './gpuCalls.ts';
-import { withTrainer } from './nets.ts';
+import { LinearNet, randomDataset, withTrainer } from './nets.ts';
 
 useDevice();
 
@@ -30,7 +32,7 @@ const hold = (schedule: Schedule, more: Partial<TrainerOptions> = {}): Promise<H
   });
 
 describe('ResNet18 with trials', () => {
-  test.each([[1, 1], [7, 2], [16, 4], [64, 13]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
+  test.each([[1, 1], [7, 2], [16, 4], [100, 20]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
     const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
     const held = await hold(trials(n));
     expect(held.bytes - bare.bytes).toBe(held.trials);
@@ -52,6 +54,20 @@ describe('ResNet18 with trials', () => {
     const score = (losses: readonly number[]) => losses.map((loss) => 1 / loss);
     const held = await hold(new TrialScheduler(robust({ normalize: 'none', score })));
     expect(held.trials).toBeLessThanOrEqual(64 * 1024);
+  });
+
+  test('a constant of the model is there once, however many passes were tried', async () => {
+    const shift = Float32Array.from({ length: 16 * 192 }, (_, i) => i / 1000);
+    class Shifted extends LinearNet {
+      override forward(x: Tensor): Tensor {
+        return linear(add(flatten(x), tensor(shift, [16, 192])), this.fc.weight, this.fc.bias);
+      }
+    }
+    const more = () => ({ model: new Shifted(), dataset: randomDataset({ train: 16 }) });
+    const bare = await hold(new ConstantSchedule({ lr: 0.01 }), more());
+    const held = await hold(trials(64), more());
+    expect(held.passes.length).toBeGreaterThan(1);
+    expect(held.bytes - bare.bytes).toBe(held.trials);
   });
 
   test('a budget buys fewer passes, and is kept to', async () => {
