@@ -10,7 +10,7 @@ import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 export interface TrainerOptions {
   readonly model: Module;
   readonly dataset: ImageDataset;
-  /** Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, … */
+  /** Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, … A TrialScheduler serves one run. */
   readonly schedule: Schedule;
   /** @default the shared device */
   readonly device?: Device;

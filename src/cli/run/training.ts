@@ -86,9 +86,10 @@ const describeEvent = (event: {
   losses: number[];
   held: boolean;
   clamped: boolean;
+  allNonFinite: boolean;
 }): string => {
   const trials = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
-  const note = event.held ? ' (held)' : event.clamped ? ' (bounded)' : '';
+  const note = event.held ? ' (held)' : event.allNonFinite ? ' (every trial diverged)' : event.clamped ? ' (bounded)' : '';
   return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, learning rate ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
 };
 
