@@ -103,6 +103,11 @@ export class Device {
     return buffer;
   }
 
+  /** Whether a buffer was made through this device and is live. */
+  holds(buffer: GPUBuffer): boolean {
+    return this.#live.has(buffer);
+  }
+
   destroyBuffer(buffer: GPUBuffer): void {
     if (this.#live.delete(buffer)) buffer.destroy();
   }

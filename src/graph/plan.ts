@@ -3,6 +3,7 @@
  * slots; a plan is a draft with its pipelines, uniforms and bind groups made, and is replayed by a tight loop.
  */
 import type { CompiledKernel, Device } from '../gpu/device.ts';
+import { DeviceError } from '../gpu/errors.ts';
 import type { Launch } from '../kernels/contract.ts';
 import { absorbs, lower } from './lower/index.ts';
 import { Scratch, type IsWanted, type LowerContext, type Ref } from './lower/context.ts';
@@ -117,7 +118,7 @@ function copyInto(tensor: Tensor, storage: Storage): Launch<Ref>[] {
   }));
 }
 
-/** Where a leaf lies, uploaded where it has to be; null for what is computed. */
+/** Where a leaf lies, uploaded where it has to be; null for what is computed. @throws DeviceError for a variable on another device */
 export function leafStorage(memory: Memory, node: Node): Storage | null {
   if (node.op === 'external') return (node as Node<'external'>).attrs.storage;
   if (node.op === 'constant') {
@@ -127,6 +128,15 @@ export function leafStorage(memory: Memory, node: Node): Storage | null {
   }
   if (node.op !== 'variable') return null;
   const { variable } = (node as Node<'variable'>).attrs;
+  if (variable.storage && !memory.device.holds(variable.storage.buffer)) {
+    throw new DeviceError({
+      op: 'device',
+      arg: variable.name,
+      rule: 'must lie on the device that is to read it',
+      got: 'memory of another device',
+      fix: "pass the trainer's device, or close the trainer first",
+    });
+  }
   return (
     variable.storage ??
     upload(memory, variable.kind === 'parameter' ? 'parameters' : 'statistics', variable.name, pack(variable, variable.data))

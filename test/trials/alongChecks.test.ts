@@ -158,4 +158,13 @@ describe('refuses', () => {
     await expect(refused).rejects.toThrow(DeviceError);
     await expect(refused).rejects.toThrow(/batches must take at most 4095 bytes/);
   });
+
+  test('a model that a trainer has put on another device', () =>
+    withTrainer({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, schedule: ratesAt(() => 0.1) }, async (trainer) => {
+      const { model } = trainer.options;
+      const [weight] = model.parameters();
+      const other = new LesserDevice(device(), {});
+      const refused = lossesAlong({ model, batches: batch, directions: [new Map([[weight, weight]])], coefficients: [0], device: other });
+      await expect(refused).rejects.toThrow(/conv1\.weight must lie on the device that is to read it, got memory of another device; pass/);
+    }));
 });
