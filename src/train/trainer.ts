@@ -77,6 +77,8 @@ export class Trainer {
   #updates = 0;
   #epoch = -1;
   #divergence: Divergence | null = null;
+  /** What a rule of one's own threw: the momentum has taken the gradient by then, so that the step cannot be made again. */
+  #failure: { readonly cause: unknown } | null = null;
   readonly #pending: Promise<void>[] = [];
   /** Read from the GPU, not yet asked for. */
   #logged: LoggedStep[] = [];
@@ -167,11 +169,12 @@ export class Trainer {
   /**
    * One step: a scheduling event first when one is due, then the update at the schedule's learning rate, all in one submit. Nothing is
    * read back but the log when it is full; `losses()` and `events()` tell what came of it. (With a score or a rule of one's own an
-   * event's losses are read back, in a submit of their own.)
+   * event's losses are read back, in a submit of their own; what it throws ends the run: later steps throw it again.)
    */
   async trainStep(): Promise<void> {
     const { plans, options, device, hostRule } = this;
     device.check();
+    if (this.#failure) throw this.#failure.cause;
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
     if (plans.log.isFull || (hostRule && this.isEventDue)) await this.#readLog();
@@ -188,7 +191,14 @@ export class Trainer {
     } else {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
-        this.#events.push(await hostRule.run(step, this.#updates === 0, (copy) => this.#submit(run.slice(0, after), copy)));
+        const before = run.slice(0, after);
+        const event = hostRule.run(step, this.#updates === 0, (copy) => this.#submit(before, copy));
+        this.#events.push(
+          await event.catch((cause) => {
+            this.#failure = { cause };
+            throw cause;
+          }),
+        );
         run = run.slice(after);
       }
       hostRule?.sync();

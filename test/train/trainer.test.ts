@@ -280,3 +280,19 @@ test('a scheduler is of one trainer, and of one run', async () => {
   });
   await refused();
 });
+
+test('what a score of one\'s own throws ends the run: a second try would give the momentum the same gradient again', async () => {
+  let asked = 0;
+  const score = (losses: readonly number[]) => {
+    if (++asked === 2) throw new Error('no score today');
+    return losses.map((loss) => 1 / loss);
+  };
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3', every: { steps: 2 }, normalize: 'none', score }));
+  await withTrainer(options({ schedule }), async (trainer) => {
+    for (let i = 0; i < 2; i++) await trainer.trainStep();
+    for (let i = 0; i < 2; i++) await expect(trainer.trainStep()).rejects.toThrow('no score today');
+    expect(trainer.step).toBe(2);
+    expect(asked).toBe(2);
+    expect(await trainer.losses()).toHaveLength(2);
+  });
+});
