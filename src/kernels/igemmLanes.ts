@@ -6,7 +6,7 @@
  *
  * A workgroup is one subgroup. A lane computes 8 rows × 16 columns; all lanes have the same columns. It fetches its own rows of A; B's 16
  * vec4s of a step (4 of k × 16 columns) are fetched once, each by one lane, and handed round by `subgroupBroadcast`, which costs next to
- * nothing. Fetches and stores stand in loops: unrolled, their code outgrows the instruction cache. Measured on lavapipe: 16 to 27 GFLOP a
+ * nothing. Fetches and stores stand in loops: unrolled, their code outgrows the instruction cache. Measured on lavapipe: 13 to 21 GFLOP a
  * CPU-second where 8 × 8 tiles through workgroup memory reach 3 to 7, and a third of the time to compile.
  */
 

@@ -31,6 +31,20 @@ function geometry(x: Shape, weight: Shape, y: Shape): Geometry {
   return { images: x[0], h: x[1], w: x[2], cin, cin4, hOut: y[1], wOut: y[2], cout4, kH: weight[0], kW: weight[1] };
 }
 
+/** Uniforms that every convolution kernel has. */
+const windowUniforms = (g: Geometry, { stride, padding }: { stride: number; padding: number }) => ({
+  h: g.h,
+  w: g.w,
+  cin: g.cin,
+  cin4: g.cin4,
+  h_out: g.hOut,
+  w_out: g.wOut,
+  cout4: g.cout4,
+  k_w: g.kW,
+  stride,
+  padding,
+});
+
 const ceilDivide = (a: number, b: number): number => Math.ceil(a / b);
 
 /** Multiply-adds spent outside the matrix cost time too; a larger tile moves fewer bytes a multiply-add. */
@@ -117,18 +131,9 @@ function panelLaunches(x: Ref, y: Ref, p: PanelLaunch): Launch<Ref>[] {
   const tilesPerGroup = Math.min(mostTilesPerGroup, mTiles, Math.max(1, Math.floor((mTiles * nTiles * trials) / (4 * p.wantedWorkgroups))));
   const window = p.stride === 1 && g.h === g.hOut && g.w === g.wOut ? g.kW : null;
   const uniforms = {
-    h: g.h,
-    w: g.w,
-    cin: g.cin,
-    cin4: g.cin4,
-    h_out: g.hOut,
-    w_out: g.wOut,
+    ...windowUniforms(g, p),
     cout: p.cout,
-    cout4: g.cout4,
     k_h: g.kH,
-    k_w: g.kW,
-    stride: p.stride,
-    padding: p.padding,
     m,
     m_tiles: mTiles,
     tiles_per_group: tilesPerGroup,
@@ -182,16 +187,7 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
   const tiles = ceilDivide(k4, tile.k / 4);
   const splits = chooseSplits(mTiles * nTiles * splitTrials, tiles, context.wantedWorkgroups, 8);
   const uniforms = {
-    h: g.h,
-    w: g.w,
-    cin: g.cin,
-    cin4: g.cin4,
-    h_out: g.hOut,
-    w_out: g.wOut,
-    cout4: g.cout4,
-    k_w: g.kW,
-    stride,
-    padding,
+    ...windowUniforms(g, { stride, padding }),
     m,
     k4,
     n_tiles: nTiles,
@@ -232,17 +228,8 @@ export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node,
   const splits = chooseSplits(mTiles * nTiles * classes, ceilDivide(k, tile.k), context.wantedWorkgroups, shortestSplit(context, 8));
   const uniforms = {
     images: g.images,
-    h: g.h,
-    w: g.w,
-    cin: g.cin,
-    cin4: g.cin4,
-    h_out: g.hOut,
-    w_out: g.wOut,
-    cout4: g.cout4,
+    ...windowUniforms(g, { stride, padding }),
     k_h: g.kH,
-    k_w: g.kW,
-    stride,
-    padding,
     n_tiles: nTiles,
     splits,
     fetch_rounds: fetchRounds(null),
@@ -269,16 +256,7 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
   const tiles = context.lanes ? g.images * g.hOut * quads : ceilDivide(k, tile.k);
   const splits = chooseSplits(mTiles * nTiles, tiles, context.wantedWorkgroups, shortestSplit(context, 16));
   const uniforms = {
-    h: g.h,
-    w: g.w,
-    cin: g.cin,
-    cin4: g.cin4,
-    h_out: g.hOut,
-    w_out: g.wOut,
-    cout4: g.cout4,
-    k_w: g.kW,
-    stride,
-    padding,
+    ...windowUniforms(g, { stride, padding }),
     m4,
     k,
     n_tiles: nTiles,
