@@ -27,7 +27,8 @@ export interface PanelVariant {
 
 /** One vec4 of the weight that a lane fetches, by the layout [kH][kW][cin][cout4]; `cin`, `cout4` are those of the sum, not of the layer. */
 function panelWeight(weight: PanelVariant['weight'], perturbed: string): (i: number) => string {
-  const set = (i: number) => `var value = weight[select(0u, weight_start + index, inside)]; ${perturbed} mine_${i} = select(vec4f(), value, inside); }`;
+  const set = (i: number) => `var value = weight[select(0u, weight_start + index, inside)]; ${perturbed}
+    mine_${i} = select(vec4f(), value, inside); }`;
   return weight === 'forward'
     ? (i) => `{ let k = channel * 4u + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u; let inside = k < u.cin && n4 < u.cout4;
     let index = ((tap_h * taps + tap) * u.cin + k) * u.cout4 + n4; ${set(i)}`

@@ -6,8 +6,8 @@ const windowUniforms = {
 } as const;
 
 /**
- * y = max over the window, position = row · kernelSize + column of the first maximum in row-major order, as PyTorch; a NaN in the window wins.
- * One thread a vec4 of y.
+ * y = max over the window, position = row · kernelSize + column of the first maximum in row-major order, as PyTorch; a NaN in the
+ * window wins. One thread a vec4 of y.
  */
 export const maxPool2dForward = defineKernel({
   name: 'maxPool2dForward',

@@ -216,7 +216,8 @@ export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node,
   if (stride === 1 && g.h === g.hOut && g.w === g.wOut && fitsPanel(context.lanes, g)) {
     // The same convolution of dy, with taps and channels the other way round.
     const turned = { ...g, cin: dy.shape[dy.shape.length - 1], cin4: g.cout4, cout4: g.cin4 };
-    const rest = { stride, padding, trials: 1, splitTrials: 1, xTrialStride: 0, weightTrialStride: 0, variant: { weight: 'transposed' }, operands: { weight } } as const;
+    const alone = { trials: 1, splitTrials: 1, xTrialStride: 0, weightTrialStride: 0 };
+    const rest = { ...alone, stride, padding, variant: { weight: 'transposed' }, operands: { weight } } as const;
     return panelLaunches(dy, dx, { ...context, lanes: context.lanes!, g: turned, cout: g.cin, ...rest });
   }
   const classes = stride * stride;
