@@ -217,7 +217,7 @@ async function measure(device: Device, timer: PassTimer | null, model: ResNet, s
   }
   const taken = await interleave(cases, samples);
   peer?.jax.stop();
-  const passes = training.plans.trialChunks.map((chunk) => chunk.count).join('+');
+  const passes = training.plans.trials!.passes.join('+');
   training.release();
   return Object.keys(cases).map((name) => ({
     stem,

@@ -123,21 +123,17 @@ function fused({ memory, plans, rates }: Parts): Method {
   return {
     drafts: [],
     event: () => {
-      let start = 0;
-      for (const { count, coefficients } of plans.trialChunks) {
-        writeFloats(
-          memory,
-          coefficients,
-          rates.slice(start, start + count).map((rate) => -rate),
-        );
-        start += count;
-      }
+      writeFloats(
+        memory,
+        plans.trials!.coefficients,
+        rates.map((rate) => -rate),
+      );
       return [plans.event!];
     },
-    losses: () =>
-      plans.trialChunks.flatMap(({ count, losses: { buffer, offset } }) =>
-        Array.from({ length: count }, (_, i) => ({ buffer, offset: offset + i * scalarBytes, size: scalarBytes })),
-      ),
+    losses: () => {
+      const { buffer, offset } = plans.trials!.losses;
+      return rates.map((_, i) => ({ buffer, offset: offset + i * 4, size: 4 }));
+    },
   };
 }
 

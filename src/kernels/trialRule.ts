@@ -27,11 +27,8 @@ export const eventAllNonFinite = 8;
  */
 export const eventHead = 10;
 
-/**
- * vec4s of a trial in `trials`: (−factor, ln factor less the anchor, word of its loss, first word of its coefficients) and
- * (μ, ln(1 − μ), λ, ln λ).
- */
-export const trialRows = 2;
+/** f32 of a trial in `trials`: −factor, ln factor less the anchor, μ, ln(1 − μ), λ, ln λ. */
+export const trialWords = 6;
 
 /** Forms of a trial's coefficients: c of the direction; a − 1, c of the gradient; a − 1, c of the momentum buffer, c of the gradient. */
 export const coefficientForms = { direction: 0, gradient: 1, bufferAndGradient: 2 } as const;
@@ -52,7 +49,7 @@ fn exp_of(x: f32) -> f32 {
  */
 export const trialCoefficients = defineKernel({
   name: 'trialCoefficients',
-  bindings: { trials: read('vec4f'), control: read('u32'), rates: read('f32'), coefficients: write('f32') },
+  bindings: { trials: read('f32'), control: read('u32'), rates: read('f32'), coefficients: write('f32') },
   uniforms: {
     count: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32',
   },
@@ -61,22 +58,50 @@ export const trialCoefficients = defineKernel({
 fn main(${builtins}) {
   let t = ${linearIndex};
   if (t >= u.count) { return; }
-  let row = trials[${trialRows}u * t];
-  let own = trials[${trialRows}u * t + 1u];
-  let c = rates[1] * row.x;
-  let at = u32(row.w);
+  let row = ${trialWords}u * t;
+  let c = rates[1] * trials[row];
+  let at = t * (u.form + 1u);
   if (u.form == ${coefficientForms.direction}u) {
     coefficients[at] = c;
     return;
   }
   let is_first = control[u.first_word] == 1u;
-  let momentum = select(rates[2], own.x, u.tries_momentum == 1u);
-  let decay = select(rates[3], own.z, u.tries_decay == 1u);
+  let momentum = select(rates[2], trials[row + 2u], u.tries_momentum == 1u);
+  let decay = select(rates[3], trials[row + 4u], u.tries_decay == 1u);
   let of_gradient = c * select(select(1.0 - u.dampening, 1.0, is_first), 1.0 + momentum, u.nesterov == 1u);
   coefficients[at] = of_gradient * decay;
   coefficients[at + u.form] = of_gradient;
   if (u.form == ${coefficientForms.bufferAndGradient}u) {
     coefficients[at + 1u] = c * select(select(momentum, momentum * momentum, u.nesterov == 1u), 0.0, is_first);
+  }
+}`,
+});
+
+/**
+ * What stands between two passes of an event: the window's losses (a vec4 each) are put to those of all trials, f32 each, and the next pass's
+ * coefficients into the window. state[0] counts the trials that are done, state[1] those of the pass that has just run; both are 0 before an
+ * event and after it. Passes of `small` trials come first, `smalls` of them, then passes of one more. One workgroup.
+ */
+export const nextPass = defineKernel({
+  name: 'nextPass',
+  bindings: {
+    coefficients: read('f32'), window_losses: read('f32'), state: write('u32'), window_coefficients: write('f32'), losses: write('f32'),
+  },
+  uniforms: { count: 'u32', words: 'u32', small: 'u32', smalls: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_id) lid: vec3u) {
+  let before = state[0];
+  let ran = state[1];
+  storageBarrier();
+  for (var t = lid.x; t < ran; t += 64u) { losses[before + t] = window_losses[4u * t]; }
+  let done = before + ran;
+  let is_end = done >= u.count;
+  let next = select(select(u.small + 1u, u.small, done < u.smalls * u.small), 0u, is_end);
+  for (var i = lid.x; i < next * u.words; i += 64u) { window_coefficients[i] = coefficients[done * u.words + i]; }
+  if (lid.x == 0u) {
+    state[0] = select(done, 0u, is_end);
+    state[1] = next;
   }
 }`,
 });
@@ -89,7 +114,7 @@ fn main(${builtins}) {
 export const trialRule = defineKernel({
   name: 'trialRule',
   bindings: {
-    trials: read('vec4f'), losses: read('f32'), coefficients: read('f32'), control: read('u32'), flags: write('u32'), rates: write('f32'),
+    trials: read('f32'), losses: read('f32'), coefficients: read('f32'), control: read('u32'), flags: write('u32'), rates: write('f32'),
     events: write('u32'),
   },
   uniforms: {
@@ -101,13 +126,11 @@ fn root(x: f32) -> f32 {
   let guess = sqrt(x);
   return select(0.5 * (guess + x / guess), 0.0, guess == 0.0);
 }
-fn loss_of(t: u32) -> f32 { return losses[u32(trials[${trialRows}u * t].z)]; }
 fn is_lost(t: u32) -> bool {
-  let first = u32(trials[${trialRows}u * t].w);
   for (var k = 0u; k <= u.form; k += 1u) {
-    if (non_finite(coefficients[first + k])) { return true; }
+    if (non_finite(coefficients[t * (u.form + 1u) + k])) { return true; }
   }
-  return non_finite(loss_of(t));
+  return non_finite(losses[t]);
 }
 fn difference(loss: f32, lowest: f32, unit: f32) -> f32 { return loss * unit - lowest * unit; }
 
@@ -117,8 +140,8 @@ fn rank_of(loss: f32) -> f32 {
   var equal = 0.0;
   for (var other = 0u; other < u.n; other += 1u) {
     if (is_lost(other)) { continue; }
-    if (loss_of(other) < loss) { below += 1.0; }
-    if (loss_of(other) == loss) { equal += 1.0; }
+    if (losses[other] < loss) { below += 1.0; }
+    if (losses[other] == loss) { equal += 1.0; }
   }
   return below + (equal - 1.0) / 2.0;
 }
@@ -133,12 +156,12 @@ fn divisor_of(lowest: f32, highest: f32, base: f32, unit: f32, finite: f32) -> f
   var pairs = 0.0;
   for (var t = 0u; t < u.n; t += 1u) {
     if (is_lost(t)) { continue; }
-    let loss = loss_of(t) * unit;
+    let loss = losses[t] * unit;
     absolute += abs(loss);
     squares += loss * loss;
     for (var other = 0u; other < t; other += 1u) {
       if (is_lost(other)) { continue; }
-      let gap = difference(loss_of(t), loss_of(other), unit);
+      let gap = difference(losses[t], losses[other], unit);
       pairs += gap * gap;
     }
   }
@@ -154,7 +177,7 @@ fn main() {
   let at = control[u.slot_word] * u.stride;
   var base = 0.0;
   if (u.has_base == 1u) {
-    base = loss_of(u.n);
+    base = losses[u.n];
     if (non_finite(base)) { flags[0] |= ${flagNonFiniteLoss}u; }
   }
   if (flags[0] != 0u) {
@@ -166,8 +189,8 @@ fn main() {
   var highest = 0.0;
   for (var t = 0u; t < u.n; t += 1u) {
     if (is_lost(t)) { continue; }
-    lowest = select(min(lowest, loss_of(t)), loss_of(t), finite == 0u);
-    highest = select(max(highest, loss_of(t)), loss_of(t), finite == 0u);
+    lowest = select(min(lowest, losses[t]), losses[t], finite == 0u);
+    highest = select(max(highest, losses[t]), losses[t], finite == 0u);
     finite += 1u;
   }
   let largest = max(abs(lowest), abs(highest));
@@ -185,20 +208,20 @@ fn main() {
   for (var t = 0u; t < u.n; t += 1u) {
     var weight = 0.0;
     if (!is_lost(t)) {
-      let gap = difference(loss_of(t), lowest, unit);
+      let gap = difference(losses[t], lowest, unit);
       var x = 0.0;
       if (u.score == ${ruleScore.rank}u) {
-        x = (rank_of(loss_of(t)) - best_rank) / u.tau;
+        x = (rank_of(losses[t]) - best_rank) / u.tau;
       } else if (gap > 0.0) {
         x = gap / divisor / u.tau;
       }
       if (x < 87.0) { weight = exp_of(-x); }
     }
     total += weight;
-    moved += weight * trials[${trialRows}u * t].y;
-    ln_rest += weight * trials[${trialRows}u * t + 1u].y;
-    ln_decay += weight * trials[${trialRows}u * t + 1u].w;
-    events[at + ${eventHead}u + t] = bitcast<u32>(loss_of(t));
+    moved += weight * trials[${trialWords}u * t + 1u];
+    ln_rest += weight * trials[${trialWords}u * t + 3u];
+    ln_decay += weight * trials[${trialWords}u * t + 5u];
+    events[at + ${eventHead}u + t] = bitcast<u32>(losses[t]);
     events[weights_at + t] = bitcast<u32>(weight);
   }
   let is_gone = finite == 0u;

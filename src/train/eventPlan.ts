@@ -5,17 +5,18 @@
 import { AttrError } from '../gpu/errors.ts';
 import { fuse, fusions } from '../graph/fuse.ts';
 import { externalTensor } from '../graph/ops.ts';
-import type { Ref } from '../graph/lower/context.ts';
-import { align, type Memory } from '../graph/memory.ts';
+import { emit, type Ref } from '../graph/lower/context.ts';
+import type { Memory } from '../graph/memory.ts';
 import { peakBytes, type Placement } from '../graph/placement.ts';
 import { draft, lowerContextOf, placeDrafts, type Draft } from '../graph/plan.ts';
 import type { Storage, Tensor, Variable } from '../graph/tensor.ts';
 import type { Launch } from '../kernels/contract.ts';
+import { nextPass } from '../kernels/trialRule.ts';
 import { chunkTrials } from '../trials/passes.ts';
 import { trials } from '../trials/trials.ts';
-import type { TrialChunk } from './trialRule.ts';
+import type { EventTrials } from './trialRule.ts';
 
-/** Bytes of one trial's loss, padded, and at most of its coefficients. */
+/** Bytes of one trial's loss as a pass writes it: a scalar is padded. */
 const lossBytes = 16;
 
 /** Bytes that the slots may grow by unasked: what rounding small tensors up to 256 bytes comes to. */
@@ -38,60 +39,57 @@ export interface EventSpec {
 }
 
 export interface EventDraft {
-  readonly chunks: readonly TrialChunk[];
-  /** Whole buffers of the chunks' coefficients and losses. */
-  readonly coefficients: Storage;
-  readonly losses: Storage;
+  readonly trials: EventTrials;
+  /** Sizes of pass that occur, and the draft of each: it reads the window's coefficients and writes its losses. */
+  readonly sizes: readonly number[];
+  readonly passes: readonly Draft[];
+  /** Runs before the first pass and after each. */
+  readonly next: Launch<Ref>;
   /** Of the other plans, then of the passes. */
   readonly placement: Placement;
-  /** One a pass; the launches given end the last one. */
-  drafts(last: readonly Launch<Ref>[]): Draft[];
 }
 
 /** @throws AttrError for a count that is not an integer ≥ 1 */
 export function draftEvent(spec: EventSpec): EventDraft {
-  const { memory, count, others, coefficientWords } = spec;
+  const { memory, count, coefficientWords: words } = spec;
   if (!Number.isInteger(count) || count < 1) {
     throw new AttrError({ op: 'trials', arg: 'count', rule: 'must be an integer ≥ 1', got: count, fix: 'pass at least one factor' });
   }
-  const { sizes, placement } = cutTrials(spec);
-  // Each pass begins at a binding's offset.
-  const stride = align(Math.max(...sizes) * lossBytes);
-  const coefficients = memory.storage('trials', 'trial coefficients', sizes.length * stride);
-  const losses = memory.storage('trials', 'trial losses', sizes.length * stride);
-  const chunks = sizes.map((size, i) => chunkAt(coefficients.buffer, losses.buffer, i * stride, size, coefficientWords));
-  // Passes of one size are one placement.
-  const distinct = [...new Set(sizes)];
-  const places = [
-    ...placement.places.slice(0, others.length),
-    ...sizes.map((size) => placement.places[others.length + distinct.indexOf(size)]),
-  ];
-  return {
-    chunks,
-    coefficients,
-    losses,
-    placement: { ...placement, places },
-    drafts: (last) => chunks.map((chunk, i) => draftPass(spec, chunk, i === chunks.length - 1 ? last : [])),
-  };
+  const { sizes: passes, placement } = cutTrials(spec);
+  const storage = (label: string, sizeBytes: number) => memory.storage('trials', label, sizeBytes);
+  const trials = { passes, coefficients: storage('trial coefficients', count * words * 4), losses: storage('trial losses', count * 4) };
+  const most = Math.max(...passes);
+  const window = { coefficients: storage('window coefficients', most * words * 4), losses: storage('window losses', most * lossBytes) };
+  const sizes = [...new Set(passes)];
+  const next = emit(nextPass, {
+    bindings: {
+      ...trials,
+      window_losses: window.losses,
+      window_coefficients: window.coefficients,
+      state: storage('trials done', 8),
+    },
+    uniforms: { count, words, small: passes[0], smalls: passes.filter((size) => size === passes[0]).length },
+    grid: [1, 1, 1],
+  });
+  return { trials, sizes, passes: sizes.map((size) => draftPass(spec, size, window)), next, placement };
 }
 
-const chunkAt = (coefficients: GPUBuffer, losses: GPUBuffer, offset: number, count: number, words: number): TrialChunk => ({
-  count,
-  coefficients: { buffer: coefficients, offset, size: Math.max(16, count * words * 4) },
-  losses: { buffer: losses, offset, size: count * lossBytes },
-});
+/** Where the trials of a pass find their coefficients and leave their losses. */
+type Window = Pick<EventTrials, 'coefficients' | 'losses'>;
 
 /** Fewest passes that keep to the memory and to the adapter's bindings; one trial a pass where nothing does. */
 function cutTrials(spec: EventSpec): { sizes: number[]; placement: Placement } {
-  const { device } = spec.memory;
+  const { memory, count, coefficientWords } = spec;
   // For the drafts that are tried; the room that is kept depends on the cut.
-  const [coefficients, losses] = ['coefficients', 'losses'].map((label) =>
-    device.createBuffer(label, spec.count * lossBytes, GPUBufferUsage.STORAGE),
-  );
+  const room = (label: string, size: number): Storage => {
+    const buffer = memory.device.createBuffer(label, size, GPUBufferUsage.STORAGE);
+    return { buffer, offset: 0, size: buffer.size };
+  };
+  const window = { coefficients: room('coefficients', count * coefficientWords * 4), losses: room('losses', count * lossBytes) };
   try {
-    return fewestPasses(spec, (size) => draftPass(spec, chunkAt(coefficients, losses, 0, size, spec.coefficientWords), []));
+    return fewestPasses(spec, (size) => draftPass(spec, size, window));
   } finally {
-    for (const buffer of [coefficients, losses]) device.destroyBuffer(buffer);
+    for (const { buffer } of Object.values(window)) memory.device.destroyBuffer(buffer);
   }
 }
 
@@ -113,12 +111,14 @@ function fewestPasses(spec: EventSpec, passOf: (size: number) => Draft): { sizes
   }
 }
 
-function draftPass(spec: EventSpec, { count, coefficients, losses }: TrialChunk, last: readonly Launch<Ref>[]): Draft {
+function draftPass(spec: EventSpec, count: number, window: Window): Draft {
   const { memory, loss, directions, coefficientWords } = spec;
+  const coefficients = { ...window.coefficients, size: Math.max(16, count * coefficientWords * 4) };
+  const losses = { ...window.losses, size: count * lossBytes };
   const along = new Map([...directions].map(([variable, all]) => [variable, all.map((storage) => externalTensor(storage, variable))]));
   const given = externalTensor(coefficients, { shape: [count * coefficientWords], dtype: 'f32', trials: 1 });
   const scaled = [...along.values()].some(({ length }) => length < coefficientWords);
   const [fused] = fuse(trials([loss], { count, directions: along, coefficients: given, scaled }), fusions, spec.count);
   const lowering = { ...lowerContextOf(memory.device), trials: spec.count };
-  return draft(memory, 'event', [{ tensor: fused, storage: losses }], last, lowering);
+  return draft(memory, 'event', [{ tensor: fused, storage: losses }], [], lowering);
 }

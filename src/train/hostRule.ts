@@ -13,9 +13,8 @@ export class HostRule {
     readonly scheduler: TrialScheduler,
     readonly plans: StepPlans,
   ) {
-    const sizeBytes = plans.trialChunks.reduce((sum, { losses }) => sum + losses.size, 0);
     this.sync();
-    this.#staging = memory.create('trials', 'trial staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    this.#staging = memory.create('trials', 'trial staging', plans.trials!.losses.size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
 
   /** Runs the trials of a step by `submit`, which also records the copy it is given, and moves the rate by their losses. */
@@ -24,21 +23,11 @@ export class HostRule {
     const { queue } = memory.device.gpu;
     const rates = scheduler.trialRates();
     const rows = trialFactors(scheduler).map((_, i) => this.#coefficients(i, rates[i] ?? 0, isFirst));
-    let start = 0;
-    for (const { count, coefficients } of plans.trialChunks) {
-      queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rows.slice(start, start + count).flat()));
-      start += count;
-    }
-    submit((encoder) => {
-      let at = 0;
-      for (const { losses } of plans.trialChunks) {
-        encoder.copyBufferToBuffer(losses.buffer, losses.offset, this.#staging, at, losses.size);
-        at += losses.size;
-      }
-    });
-    const values = new Float32Array(await memory.device.readStaging(this.#staging));
-    const losses = rows.map((_, trial) => values[trial * 4]);
-    return scheduler.apply(step, losses.slice(0, rates.length), losses[rates.length] ?? null);
+    const { coefficients, losses } = plans.trials!;
+    queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rows.flat()));
+    submit((encoder) => encoder.copyBufferToBuffer(losses.buffer, losses.offset, this.#staging, 0, losses.size));
+    const values = [...new Float32Array(await memory.device.readStaging(this.#staging))].slice(0, rows.length);
+    return scheduler.apply(step, values.slice(0, rates.length), values[rates.length] ?? null);
   }
 
   /** Brings momentum and weight decay to the GPU, where the steps of a grid read them. */

@@ -26,7 +26,7 @@ import { Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { TrialScheduler } from '../sched/index.ts';
 import { draftEvent, type EventDraft } from './eventPlan.ts';
 import { StepLog } from './stepLog.ts';
-import { TrialRule, type TrialChunk } from './trialRule.ts';
+import { TrialRule, type EventTrials } from './trialRule.ts';
 
 export interface Batch {
   readonly x: Tensor;
@@ -72,8 +72,8 @@ export class StepPlans {
   extra: readonly Plan[] = [];
   /** Bytes of the slots that are there for the trials only. */
   #trialSlotBytes = 0;
-  /** The event's passes. */
-  trialChunks: readonly TrialChunk[] = [];
+  /** Null without an event. */
+  trials: EventTrials | null = null;
   /** Null where the event ends with the losses. */
   rule: TrialRule | null = null;
 
@@ -138,16 +138,17 @@ export class StepPlans {
       [],
       [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
     );
-    const last = this.rule ? [this.rule.launch(this.control, this.flags)] : [];
     const alone = (label: string, launch: Launch<Ref> | undefined) => (launch ? [draft(memory, label, [], [launch])] : []);
-    const rate = [
+    const rule = [
       ...alone('coefficients', this.rule?.coefficientsLaunch(this.control)),
+      ...alone('next pass', event?.next),
+      ...alone('rule', this.rule?.launch(this.control, this.flags)),
       ...alone('rate', this.rule?.rateLaunch(this.control)),
     ];
-    const own = [...placed, ...(event?.drafts(last) ?? []), ...rate, update];
+    const own = [...placed, ...(event?.passes ?? []), ...rule, update];
     const extra = options.extra?.(this) ?? [];
     const together = extra.length > 0 ? placeDrafts(memory.device, [...own, ...extra]) : placement;
-    const built = await this.#buildAll([...own, ...extra], together, options.onProgress);
+    const built = await this.#buildAll([...own, ...extra], together, event, options.onProgress);
     this.extra = built.slice(own.length);
   }
 
@@ -236,16 +237,21 @@ export class StepPlans {
             1 / losses.length,
           );
     const event = draftEvent({ memory, loss, count, directions, coefficientWords, others, bareBytes, memoryBudget });
-    this.trialChunks = event.chunks;
-    if (rule) this.rule = new TrialRule(memory, rule, sgd.options, this.rates, event.chunks, event.coefficients, event.losses);
+    this.trials = event.trials;
+    if (rule) this.rule = new TrialRule(memory, rule, sgd.options, this.rates, event.trials);
     this.log.rule = this.rule;
     return event;
   }
 
-  async #buildAll(drafts: readonly Draft[], placement: Placement, onProgress?: (done: number, total: number) => void): Promise<Plan[]> {
+  async #buildAll(
+    drafts: readonly Draft[],
+    placement: Placement,
+    event: EventDraft | null,
+    onProgress?: (done: number, total: number) => void,
+  ): Promise<Plan[]> {
     const { memory } = this;
     const slots = allocateSlots(memory, placement);
-    const ofTrials = drafts.filter(({ label }) => ['event', 'coefficients', 'rate'].includes(label));
+    const ofTrials = drafts.filter(({ label }) => ['event', 'coefficients', 'next pass', 'rule', 'rate'].includes(label));
     const launches = ofTrials.flatMap((one) => one.launches);
     const uniforms = ofTrials.length > 0 ? new Uniforms(memory, 'trials', 'event uniforms', launches) : undefined;
     const progress = new Map<Draft, [number, number]>();
@@ -265,7 +271,11 @@ export class StepPlans {
     [this.gradient, this.direction] = built;
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
-    this.event = ofTrials.length > 0 ? Plan.join('event', [...of('coefficients'), ...of('event')]) : null;
+    if (event) {
+      const [next] = of('next pass');
+      const passes = event.trials.passes.flatMap((size) => [of('event')[event.sizes.indexOf(size)], next]);
+      this.event = Plan.join('event', [...of('coefficients'), next, ...passes, ...of('rule')]);
+    }
     return built;
   }
 }

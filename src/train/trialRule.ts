@@ -25,9 +25,9 @@ import type { NormalizeName, OptimizerPoint, ScoreName, TrialEvent } from '../sc
 import { ULP } from '../sched/scores.ts';
 import { shortest } from './float32.ts';
 
-/** The trials of one pass, and where their coefficients (4 bytes each) and losses (16 bytes each) lie. */
-export interface TrialChunk {
-  readonly count: number;
+/** An event's trials: how many run in each pass, and where the numbers of all lie, f32, trial by trial. */
+export interface EventTrials {
+  readonly passes: readonly number[];
   readonly coefficients: Storage;
   readonly losses: Storage;
 }
@@ -64,9 +64,6 @@ export const presentPoint = ({ optimizer }: TrialScheduler, own: Required<SgdOpt
   weightDecay: optimizer.weightDecay ?? own.weightDecay,
 });
 
-/** Where a storage's element begins, counted in f32. */
-const wordOf = ({ offset }: Storage, sizeBytes: number, index: number): number => (offset + sizeBytes * index) / 4;
-
 export class TrialRule {
   readonly #events: Storage;
   readonly #staging: GPUBuffer;
@@ -87,10 +84,7 @@ export class TrialRule {
     readonly optimizer: Required<SgdOptions>,
     /** f32: η, m, momentum, weight decay. */
     readonly rates: Storage,
-    readonly chunks: readonly TrialChunk[],
-    /** Whole buffers of the chunks. */
-    readonly coefficients: Storage,
-    readonly losses: Storage,
+    readonly event: EventTrials,
   ) {
     this.#stride = eventHead + 2 * scheduler.options.factors.length;
     this.#capacity = Math.max(1, Math.min(mostEvents, Math.floor(eventLogBytes / (this.#stride * 4))));
@@ -114,7 +108,7 @@ export class TrialRule {
     const { dampening, momentum, nesterov } = this.optimizer;
     const count = trialFactors(this.scheduler).length;
     return emit(trialCoefficients, {
-      bindings: { trials: this.#table, control: control.storage, rates: this.rates, coefficients: this.coefficients },
+      bindings: { trials: this.#table, control: control.storage, rates: this.rates, coefficients: this.event.coefficients },
       uniforms: {
         count,
         ...this.#form,
@@ -132,7 +126,8 @@ export class TrialRule {
     if (typeof score === 'function')
       throw new AttrError({ op: 'TrialRule', arg: 'score', rule: 'must be a name', got: score, fix: 'a function runs on the host' });
     const [low, high] = bounds ?? [FLOAT32.least, FLOAT32.greatest];
-    const { rates, losses, coefficients } = this;
+    const { rates } = this;
+    const { losses, coefficients } = this.event;
     return emit(trialRule, {
       bindings: { trials: this.#table, losses, coefficients, control: control.storage, flags, rates, events: this.#events },
       uniforms: {
@@ -162,18 +157,14 @@ export class TrialRule {
     });
   }
 
-  /** `trialRows` of each trial; the one at 0 has no momentum or weight decay of its own. */
+  /** `trialWords` of each trial; the one at 0 has no momentum or weight decay of its own. */
   #rows(): Float32Array {
     const { factors, momenta, weightDecays, anchor } = this.scheduler.options;
     const drift = anchor ? meanLogFactor(factors) : 0;
-    const words = coefficientForm(this.scheduler, this.optimizer) + 1;
-    const places = this.chunks.flatMap(({ count, coefficients, losses }) =>
-      Array.from({ length: count }, (_, i) => [wordOf(losses, 16, i), wordOf(coefficients, 4 * words, i)]),
-    );
     return Float32Array.from(
       trialFactors(this.scheduler).flatMap((factor, i) => {
         const [mu, decay] = [momenta?.[i] ?? 0, weightDecays?.[i] ?? 1];
-        return [-factor, factor > 0 ? Math.log(factor) - drift : 0, ...places[i], mu, Math.log1p(-mu), decay, Math.log(decay)];
+        return [-factor, factor > 0 ? Math.log(factor) - drift : 0, mu, Math.log1p(-mu), decay, Math.log(decay)];
       }),
     );
   }

@@ -2,10 +2,11 @@
 import type { Draft } from '../graph/plan.ts';
 import { peakBytes } from '../graph/placement.ts';
 
-/** Sizes of the passes that `count` trials are cut into: as even as can be. */
+/** Sizes of the passes that `count` trials are cut into: as even as can be, the smaller ones first. */
 export function chunkTrials(count: number, most: number): number[] {
   const passes = Math.ceil(count / most);
-  return Array.from({ length: passes }, (_, i) => Math.floor((count * (i + 1)) / passes) - Math.floor((count * i) / passes));
+  const small = Math.floor(count / passes);
+  return Array.from({ length: passes }, (_, i) => (i < passes - (count % passes) ? small : small + 1));
 }
 
 export interface PassLimits {

@@ -110,10 +110,9 @@ export class GoldenRun {
     const batch = { x: externalTensor(storage.x, specs.x), labels: externalTensor(storage.labels, specs.labels) };
     const trials = coefficients ? { count: coefficients.length, direction, batch } : undefined;
     const plans = await StepPlans.create(memory, control, { model, batch, optimizer, trials });
-    let start = 0;
-    for (const { count, coefficients: chunk } of plans.trialChunks) {
-      device.gpu.queue.writeBuffer(chunk.buffer, chunk.offset, Float32Array.from(coefficients!.slice(start, start + count), (rate) => -rate));
-      start += count;
+    if (plans.trials) {
+      const { buffer, offset } = plans.trials.coefficients;
+      device.gpu.queue.writeBuffer(buffer, offset, Float32Array.from(coefficients!, (rate) => -rate));
     }
     return new GoldenRun(device, golden, options, model, memory, control, plans, batch, storage);
   }
@@ -179,12 +178,8 @@ export class GoldenRun {
   }
 
   private async readTrialLosses(): Promise<number[]> {
-    const losses: number[] = [];
-    for (const { count, losses: { buffer, offset, size } } of this.plans.trialChunks) {
-      const values = new Float32Array(await this.device.read(buffer, offset, size));
-      for (let trial = 0; trial < count; trial++) losses.push(values[trial * 4]);
-    }
-    return losses;
+    const { buffer, offset } = this.plans.trials!.losses;
+    return [...new Float32Array(await this.device.read(buffer, offset, this.options.coefficients!.length * 4))];
   }
 
   private async loss(): Promise<number> {

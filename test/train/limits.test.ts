@@ -34,7 +34,7 @@ async function outcome(on: Device, size: number, trials: Partial<TrialOptions> =
         images: buffers(/^random training images/), parameters: buffers(/^parameters/), momentum: buffers(/^momentum/),
         statistics: buffers(/^running statistics/),
       },
-      passes: trainer.plans.trialChunks.map(({ count }) => count),
+      passes: trainer.plans.trials!.passes,
     };
   }));
 }

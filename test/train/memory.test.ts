@@ -27,18 +27,27 @@ const hold = (schedule: Schedule, more: Partial<TrainerOptions> = {}): Promise<H
   withLiveBuffers((live) => {
     const made = { model: resnet18({ width: 4 }), dataset, schedule, batchSize: 16, optimizer: { momentum: 0.9 }, ...more };
     return withTrainer(made, async ({ memory, plans }) => ({
-      bytes: totalBytes(live), trials: memory.trials, passes: plans.trialChunks.map(({ count }) => count),
+      bytes: totalBytes(live), trials: memory.trials, passes: [...(plans.trials?.passes ?? [])],
     }));
   });
 
 describe('ResNet18 with trials', () => {
-  test.each([[1, 1], [7, 2], [16, 4], [100, 20]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
+  test.each([[1, 1], [7, 2], [16, 4], [100, 20], [300, 60]])('%d of them add at most 64 KiB, in %d passes', async (n, passes) => {
     const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
     const held = await hold(trials(n));
     expect(held.bytes - bare.bytes).toBe(held.trials);
     expect(held.trials).toBeLessThanOrEqual(64 * 1024);
     expect(held.passes).toHaveLength(passes);
     expect(held.passes.reduce((a, b) => a + b)).toBe(n);
+  });
+
+  test('so they do where a pass has room for one alone', async () => {
+    const options = { model: resnet18({ width: 4, stem: 'imagenet' as const }), batchSize: 2, dataset: proceduralDataset({ train: 16, test: 8 }) };
+    const bare = await hold(new ConstantSchedule({ lr: 0.01 }), options);
+    const held = await hold(trials(200), { ...options, model: resnet18({ width: 4, stem: 'imagenet' }) });
+    expect(held.passes.length).toBeGreaterThanOrEqual(100);
+    expect(held.bytes - bare.bytes).toBe(held.trials);
+    expect(held.trials).toBeLessThanOrEqual(64 * 1024);
   });
 
   test('trials over momentum and weight decay look along what training holds', async () => {

@@ -129,7 +129,7 @@ describe('a step', () => {
     const schedule = (n: number) => new TrialScheduler(asPublished([8, 4, 2, 1, 0.5, 0.25, 0.125].slice(0, n), { scoreBatch: 1 }));
     const dispatches = async (n: number) =>
       withTrainer(options({ schedule: schedule(n) }), async ({ plans }) => {
-        expect(plans.trialChunks).toHaveLength(1);
+        expect(plans.trials!.passes).toHaveLength(1);
         return plans.event!.dispatches;
       });
     const one = await dispatches(1);

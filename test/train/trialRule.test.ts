@@ -2,14 +2,18 @@
 import { describe, expect, test } from 'vitest';
 import { Control, floatBits } from '../../src/graph/control.ts';
 import { Memory } from '../../src/graph/memory.ts';
+import { emit } from '../../src/graph/lower/context.ts';
 import { buildPlan, draft } from '../../src/graph/plan.ts';
+import { submit } from '../../src/graph/run.ts';
 import type { Storage } from '../../src/graph/tensor.ts';
 import { flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
+import { nextPass } from '../../src/kernels/trialRule.ts';
 import { resolveSgdOptions, stepAsMove, type SgdOptions } from '../../src/optim/sgd.ts';
 import { FLOAT32, holdUlps, robust, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
 import type { NormalizeName, ScoreName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
 import { shortest } from '../../src/train/float32.ts';
 import { coefficientForm, trialFactors, TrialRule } from '../../src/train/trialRule.ts';
+import { chunkTrials } from '../../src/trials/passes.ts';
 import { useDevice } from '../support/device.ts';
 import { uniformStream } from '../support/random.ts';
 
@@ -26,17 +30,16 @@ interface Outcome {
 }
 
 interface Setting {
-  readonly most?: number;
   readonly flags?: number;
   readonly slot?: number;
   readonly optimizer?: SgdOptions;
   readonly first?: number;
 }
 
-/** Runs the rule once on losses written from the host, trials lying in passes of at most `most`. */
+/** Runs the rule once on losses written from the host. */
 async function runRule(
   options: TrialOptions, losses: readonly number[], base: number | null,
-  { most = 99, flags = 0, slot = 3, optimizer = {}, first = 0 }: Setting = {},
+  { flags = 0, slot = 3, optimizer = {}, first = 0 }: Setting = {},
 ): Promise<Outcome> {
   const memory = new Memory(device());
   try {
@@ -45,22 +48,18 @@ async function runRule(
     const write = ({ buffer }: Storage, offset: number, data: Float32Array | Uint32Array) =>
       queue.writeBuffer(buffer, offset, data as Float32Array<ArrayBuffer>);
     const count = trialFactors(scheduler).length;
-    const coefficients = memory.storage('trials', 'coefficients', 1024 * count);
-    const lossStorage = memory.storage('trials', 'losses', 1024 * count);
-    const chunks = Array.from({ length: Math.ceil(count / most) }, (_, i) => ({
-      count: Math.min(most, count - i * most),
-      coefficients: { buffer: coefficients.buffer, offset: 1024 * i, size: 4 * most },
-      losses: { buffer: lossStorage.buffer, offset: 1024 * i, size: 16 * most },
-    }));
+    const words = coefficientForm(scheduler, resolveSgdOptions(optimizer)) + 1;
+    const coefficients = memory.storage('trials', 'coefficients', 4 * words * count);
+    const lossStorage = memory.storage('trials', 'losses', 4 * count);
     const rates = memory.storage('slots', 'rates', 16);
     const flagStorage = memory.storage('slots', 'flags', 16);
     const control = new Control(memory);
-    const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, chunks, coefficients, lossStorage);
+    const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, { passes: [count], coefficients, losses: lossStorage });
     const launches = [rule.coefficientsLaunch(control), rule.launch(control, flagStorage), rule.rateLaunch(control)];
     const plan = await buildPlan(memory, draft(memory, 'rule', [], launches), { slots: [], places: [] });
     rule.sync(0);
     const all = base === null ? losses : [...losses, base];
-    all.forEach((loss, t) => write(lossStorage, 1024 * Math.floor(t / most) + 16 * (t % most), Float32Array.of(loss)));
+    write(lossStorage, 0, Float32Array.from(all));
     write(flagStorage, 0, Uint32Array.of(flags));
     // Earlier places of the log are other events': here they are noted and never run.
     for (let i = 0; i < slot; i++) rule.note(i);
@@ -73,11 +72,10 @@ async function runRule(
     queue.submit([encoder.finish()]);
     const events = await take();
     const read = async ({ buffer }: Storage, size: number) => new Float32Array(await device().read(buffer, 0, size));
-    const flat = await read(coefficients, 1024 * count);
-    const words = coefficientForm(scheduler, resolveSgdOptions(optimizer)) + 1;
+    const flat = await read(coefficients, 4 * words * count);
     return {
       events, scheduler, rates: await read(rates, 16), flags: new Uint32Array(await device().read(flagStorage.buffer, 0, 4))[0],
-      coefficients: all.map((_, t) => [...flat.subarray(256 * Math.floor(t / most) + words * (t % most)).subarray(0, words)]),
+      coefficients: all.map((_, t) => [...flat.subarray(words * t, words * (t + 1))]),
     };
   } finally {
     memory.release();
@@ -92,12 +90,12 @@ const close = (got: number, want: number, tolerance: number, what: string) =>
 const tolerance = 1e-6;
 
 async function check(
-  overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1, more: { most?: number } = {},
+  overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1,
 ): Promise<TrialEvent> {
   const options = robust(overrides);
   const losses = given.map(f32);
   const baseLoss = options.score === 'relGain' ? f32(givenBase) : null;
-  const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss, more);
+  const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss);
   const { factors, hold, bounds } = scheduler.options;
   const lr = f32(options.lr);
   const want = trialUpdate({
@@ -164,11 +162,54 @@ describe.each(rules)('%s, %s', (normalize, score) => {
 describe('factors and passes', () => {
   const line = (n: number) => Array.from({ length: n }, (_, i) => 2 + Math.cos(i));
 
-  test.each([1, 2, 3, 16, 33])('%d trials, in passes of any size', async (n) => {
+  test.each([1, 2, 3, 16, 33])('%d trials', async (n) => {
     const factors = Array.from({ length: n }, (_, i) => 2 ** ((i - n / 2) / 4));
-    const whole = await check({ factors }, line(n));
-    for (const most of [1, 2, 5, 16]) expect(await check({ factors }, line(n), 1, { most })).toEqual(whole);
-    await check({ factors, score: 'relGain', normalize: 'none' }, line(n), 2.5, { most: 4 });
+    await check({ factors }, line(n));
+    await check({ factors, score: 'relGain', normalize: 'none' }, line(n), 2.5);
+  });
+
+  test.each([
+    [1, 1, 1], [7, 4, 1], [7, 4, 3], [10, 3, 2], [200, 1, 2], [130, 65, 3], [131, 66, 1],
+  ])('%d trials in passes of at most %d with %d coefficients each: every pass gets its own, and its losses go to their places', async (count, most, words) => {
+    const memory = new Memory(device());
+    try {
+      const sizes = chunkTrials(count, most);
+      const storage = (label: string, length: number) => memory.storage('trials', label, 4 * length);
+      const coefficients = storage('coefficients', count * words);
+      const losses = storage('losses', count);
+      // The window holds one vec4 more than the largest pass: it must stay as it is.
+      const window = { coefficients: storage('window coefficients', most * words + 4), losses: storage('window losses', 4 * most) };
+      const state = storage('state', 2);
+      const next = emit(nextPass, {
+        bindings: { coefficients, losses, window_coefficients: window.coefficients, window_losses: window.losses, state },
+        uniforms: { count, words, small: sizes[0], smalls: sizes.filter((size) => size === sizes[0]).length },
+        grid: [1, 1, 1],
+      });
+      const plan = await buildPlan(memory, draft(memory, 'next', [], [next]), { slots: [], places: [] });
+      const { queue } = device().gpu;
+      const floats = async ({ buffer, size }: Storage) => [...new Float32Array(await device().read(buffer, 0, size))];
+      const guard = [77, 78, 79, 80];
+      for (const event of [1, 2]) {
+        const all = Array.from({ length: count * words }, (_, i) => event * 1000 + i);
+        queue.writeBuffer(coefficients.buffer, 0, Float32Array.from(all));
+        queue.writeBuffer(window.coefficients.buffer, 4 * most * words, Float32Array.from(guard));
+        submit(device(), plan);
+        let done = 0;
+        for (const size of sizes) {
+          const given = await floats(window.coefficients);
+          expect(given.slice(0, size * words)).toEqual(all.slice(done * words, (done + size) * words));
+          expect(given.slice(most * words, most * words + 4)).toEqual(guard);
+          const made = Array.from({ length: most }, (_, i) => (i < size ? event * 100 + done + i : NaN));
+          queue.writeBuffer(window.losses.buffer, 0, Float32Array.from(made.flatMap((loss) => [loss, NaN, NaN, NaN])));
+          submit(device(), plan);
+          done += size;
+        }
+        expect((await floats(losses)).slice(0, count)).toEqual(Array.from({ length: count }, (_, t) => event * 100 + t));
+        expect([...new Uint32Array(await device().read(state.buffer, 0, 8))]).toEqual([0, 0]);
+      }
+    } finally {
+      memory.release();
+    }
   });
 
   test('unbalanced ones, with and without an anchor', async () => {
@@ -239,7 +280,7 @@ describe('a grid over learning rate, momentum and weight decay', () => {
     for (const first of [0, 1]) {
       for (const grid of [factors, { ...factors, momentum: [0.95, 0.9, 0.8, 0.7, 0.6, 0], weightDecay: undefined }]) {
         const { events: [event], coefficients, rates, scheduler } = await runRule(robust({ lr: 0.5, factors: grid }), losses, null, {
-          optimizer, first, most: 5,
+          optimizer, first,
         });
         const own = resolveSgdOptions(optimizer);
         const { factors: all, momenta, weightDecays } = scheduler.options;
@@ -297,7 +338,7 @@ test('random losses, factors and temperatures', async () => {
     await check({
       normalize, score, tau, factors, lr: 10 ** (-5 * uniform()), anchor: uniform() < 0.5, hold: uniform() < 0.5,
       bounds: uniform() < 0.3 ? null : [1e-8, 10],
-    }, losses, level * (1 + spread * uniform()), { most: 1 + int(n) });
+    }, losses, level * (1 + spread * uniform()));
   }
 });
 
