@@ -7,7 +7,7 @@ import { DeviceError } from '../gpu/errors.ts';
 import type { Launch } from '../kernels/contract.ts';
 import { absorbs, lower } from './lower/index.ts';
 import { Scratch, type IsWanted, type LowerContext, type Ref } from './lower/context.ts';
-import { defaultLowerContext } from './lower/conv.ts';
+import { defaultLowerContext } from './lower/convChoice.ts';
 import { align, type Memory, type MemoryCategory } from './memory.ts';
 import { place, type Item, type Placement } from './placement.ts';
 import { topologicalOrder } from './traverse.ts';

@@ -5,7 +5,7 @@
 import { describe, expect, test } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
 import type { Device } from '../../src/gpu/device.ts';
-import { defaultLowerContext } from '../../src/graph/lower/conv.ts';
+import { defaultLowerContext } from '../../src/graph/lower/convChoice.ts';
 import { evaluate, type EvaluateOptions } from '../../src/graph/run.ts';
 import { goldenNames, loadGolden, type Training } from '../goldens/load.ts';
 import { useDevice } from '../support/device.ts';

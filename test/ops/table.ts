@@ -7,7 +7,7 @@
 import { AttrError, DtypeError, ShapeError } from '../../src/gpu/errors.ts';
 import * as f from '../../src/graph/functional.ts';
 import type { LowerContext } from '../../src/graph/lower/context.ts';
-import { defaultLowerContext } from '../../src/graph/lower/conv.ts';
+import { defaultLowerContext } from '../../src/graph/lower/convChoice.ts';
 import { op, type ForwardOp } from '../../src/graph/ops.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import type { Tolerance } from '../support/close.ts';

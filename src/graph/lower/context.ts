@@ -3,6 +3,7 @@ import { launch, type Kernel, type Launch } from '../../kernels/contract.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import type { OpName } from '../ops.ts';
 import type { Node, Storage, Tensor } from '../tensor.ts';
+import type { ConvChoice, ConvProblem } from './convProblem.ts';
 
 /** Memory that lives only between the launches of one node. */
 export class Scratch {
@@ -23,6 +24,8 @@ export interface LowerContext {
    * are cut into passes. @default those of the tensor at hand
    */
   readonly trials?: number;
+  /** Picks one of the ways to compute a convolution. Must go by what is the same for all passes of an event. @default the first */
+  readonly choose?: (problem: ConvProblem, choices: readonly ConvChoice[]) => ConvChoice;
 }
 
 /** Whether anything reads a tensor: an output that nobody wants need not be written. */

@@ -1,0 +1,69 @@
+/** What a convolution is to its kernels, in numbers: whatever decides how it is launched, and the ways to launch it. */
+import type { Tile } from '../../kernels/igemm.ts';
+
+export type ConvKind = 'forward' | 'backwardInput' | 'backwardWeight';
+
+/**
+ * A matrix product is a 1 × 1 convolution of 1 × 1 images. Sizes are the layer's, whichever of the three is computed; channels are not
+ * padded.
+ */
+export interface ConvProblem {
+  readonly kind: ConvKind;
+  readonly images: number;
+  readonly h: number;
+  readonly w: number;
+  readonly cin: number;
+  readonly hOut: number;
+  readonly wOut: number;
+  readonly cout: number;
+  readonly kH: number;
+  readonly kW: number;
+  readonly stride: number;
+  readonly padding: number;
+  /** Trials of this launch. */
+  readonly trials: number;
+  /** Trials in all passes of the event: the order of a sum goes by these, so that it does not tell how trials are cut into passes. */
+  readonly eventTrials: number;
+  /** x is one for all trials. */
+  readonly isXShared: boolean;
+  /** The weight that is bound is one for all trials: there are none, or the kernel forms theirs. */
+  readonly isWeightShared: boolean;
+  /** Directions of which the kernel forms the trials' weights; 0 where it reads them. */
+  readonly directions: number;
+  /** Trials scale the weight too. */
+  readonly scaled: boolean;
+}
+
+/**
+ * How it is computed, with K cut into `splits` parts that are added in order afterwards:
+ *   tile   by tiles through workgroup memory
+ *   lanes  by subgroups of `lanes` without workgroup memory (software adapters)
+ *   panel  likewise, a panel of the weight kept for `tilesPerGroup` tiles of rows
+ */
+export type ConvChoice =
+  | { readonly by: 'tile'; readonly tile: Tile; readonly splits: number }
+  | { readonly by: 'lanes'; readonly lanes: number; readonly splits: number }
+  | { readonly by: 'panel'; readonly lanes: number; readonly splits: number; readonly tilesPerGroup: number };
+
+export const ceilDivide = (a: number, b: number): number => Math.ceil(a / b);
+/** vec4s of a row of `n`. */
+export const vec4s = (n: number): number => ceilDivide(n, 4);
+
+/** The matrix product out[m, n] = Σ_k A[m, k] · B[k, n] of a problem, channels padded; `classes` of them, one a parity class of pixels. */
+export function matrixOf(p: ConvProblem): { m: number; n: number; k: number; classes: number } {
+  const [cin, cout] = [vec4s(p.cin) * 4, vec4s(p.cout) * 4];
+  if (p.kind === 'forward') return { m: p.images * p.hOut * p.wOut, n: cout, k: p.kH * p.kW * cin, classes: 1 };
+  if (p.kind === 'backwardWeight') return { m: p.kH * p.kW * cin, n: cout, k: p.images * p.hOut * p.wOut, classes: 1 };
+  const m = p.images * ceilDivide(p.h, p.stride) * ceilDivide(p.w, p.stride);
+  return { m, n: cin, k: ceilDivide(p.kH, p.stride) * ceilDivide(p.kW, p.stride) * cout, classes: p.stride ** 2 };
+}
+
+/** Whether the image keeps its size at stride 1, so that neighbouring pixels lie next to each other for every tap. */
+export const keepsSize = ({ stride, h, w, hOut, wOut }: ConvProblem): boolean => stride === 1 && h === hOut && w === wOut;
+
+/** The sum as panels see it: the input gradient is a convolution of dy, with taps and channels the other way round. */
+export const panelChannels = ({ kind, cin, cout }: ConvProblem): { cin: number; cout: number } =>
+  kind === 'forward' ? { cin, cout } : { cin: cout, cout: cin };
+
+/** Rows of taps times vec4s of channels: what panels cut K into. */
+export const panelLines = (p: ConvProblem): number => p.kH * vec4s(panelChannels(p).cin);
