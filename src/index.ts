@@ -8,7 +8,7 @@ export { Device, defaultDevice, openDevice, setDefaultDevice, type AdapterSummar
 export { Tensor, Variable, type Dtype, type Shape } from './graph/tensor.ts';
 export { evaluate, type EvaluateOptions } from './graph/run.ts';
 export * from './graph/functional.ts';
-export { fusions, type Fusion } from './graph/fuse.ts';
+export { fusions, type Fusion } from './graph/fuse/index.ts';
 export { Memory, memoryCategories, type MemoryCategory, type MemoryReport } from './graph/memory.ts';
 export { grad } from './autograd/grad.ts';
 export { trials, type TrialSpec } from './trials/trials.ts';

@@ -1,5 +1,5 @@
 /** Plans outside a trainer, and parts of plans: what the benches replay and time. */
-import { fuse } from '../../src/graph/fuse.ts';
+import { fuse } from '../../src/graph/fuse/index.ts';
 import type { Memory } from '../../src/graph/memory.ts';
 import { allocateSlots, buildPlan, draft, placeDrafts, type Plan } from '../../src/graph/plan.ts';
 import { sizeBytes, type Storage, type Tensor } from '../../src/graph/tensor.ts';

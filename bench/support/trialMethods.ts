@@ -3,7 +3,7 @@
  * training holds anyway, and an event of any of them is one compute pass and one submit.
  */
 import { crossEntropy, mean } from '../../src/graph/functional.ts';
-import { fuse } from '../../src/graph/fuse.ts';
+import { fuse } from '../../src/graph/fuse/index.ts';
 import { emit, type Ref } from '../../src/graph/lower/context.ts';
 import { Arena, bindingAlignment, type Memory } from '../../src/graph/memory.ts';
 import { externalTensor } from '../../src/graph/ops.ts';

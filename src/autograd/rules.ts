@@ -23,7 +23,7 @@ export const gradRules: { [O in ForwardOp]: GradRule<O> } = {
     const [x, weight] = node.inputs;
     const [y, mean, invStd] = node.outputs;
     const inputs = [dy!, x, mean, invStd, weight, ...(relu ? [y] : [])];
-    const [dx, dWeight, dBias, dz] = op('batchNormBackward', inputs, { training, relu, residual });
+    const [dx, dWeight, dBias, dz] = op('batchNormBackward', inputs, { training, mask: relu ? 'output' : 'none', residual, sums: false });
     return [dx, dWeight, dBias, ...(training ? [] : [null, null]), ...(residual ? [dz] : [])];
   },
   /** dx = dy · [y > 0] */

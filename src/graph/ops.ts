@@ -21,8 +21,11 @@ export interface LeafAttrs {
 
 /** Ops that user functions make: each has a gradient rule and a trial rule. */
 export interface ForwardAttrs {
-  /** x [N, H, W, Cin], weight [kH, kW, Cin, Cout]; or a matrix product of x [N, K] and weight [K, M], which is its 1 × 1 case. */
-  conv2d: { readonly stride: number; readonly padding: number };
+  /**
+   * x [N, H, W, Cin], weight [kH, kW, Cin, Cout]; or a matrix product of x [N, K] and weight [K, M], which is its 1 × 1 case.
+   * With `moments` a second output: mean and Σ(y − mean)² of y over chunks of rows, for a batch norm.
+   */
+  conv2d: { readonly stride: number; readonly padding: number; readonly moments?: boolean };
   /** x [..., C] + bias [C]. */
   addBias: Record<never, never>;
   /**
@@ -47,16 +50,35 @@ export interface ForwardAttrs {
 
 /** Ops that only gradient rules, the trial transform, data feeding and fusion make. */
 export interface InternalAttrs {
-  /** dy, weight → dx. */
-  conv2dBackwardInput: { readonly stride: number; readonly padding: number; readonly xShape: Shape };
+  /**
+   * What batchNorm computes before it touches x itself. Inputs as batchNorm's without a residual, then x's moments where `moments` (x is
+   * then not read). Outputs affine [4, C] = mean | invStd·weight | bias | invStd, and mean, invStd and the unbiased variance, each [C].
+   */
+  normAffine: { readonly training: boolean; readonly eps: number; readonly moments: boolean };
+  /**
+   * x, affine[, residual when `residual`] → act((x − mean)·scale + bias [+ residual]). Where `lazy`, whoever can forms it while it reads x, and
+   * it is written only for those who cannot.
+   */
+  normalize: { readonly relu: boolean; readonly residual: boolean; readonly lazy: boolean };
+  /**
+   * dy, weight[, addend when `addend`][, x, affine[, y when 'output'] when `sums`] → dx + addend. With `sums` that is dz = (dx + addend)·[mask],
+   * and a second output: Σ dz and Σ dz·x̂ over chunks of rows, x̂ the norm of x; for the batch norm whose input x is.
+   */
+  conv2dBackwardInput: {
+    readonly stride: number;
+    readonly padding: number;
+    readonly xShape: Shape;
+    readonly addend?: boolean;
+    readonly sums?: MaskBy;
+  };
   conv2dBackwardWeight: { readonly stride: number; readonly padding: number; readonly weightShape: Shape };
   /** dy [..., C] → Σ over rows [C]. */
   columnSum: Record<never, never>;
   /**
-   * dy, x, mean, invStd, weight[, y when relu] → dx, dWeight, dBias[, dz when `residual`].
+   * dy, x, mean, invStd, weight[, y or affine, by `mask`][, Σ dz and Σ dz·x̂ when `sums`] → dx, dWeight, dBias[, dz when `residual`].
    * dz = dy·[y > 0] is what flows through the activation, and so the residual's gradient.
    */
-  batchNormBackward: { readonly training: boolean; readonly relu: boolean; readonly residual: boolean };
+  batchNormBackward: { readonly training: boolean; readonly mask: MaskBy; readonly residual: boolean; readonly sums: boolean };
   reluBackward: Record<never, never>;
   maxPool2dBackward: WindowAttrs & { readonly xShape: Shape };
   globalAvgPool2dBackward: { readonly xShape: Shape };
@@ -74,6 +96,9 @@ export interface InternalAttrs {
   /** Image segments (u8 in u32 words), labels, indices, control → x [B, H, W, C], labels u32 [B]. */
   assembleBatch: AssembleAttrs;
 }
+
+/** How [y > 0] is known behind a batch norm's activation: there is none, so it always is; from y; or from x by the affine map. */
+export type MaskBy = 'none' | 'output' | 'affine';
 
 export interface AssembleAttrs {
   readonly batch: number;
@@ -162,6 +187,13 @@ function trialsOf(op: string, inputs: readonly Tensor[]): number {
   return counts[0] ?? 1;
 }
 
+/** Fewest rows of a tensor that one pair of partial sums is of, whatever the adapter: of the tiles of any convolution. */
+export const leastChunkRows = 32;
+
+/** Room for two sums of each channel over chunks of rows. */
+const chunkSums = (rows: number, channels: number, trials: number, classes = 1): TensorSpec =>
+  f32([2 * classes * Math.ceil(rows / leastChunkRows), channels], trials);
+
 type ShapeRule<O extends OpName> = (inputs: readonly Tensor[], attrs: OpAttrs[O]) => TensorSpec[];
 
 /** Kernels find the tap of a k index by one float multiplication, which is exact up to here. */
@@ -234,9 +266,11 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
   variable: (_, { variable }) => [f32(variable.shape, 1)],
   constant: (_, { data, shape }) => [data instanceof Uint32Array ? u32(shape, 1) : f32(shape, 1)],
   external: (_, { spec }) => [spec],
-  conv2d: ([x, weight], { stride, padding }) => {
+  conv2d: ([x, weight], { stride, padding, moments }) => {
     requireF32('conv2d', { x, weight });
-    return [f32(convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]))];
+    const y = f32(convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]));
+    const [rows, channels] = [y.shape.slice(0, -1).reduce((n, size) => n * size, 1), y.shape[y.shape.length - 1]];
+    return moments ? [y, chunkSums(rows, channels, y.trials)] : [y];
   },
   addBias: ([x, bias]) => {
     requireF32('addBias', { x, bias });
@@ -345,7 +379,19 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     requireF32('sum', { x });
     return [f32([], x.trials)];
   },
-  conv2dBackwardInput: (_, { xShape }) => [f32(xShape, 1)],
+  normAffine: ([x, ...rest], _) => {
+    const trials = trialsOf('normAffine', [x, ...rest]);
+    const channels = x.shape[x.shape.length - 1];
+    return [f32([4, channels], trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
+  },
+  normalize: (inputs) => [f32(inputs[0].shape, trialsOf('normalize', inputs))],
+  conv2dBackwardInput: (_, { xShape, stride, sums }) => {
+    const dx = f32(xShape, 1);
+    if (!sums) return [dx];
+    // Pixels are cut into chunks by parity class.
+    const [n, h, w, c] = xShape.length === 2 ? [xShape[0], 1, 1, xShape[1]] : xShape;
+    return [dx, chunkSums(n * Math.ceil(h / stride) * Math.ceil(w / stride), c, 1, stride * stride)];
+  },
   conv2dBackwardWeight: (_, { weightShape }) => [f32(weightShape, 1)],
   columnSum: ([dy]) => [f32([dy.shape[dy.shape.length - 1]], 1)],
   batchNormBackward: ([dy, x], { residual }) => {

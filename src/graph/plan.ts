@@ -5,7 +5,7 @@
 import type { CompiledKernel, Device } from '../gpu/device.ts';
 import { DeviceError } from '../gpu/errors.ts';
 import type { Launch } from '../kernels/contract.ts';
-import { absorbs, lower } from './lower/index.ts';
+import { absorbs, isFormable, lower } from './lower/index.ts';
 import { Scratch, type IsWanted, type LowerContext, type Ref } from './lower/context.ts';
 import { defaultLowerContext } from './lower/convChoice.ts';
 import { align, type Memory, type MemoryCategory } from './memory.ts';
@@ -36,12 +36,12 @@ export const lowerContextOf = (device: Device): LowerContext =>
     device.adapter.subgroupSize,
   );
 
-/** Perturbed parameters that some op cannot form by itself. */
+/** Formable tensors that some op cannot form by itself, or that are outputs: their nodes. */
 function materialized(order: readonly Node[], outputs: readonly Tensor[], isWanted: IsWanted): Set<Node> {
-  const needed = new Set(outputs.map((tensor) => tensor.node).filter((node) => node.op === 'perturbed'));
+  const needed = new Set(outputs.filter(isFormable).map((tensor) => tensor.node));
   for (const node of order) {
     node.inputs.forEach((input, index) => {
-      if (input.node.op === 'perturbed' && !absorbs(node, index, isWanted)) needed.add(input.node);
+      if (isFormable(input) && !absorbs(node, index, isWanted)) needed.add(input.node);
     });
   }
   return needed;
@@ -80,7 +80,7 @@ export function draft(
   for (const node of order) {
     const leaf = placed.get(node.outputs[0]) ?? leafStorage(memory, node);
     if (leaf) storageOf.set(node.outputs[0], leaf);
-    else if (node.op !== 'perturbed' || needed.has(node)) launches.push(...lower(node, lowering, isWanted));
+    else if (!isFormable(node.outputs[0]) || needed.has(node)) launches.push(...lower(node, lowering, isWanted));
   }
   for (const tensor of clashing([...launches, ...copies], storageOf)) {
     const output = outputs.find((one) => one.tensor === tensor && one.storage === storageOf.get(tensor));

@@ -1,6 +1,6 @@
 /** Running a graph once: what `tensor.read()` does. Training uses plans that are built once and replayed. */
 import { defaultDevice, type Device } from '../gpu/device.ts';
-import { fuse, fusions, type Fusion } from './fuse.ts';
+import { fuse, fusions, type Fusion } from './fuse/index.ts';
 import type { LowerContext } from './lower/context.ts';
 import { Memory } from './memory.ts';
 import { allocateSlots, buildPlan, draft, placeDrafts, type Plan } from './plan.ts';

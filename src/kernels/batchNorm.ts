@@ -4,7 +4,7 @@
  * Statistics never use E[x²] − E[x]²: a thread walks the rows of one chunk in groups of 4, takes each group's mean and sum of squared deviations,
  * and merges them by Chan's formula; the finishing kernel merges the chunks the same way, always in the same order.
  */
-import { builtins, defineKernel, linearIndex, read, relu4, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, relu4, write, writeFloats, type Binding } from './contract.ts';
 import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const merge = /* wgsl */ `
@@ -20,7 +20,7 @@ fn merge(a: Moments, b: Moments) -> Moments {
 /** partials[t, chunk, 0 | 1, c] = mean | Σ(x − mean)² of the chunk's rows. */
 export const batchNormPartials = defineKernel({
   name: 'batchNormPartials',
-  bindings: { x: read('vec4f'), partials: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), partials: write('vec4f') },
   uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', x_stride: 'u32' },
   wgsl: /* wgsl */ `${merge}
 @compute @workgroup_size(64)
@@ -36,12 +36,12 @@ fn main(${builtins}) {
   var row = first;
   for (; row + 4u <= end; row += 4u) {
     let at = start + row * u.c4;
-    let a = x[at]; let b = x[at + u.c4]; let c = x[at + 2u * u.c4]; let d = x[at + 3u * u.c4];
+    let a = load_x(at); let b = load_x(at + u.c4); let c = load_x(at + 2u * u.c4); let d = load_x(at + 3u * u.c4);
     let mean = ((a + b) + (c + d)) * 0.25;
     let da = a - mean; let db = b - mean; let dc = c - mean; let dd = d - mean;
     all = merge(all, Moments(4.0, mean, (da * da + db * db) + (dc * dc + dd * dd)));
   }
-  for (; row < end; row += 1u) { all = merge(all, Moments(1.0, x[start + row * u.c4], vec4f())); }
+  for (; row < end; row += 1u) { all = merge(all, Moments(1.0, load_x(start + row * u.c4), vec4f())); }
   let out = ((wid.z * u.chunks + chunk) * 2u) * u.c4 + channel;
   partials[out] = all.mean;
   partials[out + u.c4] = all.m2;
@@ -54,7 +54,7 @@ var<workgroup> moments: array<Moments, 64>;
 fn merge_chunks(trial: u32, channel: u32, thread: u32) {
   var all = Moments(0.0, vec4f(), vec4f());
   for (var chunk = thread; chunk < u.chunks; chunk += 64u) {
-    let at = ((trial * u.chunks + chunk) * 2u) * u.c4 + channel;
+    let at = trial * u.partials_stride + 2u * chunk * u.c4 + channel;
     let n = f32(min(u.rows_per_chunk, u.rows - chunk * u.rows_per_chunk));
     all = merge(all, Moments(n, partials[at], partials[at + u.c4]));
   }
@@ -65,16 +65,16 @@ fn merge_chunks(trial: u32, channel: u32, thread: u32) {
   }
 }`;
 
-const finishUniforms = { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', eps: 'f32', weight_stride: 'u32', bias_stride: 'u32' } as const;
+const finishUniforms = { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', partials_stride: 'u32', eps: 'f32' } as const;
 
-/** One workgroup a (vec4 of channels, trial). affine[t] = mean | invStd·weight | bias, each [c4]; `variance` is the unbiased one. */
+/** One workgroup a (vec4 of channels, trial). affine[t] = mean | invStd·weight | bias | invStd, each [c4]; `variance` is the unbiased one. */
 export const batchNormFinish = defineKernel({
   name: 'batchNormFinish',
   bindings: {
     partials: read('vec4f'), weight: read('vec4f'), bias: read('vec4f'),
     mean: write('vec4f'), inv_std: write('vec4f'), variance: write('vec4f'), affine: write('vec4f'),
   },
-  uniforms: finishUniforms,
+  uniforms: { ...finishUniforms, weight_stride: 'u32', bias_stride: 'u32' },
   wgsl: /* wgsl */ `${merge}${mergeChunks}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
@@ -87,10 +87,11 @@ fn main(${builtins}) {
   mean[at] = all.mean;
   inv_std[at] = inv;
   variance[at] = all.m2 / max(f32(u.rows) - 1.0, 1.0);
-  let out = wid.z * 3u * u.c4 + channel;
+  let out = wid.z * 4u * u.c4 + channel;
   affine[out] = all.mean;
   affine[out + u.c4] = inv * weight[wid.z * u.weight_stride + channel];
   affine[out + 2u * u.c4] = bias[wid.z * u.bias_stride + channel];
+  affine[out + 3u * u.c4] = inv;
 }`,
 });
 
@@ -101,7 +102,8 @@ const perturbedAffine = (scaled: boolean): string => `${readCoefficients(1, scal
   var own_bias = bias[channel];
   ${formPerturbed(1, scaled, 'own_bias', () => 'd_bias[channel]')}
   affine[out + u.c4] = inv * own_weight;
-  affine[out + 2u * u.c4] = own_bias;`;
+  affine[out + 2u * u.c4] = own_bias;
+  affine[out + 3u * u.c4] = inv;`;
 
 const perturbedBindings = {
   weight: read('vec4f'), d_weight: read('vec4f'), bias: read('vec4f'), d_bias: read('vec4f'), coefficients: read('f32'), affine: write('vec4f'),
@@ -112,7 +114,7 @@ export const batchNormFinishPerturbed = (scaled: boolean) =>
   defineKernel({
     name: `batchNormFinish${perturbedName(1, scaled)}`,
     bindings: { partials: read('vec4f'), ...perturbedBindings },
-    uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', eps: 'f32' },
+    uniforms: finishUniforms,
     wgsl: /* wgsl */ `${merge}${mergeChunks}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
@@ -121,13 +123,13 @@ fn main(${builtins}) {
   if (lid.x != 0u) { return; }
   let all = moments[0];
   let inv = 1.0 / sqrt(all.m2 / f32(u.rows) + u.eps);
-  let out = wid.z * 3u * u.c4 + channel;
+  let out = wid.z * 4u * u.c4 + channel;
   affine[out] = all.mean;
   ${perturbedAffine(scaled)}
 }`,
   });
 
-/** Inference: the same three vectors from the running statistics. */
+/** Inference: the same four vectors from the running statistics. */
 export const batchNormFromRunning = defineKernel({
   name: 'batchNormFromRunning',
   bindings: {
@@ -145,10 +147,11 @@ fn main(${builtins}) {
   let at = wid.z * u.c4 + channel;
   mean[at] = center;
   inv_std[at] = inv;
-  let out = wid.z * 3u * u.c4 + channel;
+  let out = wid.z * 4u * u.c4 + channel;
   affine[out] = center;
   affine[out + u.c4] = inv * weight[wid.z * u.weight_stride + channel];
   affine[out + 2u * u.c4] = bias[wid.z * u.bias_stride + channel];
+  affine[out + 3u * u.c4] = inv;
 }`,
 });
 
@@ -164,7 +167,7 @@ fn main(${builtins}) {
   let channel = ${linearIndex};
   if (channel >= u.c4) { return; }
   let inv = 1.0 / sqrt(running_var[wid.z * u.var_stride + channel] + u.eps);
-  let out = wid.z * 3u * u.c4 + channel;
+  let out = wid.z * 4u * u.c4 + channel;
   affine[out] = running_mean[wid.z * u.mean_stride + channel];
   ${perturbedAffine(scaled)}
 }`,
@@ -174,10 +177,9 @@ fn main(${builtins}) {
 export const batchNormApply = (residual: boolean) =>
   defineKernel({
     name: residual ? 'batchNormApplyResidual' : 'batchNormApply',
-    bindings: { x: read('vec4f'), affine: read('vec4f'), ...(residual ? { residual: read('vec4f') } : {}), y: write('vec4f') } as Record<
-      string,
-      ReturnType<typeof read>
-    >,
+    bindings: {
+      x: readFloats('vec4f'), affine: read('vec4f'), ...(residual ? { residual: readFloats('vec4f') } : {}), y: writeFloats('vec4f'),
+    } as Record<string, Binding>,
     uniforms: { n: 'u32', c4: 'u32', relu: 'u32', x_stride: 'u32', affine_stride: 'u32', residual_stride: 'u32' },
     wgsl: /* wgsl */ `${relu4}
 @compute @workgroup_size(64)
@@ -185,18 +187,35 @@ fn main(${builtins}) {
   let i = ${linearIndex};
   if (i >= u.n) { return; }
   let at = wid.z * u.affine_stride + i % u.c4;
-  var value = (x[wid.z * u.x_stride + i] - affine[at]) * affine[at + u.c4] + affine[at + 2u * u.c4];
-  ${residual ? 'value += residual[wid.z * u.residual_stride + i];' : ''}
-  y[wid.z * u.n + i] = select(value, relu4(value), u.relu == 1u);
+  var value = (load_x(wid.z * u.x_stride + i) - affine[at]) * affine[at + u.c4] + affine[at + 2u * u.c4];
+  ${residual ? 'value += load_residual(wid.z * u.residual_stride + i);' : ''}
+  store_y(wid.z * u.n + i, select(value, relu4(value), u.relu == 1u));
 }`,
   });
 
-/** partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0] when `relu` = 1 (y is bound to dy otherwise). */
-export const batchNormBackwardPartials = defineKernel({
-  name: 'batchNormBackwardPartials',
-  bindings: { dy: read('vec4f'), x: read('vec4f'), y: read('vec4f'), mean: read('vec4f'), inv_std: read('vec4f'), partials: write('vec4f') },
-  uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', relu: 'u32' },
-  wgsl: /* wgsl */ `
+/** How [y > 0] is known behind the activation: there is none; from y; or from x, by the affine map. */
+type MaskBy = 'none' | 'output' | 'affine';
+
+const maskBindings: Record<MaskBy, Record<string, Binding>> = { none: {}, output: { y: readFloats('vec4f') }, affine: { affine: read('vec4f') } };
+
+/** WGSL that masks `dz`, a vec4 of dy at `at`, where there is an activation; `value` is the vec4 of x. */
+const maskWgsl: Record<MaskBy, string> = {
+  none: '',
+  output: 'dz = select(vec4f(), dz, load_y(at) > vec4f());',
+  affine: 'dz = select(vec4f(), dz, (value - affine[channel]) * affine[channel + u.c4] + affine[channel + 2u * u.c4] > vec4f());',
+};
+
+const maskName: Record<MaskBy, string> = { none: '', output: '_masked', affine: '_maskedByX' };
+
+/** partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. */
+export const batchNormBackwardPartials = (mask: MaskBy) =>
+  defineKernel({
+    name: `batchNormBackwardPartials${maskName[mask]}`,
+    bindings: {
+      dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], mean: read('vec4f'), inv_std: read('vec4f'), partials: write('vec4f'),
+    } as Record<string, Binding>,
+    uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32' },
+    wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
@@ -211,15 +230,16 @@ fn main(${builtins}) {
   var dot = vec4f();
   for (var row = first; row < end; row += 1u) {
     let at = row * u.c4 + channel;
-    var dz = dy[at];
-    if (u.relu == 1u) { dz = select(vec4f(), dz, y[at] > vec4f()); }
+    let value = load_x(at);
+    var dz = load_dy(at);
+    ${maskWgsl[mask]}
     sum += dz;
-    dot += dz * ((x[at] - m) * inv);
+    dot += dz * ((value - m) * inv);
   }
   partials[chunk * 2u * u.c4 + channel] = sum;
   partials[(chunk * 2u + 1u) * u.c4 + channel] = dot;
 }`,
-});
+  });
 
 /**
  * dBias = Σ dz, dWeight = Σ dz·x̂: 64 strided sums, then a tree. One workgroup a vec4 of channels.
@@ -265,27 +285,26 @@ fn main(${builtins}) {
 }`,
 });
 
-/**
- * dx = weight·invStd·(dz − [Σdz + x̂·Σdz·x̂]/rows) with the sums of `batchNormBackwardFinish`; also writes dz where a residual needs it.
- * y is bound to dy where there is no relu.
- */
-export const batchNormBackwardApply = (residual: boolean) =>
+/** dx = weight·invStd·(dz − [Σdz + x̂·Σdz·x̂]/rows) with the sums of `batchNormBackwardFinish`; also writes dz where a residual needs it. */
+export const batchNormBackwardApply = (mask: MaskBy, residual: boolean) =>
   defineKernel({
-    name: residual ? 'batchNormBackwardApplyResidual' : 'batchNormBackwardApply',
+    name: `batchNormBackwardApply${maskName[mask]}${residual ? '_residual' : ''}`,
     bindings: {
-      dy: read('vec4f'), x: read('vec4f'), y: read('vec4f'), factors: read('vec4f'), dx: write('vec4f'), ...(residual ? { dz: write('vec4f') } : {}),
-    } as Record<string, ReturnType<typeof read>>,
-    uniforms: { n: 'u32', c4: 'u32', relu: 'u32' },
+      dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], factors: read('vec4f'),
+      dx: writeFloats('vec4f'), ...(residual ? { dz: writeFloats('vec4f') } : {}),
+    } as Record<string, Binding>,
+    uniforms: { n: 'u32', c4: 'u32' },
     wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
-  let i = ${linearIndex};
-  if (i >= u.n) { return; }
-  let channel = i % u.c4;
-  var dz_i = dy[i];
-  if (u.relu == 1u) { dz_i = select(vec4f(), dz_i, y[i] > vec4f()); }
-  let normalized = (x[i] - factors[channel]) * factors[channel + u.c4];
-  dx[i] = factors[channel + 2u * u.c4] * (dz_i - factors[channel + 3u * u.c4] - normalized * factors[channel + 4u * u.c4]);
-  ${residual ? 'dz[i] = dz_i;' : ''}
+  let at = ${linearIndex};
+  if (at >= u.n) { return; }
+  let channel = at % u.c4;
+  let value = load_x(at);
+  var dz = load_dy(at);
+  ${maskWgsl[mask]}
+  let normalized = (value - factors[channel]) * factors[channel + u.c4];
+  store_dx(at, factors[channel + 2u * u.c4] * (dz - factors[channel + 3u * u.c4] - normalized * factors[channel + 4u * u.c4]));
+  ${residual ? 'store_dz(at, dz);' : ''}
 }`,
   });

@@ -7,9 +7,13 @@
  *   backward weight  dw[a,b,c,o] = Σ_{n,i,j} x[n, i·s+a−p, j·s+b−p, c] · dy[n,i,j,o]             M = kH·kW·Cin    N = Cout  K = N·hOut·wOut
  *
  * Each can split K over `splits` workgroups in z; the partial results [splits][…] are then added in index order by `sumPartials`.
+ * A forward, and a weight gradient, may normalise x while they load it (`convInput.ts`); a forward and an input gradient may do more with their
+ * outputs than store them (`epilogue.ts`), where K is not split.
  * A perturbed forward forms a·weight + Σ_j c_j·direction_j while it loads the weight tile, for the trial of its z; see `perturbed.ts`.
  */
-import { defineKernel, fastDivide, maxGridDimension, read, write, type Kernel } from './contract.ts';
+import { defineKernel, fastDivide, maxGridDimension, read, readFloats, write, writeFloats, type Kernel } from './contract.ts';
+import { declareVectors, inputArguments, inputBindings, inputFunctions, inputName, pixelOfX, type ConvInput } from './convInput.ts';
+import { noEpilogue, type Epilogue } from './epilogue.ts';
 import { igemmMain, type Tile } from './igemm.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
@@ -29,7 +33,8 @@ const tileName = (tile: Tile): string => `${tile.m}x${tile.n}x${tile.k}`;
 
 const forwardUniforms = {
   h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-  m: 'u32', k4: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32',
+  m: 'u32', k4: 'u32', m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32',
+  x_trial_stride: 'u32', weight_trial_stride: 'u32', affine_trial_stride: 'u32',
   inv_cin4: 'f32', inv_k_w: 'f32',
 } as const;
 
@@ -45,25 +50,37 @@ fn divide(x: u32, d: u32, inv: f32) -> u32 {
   return q + select(select(0u, 1u, r >= i32(d)), 0xffffffffu, r < 0);
 }`;
 
-export const loadX = /* wgsl */ `
-fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
-  let inside = ok && u32(ih) < u.h && u32(iw) < u.w;
-  return select(vec4f(), x[select(0u, u32(index), inside)], inside);
-}`;
+/** Chunks of an input gradient are those of its parity classes, one class after the other; their number of rows is nobody's business. */
+export const gradientChunk = { rows: '0u', exists: 'm_tile < u.m_tiles', index: 'parity * u.m_tiles + m_tile', c4: 'u.cin4' } as const;
+
+/** Of a kernel without sums. */
+export const noChunk = { rows: '0u', exists: 'false', index: '0u', c4: '0u' } as const;
+
+export interface ForwardVariant {
+  /** Directions of which the kernel forms the weights of its trials. @default 0 */
+  readonly directions?: number;
+  /** @default false */
+  readonly scaled?: boolean;
+  /** @default plain */
+  readonly input?: ConvInput;
+  /** @default none */
+  readonly epilogue?: Epilogue;
+}
 
 /**
  * Forward convolution. Bindings: x and weight (shared by all trials where their `trial_stride` is 0), then for each direction `d0…` with
  * `coefficients`, and y [T · splits][m][cout4].
  */
-export function conv2dForward(tile: Tile, directions = 0, scaled = false): Kernel {
+export function conv2dForward(tile: Tile, { directions = 0, scaled = false, input = 'plain', epilogue = noEpilogue }: ForwardVariant = {}): Kernel {
   const names = directionNames(directions);
   const perturbed = formPerturbed(directions, scaled, 'value', (j) => `${names[j]}[select(0u, index, inside)]`);
-  const wgsl = /* wgsl */ `${fastDivide}${loadX}
+  const wgsl = /* wgsl */ `${fastDivide}${inputFunctions(input)}${pixelOfX(input)}
 ${igemmMain({
   tile,
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
   let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
   let x_start = i32(trial * u.x_trial_stride); let weight_start = trial * u.weight_trial_stride;
+  let affine_start = trial * u.affine_trial_stride;
   ${readCoefficients(directions, scaled, 'trial')}`,
   a: {
     along: 'k',
@@ -72,8 +89,8 @@ ${igemmMain({
     let top${i}_${r} = i32(rest${i}_${r} / u.w_out * u.stride) - i32(u.padding); let iw${i}_${r} = i32(rest${i}_${r} % u.w_out * u.stride) - i32(u.padding);
     let base${i}_${r} = x_start + ((i32(image${i}_${r} * u.h) + top${i}_${r}) * i32(u.w) + iw${i}_${r}) * i32(u.cin4);
     let ih${i}_${r} = select(-0x40000000, top${i}_${r}, px${i}_${r} < u.m);`),
-    address: () => forwardAddress,
-    load: (i, r) => `load_x(base${i}_${r} + offset, ih${i}_${r} + dh, iw${i}_${r} + dw, in_k)`,
+    address: () => `${forwardAddress} ${declareVectors(input, 'affine_start + channel')}`,
+    load: (i, r) => `pixel_of_x(base${i}_${r} + offset, ih${i}_${r} + dh, iw${i}_${r} + dw, in_k${inputArguments(input)})`,
   },
   b: {
     along: 'mn',
@@ -82,42 +99,52 @@ ${igemmMain({
     let inside = kt < u.k4 * 4u && channel < u.cin && group_b${i} < u.cout4; let index = (tap * u.cin + channel) * u.cout4 + group_b${i};
     var value = select(vec4f(), weight[select(0u, weight_start + index, inside)], inside);
     ${perturbed}`,
-    load: () => 'select(vec4f(), value, inside)',
+    load: () => 'select(vec4f(), operand(value), inside)',
   },
   storeRow: 'let row = (wid.z * u.m + m) * u.cout4; let in_m = m < u.m;',
-  store: 'if (in_m && n4 < u.cout4) { y[row + n4] = value; }',
+  place: 'row + n4',
+  exists: 'in_m && n4 < u.cout4',
+  put: 'store_y(at, value);',
+  hasRow: 'm < u.m',
+  epilogue,
+  chunk: {
+    rows: `min(u.m - m_tile * ${tile.m}u, ${tile.m}u)`, exists: 'm_tile < u.m_tiles', index: 'trial * u.m_tiles + m_tile', c4: 'u.cout4',
+  },
 })}`;
   const directionBindings = Object.fromEntries(names.map((name) => [name, read('vec4f')]));
   return defineKernel({
-    name: `conv2dForward_${tileName(tile)}${perturbedName(directions, scaled)}`,
+    name: `conv2dForward_${tileName(tile)}${perturbedName(directions, scaled)}${inputName[input]}${epilogue.name}`,
     bindings: {
-      x: read('vec4f'),
+      x: readFloats('vec4f'),
+      ...inputBindings(input),
       weight: read('vec4f'),
       ...directionBindings,
       ...(directions ? { coefficients: read('f32') } : {}),
-      y: write('vec4f'),
+      ...epilogue.bindings,
+      y: writeFloats('vec4f'),
     } as Record<string, ReturnType<typeof read>>,
     uniforms: forwardUniforms,
+    hasProduct: true,
     wgsl,
   });
 }
 
 const backwardInputUniforms = {
   images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-  n_tiles: 'u32', splits: 'u32', inv_cout4: 'f32',
+  m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', inv_cout4: 'f32',
 } as const;
 
 /**
  * Input gradient. z = parity class · splits + split: the input pixels of one class (i mod s, j mod s) meet the same taps, so no
  * tap is tested and dropped; a class without taps (1×1 at stride 2) writes zeros. dx [splits][N·H·W][cin4].
  */
-export function conv2dBackwardInput(tile: Tile): Kernel {
+export function conv2dBackwardInput(tile: Tile, epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${fastDivide}
-fn load_dy(index: i32, oh: i32, ow: i32, ok: bool) -> vec4f {
+fn pixel_of_dy(index: i32, oh: i32, ow: i32, ok: bool) -> vec4f {
   let inside = ok && u32(oh) < u.h_out && u32(ow) < u.w_out;
-  return select(vec4f(), dy[select(0u, u32(index), inside)], inside);
+  return select(vec4f(), load_dy(select(0u, u32(index), inside)), inside);
 }
-fn load_weight(index: u32, ok: bool) -> vec4f { return select(vec4f(), weight[select(0u, index, ok)], ok); }
+fn weight_at(index: u32, ok: bool) -> vec4f { return select(vec4f(), operand(weight[select(0u, index, ok)]), ok); }
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
 ${igemmMain({
   tile,
@@ -142,7 +169,7 @@ ${igemmMain({
     address: () => `let tap = fast_divide(kt, u.inv_cout4); let channel = kt - tap * u.cout4;
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
     let dh = i32(tap_h); let dw = i32(tap_w); let offset = i32(channel) - (dh * i32(u.w_out) + dw) * i32(u.cout4); let in_k = kt < k4;`,
-    load: (i, r) => `load_dy(base${i}_${r} + offset, oh${i}_${r} - dh, ow${i}_${r} - dw, in_k)`,
+    load: (i, r) => `pixel_of_dy(base${i}_${r} + offset, oh${i}_${r} - dh, ow${i}_${r} - dw, in_k)`,
   },
   b: {
     along: 'k',
@@ -151,17 +178,23 @@ ${igemmMain({
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
     let tap_index = (first_h + tap_h * u.stride) * u.k_w + first_w + tap_w * u.stride;
     let first = group_b${i} * 4u; let index = (tap_index * u.cin + first) * u.cout4 + channel;`,
-    load: (_, r) => `load_weight(index + ${r}u * u.cout4, kt < k4 && first + ${r}u < u.cin)`,
+    load: (_, r) => `weight_at(index + ${r}u * u.cout4, kt < k4 && first + ${r}u < u.cin)`,
   },
   storeRow: `let in_m = m < m_class; let image = m / max(h_class * w_class, 1u); let rest = m % max(h_class * w_class, 1u);
     let ih = ph + rest / max(w_class, 1u) * u.stride; let iw = pw + rest % max(w_class, 1u) * u.stride;
     let row = (((split * u.images + image) * u.h + ih) * u.w + iw) * u.cin4;`,
-  store: 'if (in_m && n4 < u.cin4) { dx[row + n4] = value; }',
+  place: 'row + n4',
+  exists: 'in_m && n4 < u.cin4',
+  put: 'store_dx(at, value);',
+  hasRow: 'in_m',
+  epilogue,
+  chunk: gradientChunk,
 })}`;
   return defineKernel({
-    name: `conv2dBackwardInput_${tileName(tile)}`,
-    bindings: { dy: read('vec4f'), weight: read('vec4f'), dx: write('vec4f') } as Record<string, ReturnType<typeof read>>,
+    name: `conv2dBackwardInput_${tileName(tile)}${epilogue.name}`,
+    bindings: { dy: readFloats('vec4f'), weight: read('vec4f'), ...epilogue.bindings, dx: writeFloats('vec4f') } as Record<string, ReturnType<typeof read>>,
     uniforms: backwardInputUniforms,
+    hasProduct: true,
     wgsl,
   });
 }
@@ -172,38 +205,40 @@ const backwardWeightUniforms = {
 } as const;
 
 /** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
-export function conv2dBackwardWeight(tile: Tile): Kernel {
-  const wgsl = /* wgsl */ `${divide}
-fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
-  let inside = ok && u32(ih) < u.h && u32(iw) < u.w;
-  return select(vec4f(), x[select(0u, u32(index), inside)], inside);
-}
+export function conv2dBackwardWeight(tile: Tile, input: ConvInput = 'plain'): Kernel {
+  const wgsl = /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
 ${igemmMain({
   tile,
   prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
   a: {
     along: 'mn',
     prepare: (i) => `let tap${i} = group_a${i} / u.cin4; let channel${i} = i32(group_a${i} % u.cin4);
-    let dh${i} = i32(tap${i} / u.k_w) - i32(u.padding); let dw${i} = i32(tap${i} % u.k_w) - i32(u.padding);`,
+    let dh${i} = i32(tap${i} / u.k_w) - i32(u.padding); let dw${i} = i32(tap${i} % u.k_w) - i32(u.padding);
+    ${declareVectors(input, `group_a${i} % u.cin4`, `_${i}`)}`,
     address: (i) => `let image = divide(kt, u.h_out * u.w_out, u.inv_plane); let rest = kt - image * (u.h_out * u.w_out);
     let oh = divide(rest, u.w_out, u.inv_w_out); let ow = rest - oh * u.w_out;
     let ih = i32(oh * u.stride) + dh${i}; let iw = i32(ow * u.stride) + dw${i};
     let index = ((i32(image * u.h) + ih) * i32(u.w) + iw) * i32(u.cin4) + channel${i};`,
-    load: (i) => `load_x(index, ih, iw, kt < u.k && group_a${i} < u.m4)`,
+    load: (i) => `pixel_of_x(index, ih, iw, kt < u.k && group_a${i} < u.m4${inputArguments(input, `_${i}`)})`,
   },
   b: {
     along: 'mn',
     prepare: () => '',
     address: (i) => `let inside = kt < u.k && group_b${i} < u.cout4;`,
-    load: (i) => `select(vec4f(), dy[select(0u, kt * u.cout4 + group_b${i}, inside)], inside)`,
+    load: (i) => `select(vec4f(), load_dy(select(0u, kt * u.cout4 + group_b${i}, inside)), inside)`,
   },
   storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;
     let row = (wid.z * (u.m4 / u.cin4 * u.cin) + m / (u.cin4 * 4u) * u.cin + channel) * u.cout4;`,
-  store: 'if (in_m && n4 < u.cout4) { dw[row + n4] = value; }',
+  place: 'row + n4',
+  exists: 'in_m && n4 < u.cout4',
+  put: 'dw[at] = value;',
+  hasRow: 'in_m',
+  epilogue: noEpilogue,
+  chunk: noChunk,
 })}`;
   return defineKernel({
-    name: `conv2dBackwardWeight_${tileName(tile)}`,
-    bindings: { x: read('vec4f'), dy: read('vec4f'), dw: write('vec4f') } as Record<string, ReturnType<typeof read>>,
+    name: `conv2dBackwardWeight_${tileName(tile)}${inputName[input]}`,
+    bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), dw: write('vec4f') } as Record<string, ReturnType<typeof read>>,
     uniforms: backwardWeightUniforms,
     wgsl,
   });

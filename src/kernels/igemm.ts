@@ -8,8 +8,10 @@
  * buffer, so that one barrier a tile is enough. Operands whose memory runs along k are fetched as 4 × 4 blocks and transposed in
  * registers: no two invocations ever write parts of the same vec4.
  *
- * What A, B and out are is given by WGSL fragments; see `conv2d.ts`.
+ * What A, B and out are is given by WGSL fragments; see `conv2d.ts`, and `epilogue.ts` for what is done with out beside storing it.
  */
+import type { Epilogue } from './epilogue.ts';
+
 export interface Tile {
   /** Rows of out a workgroup computes: a multiple of 8. */
   readonly m: number;
@@ -39,11 +41,33 @@ export interface Igemm {
   readonly b: Operand;
   /** WGSL before everything else: sets `m_tile`, `n_tile` (u32) and `k_begin`, `k_end` (u32, in tiles of the k dimension). */
   readonly prologue: string;
-  /** WGSL run for each output row of a thread: in scope `m` (row) and, for column group `c`, `n4` (column / 4) and `value` (vec4f). */
-  readonly store: string;
-  /** WGSL run once per row before its column groups; declares what `store` needs. */
+  /** WGSL run once per output row of a thread, `m` in scope, before its column groups; declares what `place` and `exists` need. */
   readonly storeRow: string;
+  /** Place in out of a row's column group `n4` (column / 4), whether it exists, and the WGSL statement that puts `value` (vec4f) at `at`. */
+  readonly place: string;
+  readonly exists: string;
+  readonly put: string;
+  /** WGSL expression: whether row `m` exists. */
+  readonly hasRow: string;
+  readonly epilogue: Epilogue;
+  readonly chunk: ChunkPlace;
 }
+
+/** WGSL expressions of where the two sums of a workgroup's block of rows go. */
+export interface ChunkPlace {
+  /** Rows that exist in the block. */
+  readonly rows: string;
+  /** Whether the block is one of those that have a place. */
+  readonly exists: string;
+  /** The block's number. */
+  readonly index: string;
+  /** vec4s of a row. */
+  readonly c4: string;
+}
+
+/** WGSL that puts the sums of column group `n4`. */
+export const putSums = ({ exists, index, c4 }: ChunkPlace, first: string, second: string): string =>
+  `if (${exists} && n4 < ${c4}) { let chunk_at = (${index}) * 2u * ${c4} + n4; sums[chunk_at] = ${first}; sums[chunk_at + ${c4}] = ${second}; }`;
 
 const registerTile = 8;
 
@@ -102,6 +126,50 @@ function operandCode(name: 'a' | 'b', operand: Operand, extent: number, tile: Ti
   return { prepare, fetch, put };
 }
 
+const groups = [0, 1];
+
+/** WGSL run for each row of a thread, `m` in scope. */
+const eachRow = (tile: Tile, body: (r: number) => string): string =>
+  times(registerTile, (r) => `{ let m = m_tile * ${tile.m}u + (ly + ${(r >> 2) * (tile.m / registerTile)}u) * 4u + ${r & 3}u; ${body(r)} }`);
+
+/** WGSL that adds v_0 and v_1 of all threads of a column, in a tree; every thread of the column has total_0 and total_1 then. */
+function addColumns(tile: Tile, v: readonly [string, string], total: string): string {
+  const threads = threadsOf(tile);
+  const wx = tile.n / registerTile;
+  return `workgroupBarrier();
+  ${groups.map((c) => `tile_a[li + ${c * threads}u] = ${v[c]};`).join(' ')}
+  for (var apart = ${tile.m / registerTile / 2}u; apart > 0u; apart /= 2u) {
+    workgroupBarrier();
+    if (ly < apart) { ${groups.map((c) => `tile_a[li + ${c * threads}u] += tile_a[li + apart * ${wx}u + ${c * threads}u];`).join(' ')} }
+  }
+  workgroupBarrier();
+  ${groups.map((c) => `let ${total}_${c} = tile_a[lx + ${c * threads}u];`).join(' ')}`;
+}
+
+/** WGSL that stores the outputs, with the epilogue. */
+function storeAll({ tile, storeRow, place, exists, put, hasRow, epilogue, chunk }: Igemm): string {
+  const { change, sums } = epilogue;
+  const column = (c: number) => `let n4 = n_tile * ${tile.n / 4}u + lx + ${(c * tile.n) / registerTile}u;`;
+  const add = (c: number) => (sums === null || sums === 'moments' ? '' : `first_${c} += ${sums.first}; second_${c} += ${sums.second};`);
+  const store = eachRow(tile, (r) => `${storeRow}
+    ${groups.map((c) => `{ ${column(c)} var value = acc${r}_${c}; if (${exists}) { let at = ${place}; ${change} ${put} ${add(c)} } }`).join('\n    ')}`);
+  if (sums === null) return store;
+  const declare = groups.map((c) => `var first_${c} = vec4f(); var second_${c} = vec4f();`).join(' ');
+  // Rows that do not exist have sums of zero.
+  const moments = `${groups.map((c) => `first_${c} = ${times(registerTile, (r) => `acc${r}_${c}`).replaceAll('\n', ' + ')};`).join(' ')}
+  ${addColumns(tile, ['first_0', 'first_1'], 'sum')}
+  ${groups.map((c) => `first_${c} = sum_${c} / f32(max(${chunk.rows}, 1u));`).join(' ')}
+  ${eachRow(tile, (r) => `if (${hasRow}) { ${groups.map((c) => `second_${c} += (acc${r}_${c} - first_${c}) * (acc${r}_${c} - first_${c});`).join(' ')} }`)}`;
+  const firsts = `${addColumns(tile, ['first_0', 'first_1'], 'sum')} ${groups.map((c) => `first_${c} = sum_${c};`).join(' ')}`;
+  return `${declare}
+  ${store}
+  ${sums === 'moments' ? moments : firsts}
+  ${addColumns(tile, ['second_0', 'second_1'], 'rest')}
+  if (ly == 0u) {
+    ${groups.map((c) => `{ ${column(c)} ${putSums(chunk, `first_${c}`, `rest_${c}`)} }`).join('\n    ')}
+  }`;
+}
+
 /** The whole entry point `main`. */
 export function igemmMain(spec: Igemm): string {
   const { tile } = spec;
@@ -109,16 +177,10 @@ export function igemmMain(spec: Igemm): string {
   const wy = tile.m / registerTile;
   const a = operandCode('a', spec.a, tile.m, tile);
   const b = operandCode('b', spec.b, tile.n, tile);
-  const groups = [0, 1];
   const rows = Array.from({ length: registerTile }, (_, r) => r);
   const accumulate = rows
     .flatMap((r) => groups.map((c) => `acc${r}_${c} = fma(vec4f(a${r >> 2}[${r & 3}]), b${c}, acc${r}_${c});`))
     .join('\n      ');
-  const store = rows
-    .map((r) => `{ let m = m_tile * ${tile.m}u + (ly + ${(r >> 2) * wy}u) * 4u + ${r & 3}u;
-    ${spec.storeRow}
-    ${groups.map((c) => `{ let n4 = n_tile * ${tile.n / 4}u + lx + ${c * wx}u; let value = acc${r}_${c}; ${spec.store} }`).join('\n    ')} }`)
-    .join('\n  ');
   return /* wgsl */ `
 var<workgroup> tile_a: array<vec4f, ${(2 * tile.m * tile.k) / 4}>;
 var<workgroup> tile_b: array<vec4f, ${(2 * tile.n * tile.k) / 4}>;
@@ -157,6 +219,6 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) li: 
     ${b.put}
     workgroupBarrier();
   }
-  ${store}
+  ${storeAll(spec)}
 }`;
 }

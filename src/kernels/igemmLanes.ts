@@ -10,6 +10,9 @@
  * CPU-second where 8 × 8 tiles through workgroup memory reach 3 to 7, and a third of the time to compile.
  */
 
+import type { Epilogue } from './epilogue.ts';
+import { putSums, type ChunkPlace } from './igemm.ts';
+
 /** Rows of out a lane computes. */
 export const laneRows = 8;
 /** Columns of out a lane computes. */
@@ -47,10 +50,20 @@ export interface IgemmLanes {
   readonly prologue: string;
   /** WGSL run in every step `t` before the fetches. */
   readonly step: string;
+  readonly out: LaneOutput;
+}
+
+export interface LaneOutput {
   /** WGSL run once per row, with `m` in scope. */
   readonly storeRow: string;
-  /** WGSL run for each column group: `n4` (column / 4) and `value` in scope. */
-  readonly store: string;
+  /** Place of a row's column group `n4` (column / 4), whether it exists, and the WGSL statement that puts `value` at `at`. */
+  readonly place: string;
+  readonly exists: string;
+  readonly put: string;
+  /** WGSL expression: whether row `m` exists. */
+  readonly hasRow: string;
+  readonly epilogue: Epilogue;
+  readonly chunk: ChunkPlace;
 }
 
 /** Fetches that stand side by side in the code. */
@@ -88,8 +101,37 @@ export function handRound(lanes: number, along: 'k' | 'n'): string {
   ${lines(16, (i) => `let b${i >> 2}_${i & 3} = ${transposed(i >> 2, i & 3)};`)}`;
 }
 
+/**
+ * WGSL that stores a lane's sums acc_r_g, with the epilogue. `first_row` and `n_tile` are in scope. The rows stand in a loop at whose end the
+ * sums move on by a row.
+ */
+export function storeLanes({ storeRow, place, exists, put, hasRow, epilogue, chunk }: LaneOutput): string {
+  const { change, sums } = epilogue;
+  const groups = range(laneColumns / 4);
+  const rows = range(laneRows);
+  const column = (of: (g: number) => string): string =>
+    groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; ${of(g)} }`).join(' ');
+  const add = (g: number) => (sums === null || sums === 'moments' ? '' : `first_${g} += ${sums.first}; second_${g} += ${sums.second};`);
+  const store = eachRow(`let m = first_row + r; ${storeRow}
+    ${column((g) => `var value = acc0_${g}; if (${exists}) { let at = ${place}; ${change} ${put} ${add(g)} }`)}
+    ${rows.slice(1).flatMap((r) => groups.map((g) => `acc${r - 1}_${g} = acc${r}_${g};`)).join(' ')}`);
+  if (sums === null) return store;
+  const each = (line: (g: number) => string): string => groups.map(line).join(' ');
+  const declare = each((g) => `var first_${g} = vec4f(); var second_${g} = vec4f();`);
+  const putAll = `if (lane == 0u) { ${column((g) => putSums(chunk, `first_${g}`, `second_${g}`))} }`;
+  const together = (name: string) => each((g) => `${name}_${g} = subgroupAdd(${name}_${g});`);
+  if (sums !== 'moments') return `${declare} ${store} ${together('first')} ${together('second')} ${putAll}`;
+  // Rows that do not exist have sums of zero.
+  return `${declare}
+  ${each((g) => `first_${g} = subgroupAdd(${rows.map((r) => `acc${r}_${g}`).join(' + ')}) / f32(max(${chunk.rows}, 1u));`)}
+  ${lines(laneRows, (r) => `{ let m = first_row + ${r}u; if (${hasRow}) {
+    ${each((g) => `let apart_${g} = acc${r}_${g} - first_${g}; second_${g} += apart_${g} * apart_${g};`)} } }`)}
+  ${together('second')} ${putAll}
+  ${store}`;
+}
+
 /** The whole entry point `main`. */
-export function igemmLanesMain({ lanes, a, b, prologue, step, storeRow, store }: IgemmLanes): string {
+export function igemmLanesMain({ lanes, a, b, prologue, step, out }: IgemmLanes): string {
   const slots = laneColumns / lanes;
   const groups = range(laneColumns / 4);
   const rows = range(laneRows);
@@ -121,8 +163,6 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
   ${handRound(lanes, b.along)}
   ${accumulate}
   }
-  ${eachRow(`let m = first_row + r; ${storeRow}
-    ${groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; let value = acc0_${g}; ${store} }`).join(' ')}
-    ${rows.slice(1).flatMap((r) => groups.map((g) => `acc${r - 1}_${g} = acc${r}_${g};`)).join(' ')}`)}
+  ${storeLanes(out)}
 }`;
 }

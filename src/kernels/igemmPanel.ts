@@ -10,10 +10,14 @@
  *
  * Measured on lavapipe, 3 × 3, 16 to 128 channels: 0.7 of the time of `igemmLanes.ts`; a perturbed weight costs 2 to 5 % more where it cost 10 to 33 %.
  */
-import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, range, shift, turn } from './igemmLanes.ts';
+import { noEpilogue } from './epilogue.ts';
+import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, range, shift, storeLanes, turn, type LaneOutput } from './igemmLanes.ts';
 
 /** Steps (4 of k) that a panel holds: 288 vec4s a lane, of the 512 that WGSL allows in function memory. */
 const panelSteps = (lanes: number): number => 18 * lanes;
+
+/** Lines of a panel whose own vec4s are kept: with the panel and the sums these stay within the 512 too. */
+const mostKept = 48;
 
 /** Longest line of taps: it fits a panel, and with its window and the sums a lane's variables stay within the 512 vec4s. */
 export const mostTaps = (lanes: number): number => Math.min(panelSteps(lanes), 160);
@@ -35,6 +39,8 @@ export interface IgemmPanel {
   readonly prologue: string;
   /** WGSL that sets what `b` and `fetch` need of the line `line`. */
   readonly line: string;
+  /** vec4s that `fetch` reads of each line, by name: kept in arrays of the lane's own beside the panel. */
+  readonly ofLine: Readonly<Record<string, string>>;
   readonly b: {
     /** `k`: a vec4 is 4 of k of one column; `n`: a vec4 is 4 columns at one k. */
     readonly along: 'k' | 'n';
@@ -49,12 +55,10 @@ export interface IgemmPanel {
   readonly fetch: (at: { readonly q: string; readonly i: number }) => string;
   /** With a window: whether row `i` has a pixel in tap `tap`, a WGSL bool. */
   readonly inside: (i: number) => string;
-  /** WGSL run once per row, with `m` in scope. */
-  readonly storeRow: string;
-  /** Place of a column group in `out`, with `n4` (column / 4) in scope, and whether it exists. */
-  readonly place: string;
-  readonly exists: string;
-  readonly out: string;
+  /** Where the sums go. */
+  readonly out: LaneOutput;
+  /** Reads what `put` has put, by the WGSL of its place. */
+  readonly readBack: (at: string) => string;
 }
 
 const groups = range(laneColumns / 4);
@@ -83,7 +87,10 @@ function rowsOfTap({ window, fetch, inside, rowState }: IgemmPanel): string {
 
 /** The whole entry point `main`. */
 export function igemmPanelMain(kernel: IgemmPanel): string {
-  const { lanes, window, prologue, line, b, prepare, storeRow, place, exists, out } = kernel;
+  const { lanes, window, prologue, line, ofLine, b, prepare, out, readBack } = kernel;
+  const { storeRow, place, exists, epilogue } = out;
+  const isPlain = epilogue === noEpilogue;
+  const kept = Object.entries(ofLine);
   const slots = laneColumns / lanes;
   const rows = range(laneRows);
   const sums = (r: number): string[] => groups.map((g) => `acc${r}_${g}`);
@@ -93,12 +100,14 @@ export function igemmPanelMain(kernel: IgemmPanel): string {
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   ${lines(slots, (i) => `var panel_${i}: array<vec4f, ${panelSteps(lanes)}>; let slot_${i} = lane + ${i * lanes}u;`)}
+  ${kept.map(([name]) => `var kept_${name}: array<vec4f, ${mostKept}>;`).join(' ')}
   ${prologue}
-  let panel_lines = ${panelSteps(lanes)}u / taps;
+  let panel_lines = ${kept.length > 0 ? `min(${panelSteps(lanes)}u / taps, ${mostKept}u)` : `${panelSteps(lanes)}u / taps`};
   for (var first_line = line_begin; first_line < line_end; first_line += panel_lines) {
   let last_line = min(first_line + panel_lines, line_end);
   var step = 0u;
   for (var line = first_line; line < last_line; line += 1u) { ${line}
+    ${kept.map(([name, value]) => `kept_${name}[line - first_line] = ${value};`).join(' ')}
     for (var tap = 0u; tap < taps; tap += 1u) {
     ${lines(slots, (i) => `var mine_${i} = vec4f(); ${b.load(i)} panel_${i}[step] = mine_${i};`)}
     step += 1u;
@@ -109,9 +118,10 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
   ${rows.flatMap((r) => groups.map((g) => `var acc${r}_${g} = vec4f();`)).join(' ')}
   if (first_line > line_begin) { ${eachRow(`let m = first_row + r; ${storeRow}
     ${rows.slice(1).flatMap((r) => sums(r).map((sum, g) => `acc${r - 1}_${g} = ${sum};`)).join(' ')}
-    ${column((g) => `acc${laneRows - 1}_${g} = ${out}[select(0u, ${place}, ${exists})];`)}`)} }
+    ${column((g) => `acc${laneRows - 1}_${g} = ${readBack(`select(0u, ${place}, ${exists})`)};`)}`)} }
   step = 0u;
   for (var line = first_line; line < last_line; line += 1u) { ${line}
+    ${kept.map(([name]) => `let ${name} = kept_${name}[line - first_line];`).join(' ')}
     ${fetchWindow(kernel)}
     for (var tap = 0u; tap < taps; tap += 1u) {
     ${rowsOfTap(kernel)}
@@ -121,9 +131,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
     ${window === null ? '' : shift('pixel', windowSize(window), 1)}
     step += 1u;
   } }
-  ${eachRow(`let m = first_row + r; ${storeRow}
-    ${column((g) => `if (${exists}) { ${out}[${place}] = acc0_${g}; }`)}
-    ${rows.slice(1).flatMap((r) => sums(r).map((sum, g) => `acc${r - 1}_${g} = ${sum};`)).join(' ')}`)}
+  ${isPlain ? storeLanes(out) : `if (last_line == line_end) { ${storeLanes(out)} } else { ${storeLanes({ ...out, epilogue: noEpilogue })} }`}
   } }
 }`;
 }

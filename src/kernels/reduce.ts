@@ -1,10 +1,11 @@
 /** Sums in a fixed order: same grid, same bits. */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, write, writeFloats, type Binding } from './contract.ts';
+import type { Epilogue } from './epilogue.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
 export const sumPartials = defineKernel({
   name: 'sumPartials',
-  bindings: { partials: read('vec4f'), y: write('vec4f') },
+  bindings: { partials: read('vec4f'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', splits: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -14,14 +15,75 @@ fn main(${builtins}) {
   let start = wid.z * u.splits * u.n + i;
   var total = vec4f();
   for (var s = 0u; s < u.splits; s += 1u) { total += partials[start + s * u.n]; }
-  y[wid.z * u.n + i] = total;
+  store_y(wid.z * u.n + i, total);
 }`,
 });
+
+/** Rows that one workgroup of `sumPartialsThen` adds: the chunk of its sums. */
+export const sumRows = 64;
+
+/**
+ * As `sumPartials`, with what a convolution's epilogue does beside storing. A workgroup has 64 rows of 4 vec4s of columns: a thread adds rows
+ * slot, slot + 16, …; the sums of a column are added in a tree. x = chunk, y = 4 column groups, z = trial. y [rows][c4].
+ */
+export const sumPartialsThen = (epilogue: Epilogue) => {
+  const four = [0, 1, 2, 3];
+  const { change, sums } = epilogue;
+  const add = sums === null || sums === 'moments' ? '' : `first += ${sums.first}; second += ${sums.second};`;
+  const moments = `first = add_slots(lid.x, v_0 + v_1 + v_2 + v_3) / f32(max(min(u.rows - first_row, ${sumRows}u), 1u));
+  ${four.map((i) => `if (first_row + slot + ${16 * i}u < u.rows) { second += (v_${i} - first) * (v_${i} - first); }`).join(' ')}
+  second = add_slots(lid.x, second);`;
+  const finish = `${sums === 'moments' ? moments : 'first = add_slots(lid.x, first); second = add_slots(lid.x, second);'}
+  if (slot == 0u && n4 < u.c4) {
+    let at = (wid.z * u.chunks + wid.x) * 2u * u.c4 + n4;
+    sums[at] = first;
+    sums[at + u.c4] = second;
+  }`;
+  return defineKernel({
+    name: `sumPartials${epilogue.name}`,
+    bindings: { partials: read('vec4f'), ...epilogue.bindings, y: writeFloats('vec4f') } as Record<string, Binding>,
+    uniforms: { rows: 'u32', c4: 'u32', splits: 'u32', chunks: 'u32' },
+    wgsl: /* wgsl */ `
+var<workgroup> added: array<vec4f, 64>;
+/** Σ of the value over the 16 slots of a column, in every thread of it. */
+fn add_slots(thread: u32, value: vec4f) -> vec4f {
+  workgroupBarrier();
+  added[thread] = value;
+  for (var apart = 32u; apart > 2u; apart /= 2u) {
+    workgroupBarrier();
+    if (thread < apart) { added[thread] += added[thread + apart]; }
+  }
+  workgroupBarrier();
+  return added[thread % 4u];
+}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u) {
+  let n4 = wid.y * 4u + lid.x % 4u;
+  let slot = lid.x / 4u;
+  let first_row = wid.x * ${sumRows}u;
+  let n = u.rows * u.c4;
+  var first = vec4f();
+  var second = vec4f();
+  ${four.map((i) => `var v_${i} = vec4f();
+  { let row = first_row + slot + ${16 * i}u;
+    if (row < u.rows && n4 < u.c4) {
+      let at = row * u.c4 + n4;
+      var value = vec4f();
+      for (var s = 0u; s < u.splits; s += 1u) { value += partials[(wid.z * u.splits + s) * n + at]; }
+      ${change}
+      store_y(wid.z * n + at, value);
+      ${add}
+      v_${i} = value;
+    } }`).join('\n  ')}
+  ${sums === null ? '' : finish}
+}`,
+  });
+};
 
 /** partials[chunk, c] = Σ over the chunk's rows of x[row, c]. One thread a (chunk, vec4 of channels). */
 export const columnSumPartials = defineKernel({
   name: 'columnSumPartials',
-  bindings: { x: read('vec4f'), partials: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), partials: write('vec4f') },
   uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -31,7 +93,7 @@ fn main(${builtins}) {
   let first = i / u.c4 * u.rows_per_chunk;
   let end = min(first + u.rows_per_chunk, u.rows);
   var total = vec4f();
-  for (var row = first; row < end; row += 1u) { total += x[row * u.c4 + i % u.c4]; }
+  for (var row = first; row < end; row += 1u) { total += load_x(row * u.c4 + i % u.c4); }
   partials[i] = total;
 }`,
 });
@@ -45,7 +107,7 @@ export const sumChunk = 4096;
  */
 export const sumAll = defineKernel({
   name: 'sumAll',
-  bindings: { x: read('vec4f'), y: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), y: write('vec4f') },
   uniforms: { n: 'u32', chunks: 'u32', last: 'u32', factor: 'f32' },
   wgsl: /* wgsl */ `
 var<workgroup> sums: array<vec4f, 64>;
@@ -54,7 +116,7 @@ fn main(${builtins}) {
   let chunk = wid.x + wid.y * nwg.x;
   let end = min((chunk + 1u) * ${sumChunk}u, u.n);
   var total = vec4f();
-  for (var i = chunk * ${sumChunk}u + lid.x; i < end; i += 64u) { total += x[wid.z * u.n + i]; }
+  for (var i = chunk * ${sumChunk}u + lid.x; i < end; i += 64u) { total += load_x(wid.z * u.n + i); }
   sums[lid.x] = total;
   for (var half = 32u; half > 0u; half /= 2u) {
     workgroupBarrier();

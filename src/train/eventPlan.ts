@@ -3,7 +3,7 @@
  * Each pass is a draft of its own, placed as if alone into the common slots, so that passes do not hold one another's tensors.
  */
 import { AttrError } from '../gpu/errors.ts';
-import { fuse, fusions } from '../graph/fuse.ts';
+import { fuse, fusions } from '../graph/fuse/index.ts';
 import { externalTensor } from '../graph/ops.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';

@@ -11,7 +11,7 @@
 import { grad } from '../autograd/grad.ts';
 import { Control, controlWords } from '../graph/control.ts';
 import { add, crossEntropy, mean, scale } from '../graph/functional.ts';
-import { fuse } from '../graph/fuse.ts';
+import { fuse } from '../graph/fuse/index.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory, type MemoryReport } from '../graph/memory.ts';
 import type { Placement } from '../graph/placement.ts';

@@ -2,7 +2,7 @@
 import type { Device } from '../gpu/device.ts';
 import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
 import { crossEntropy, tensor } from '../graph/functional.ts';
-import type { Fusion } from '../graph/fuse.ts';
+import type { Fusion } from '../graph/fuse/index.ts';
 import type { LowerContext } from '../graph/lower/context.ts';
 import type { Tensor, Variable } from '../graph/tensor.ts';
 import { maxDirections } from '../kernels/conv2d.ts';

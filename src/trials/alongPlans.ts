@@ -5,7 +5,7 @@
 import type { Device } from '../gpu/device.ts';
 import { DeviceError, ShapeError } from '../gpu/errors.ts';
 import { mean } from '../graph/functional.ts';
-import { fuse, type Fusion } from '../graph/fuse.ts';
+import { fuse, type Fusion } from '../graph/fuse/index.ts';
 import type { LowerContext } from '../graph/lower/context.ts';
 import { Memory } from '../graph/memory.ts';
 import { externalTensor } from '../graph/ops.ts';

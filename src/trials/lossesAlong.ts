@@ -1,6 +1,6 @@
 /** N losses along directions, fused: the primitive of line searches, landscape slices and curvature along a step. */
 import { defaultDevice } from '../gpu/device.ts';
-import { fusions } from '../graph/fuse.ts';
+import { fusions } from '../graph/fuse/index.ts';
 import { Memory } from '../graph/memory.ts';
 import { lowerContextOf } from '../graph/plan.ts';
 import { resolveAlong, type LossesAlongOptions } from './alongOptions.ts';

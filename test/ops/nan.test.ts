@@ -4,7 +4,7 @@ import { grad } from '../../src/autograd/grad.ts';
 import {
   add, batchNorm, batchNormInference, conv2d, crossEntropy, linear, maxPool2d, mean, relu, sum, tensor,
 } from '../../src/graph/functional.ts';
-import { fusions, type Fusion } from '../../src/graph/fuse.ts';
+import { fusions, type Fusion } from '../../src/graph/fuse/index.ts';
 import { evaluate } from '../../src/graph/run.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { trials } from '../../src/trials/trials.ts';

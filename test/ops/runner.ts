@@ -4,7 +4,7 @@
  */
 import { expect } from 'vitest';
 import type { Device } from '../../src/gpu/device.ts';
-import { fuse, fusions, type Fusion } from '../../src/graph/fuse.ts';
+import { fuse, fusions, type Fusion } from '../../src/graph/fuse/index.ts';
 import type { LowerContext } from '../../src/graph/lower/context.ts';
 import { Memory } from '../../src/graph/memory.ts';
 import { allocateSlots, buildPlan, draft, placeDrafts, type Draft, type Plan } from '../../src/graph/plan.ts';

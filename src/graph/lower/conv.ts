@@ -1,10 +1,11 @@
 /** Lowering of the convolutions: what each is and what it reads. `convChoice.ts` has how it is computed, `convLaunch.ts` the launches. */
 import { maxDirections } from '../../kernels/conv2d.ts';
+import type { ConvInput } from '../../kernels/convInput.ts';
 import { lastDim, type Node, type Shape, type Tensor } from '../tensor.ts';
-import type { LowerRule, Ref } from './context.ts';
+import type { LowerContext, LowerRule, Ref } from './context.ts';
 import { chooseConv } from './convChoice.ts';
 import { convLaunches } from './convLaunch.ts';
-import type { ConvProblem } from './convProblem.ts';
+import { chunksOfChoice, type Chunks, type ConvProblem } from './convProblem.ts';
 
 /** Sizes of a convolution; a matrix product is a 1 × 1 convolution of 1 × 1 images. */
 function sizes(x: Shape, weight: Shape, y: Shape, { stride, padding }: { stride: number; padding: number }) {
@@ -14,7 +15,18 @@ function sizes(x: Shape, weight: Shape, y: Shape, { stride, padding }: { stride:
 }
 
 /** Gradients have no trials. */
-const alone = { trials: 1, eventTrials: 1, isXShared: true, isWeightShared: true, directions: 0, scaled: false } as const;
+const alone = { trials: 1, eventTrials: 1, isXShared: true, isWeightShared: true, directions: 0, scaled: false, isAffineShared: true } as const;
+
+/** What a convolution reads for its input: a norm that is lazy it forms itself. */
+function inputOf(x: Tensor): { x: Tensor; input: ConvInput; operands: Record<string, Ref>; isAffineShared: boolean } {
+  const { attrs, inputs } = x.node as Node<'normalize'>;
+  if (!isLazy(x)) return { x, input: 'plain', operands: { x }, isAffineShared: true };
+  const [own, affine] = inputs;
+  return { x: own, input: attrs.relu ? 'affineRelu' : 'affine', operands: { x: own, x_affine: affine }, isAffineShared: affine.trials === 1 };
+}
+
+/** Whether a tensor is a norm's output that its readers form themselves. */
+export const isLazy = (x: Tensor): boolean => x.node.op === 'normalize' && (x.node as Node<'normalize'>).attrs.lazy;
 
 export interface Perturbation {
   readonly base: Tensor;
@@ -37,34 +49,68 @@ const perturbedOperands = ({ base, directions, coefficients }: Perturbation): Re
   coefficients,
 });
 
-export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
+function forwardProblem(node: Node<'conv2d'>, context: LowerContext): ConvProblem {
   const [x, weight] = node.inputs;
   const [y] = node.outputs;
   const perturbed = perturbation(weight);
-  const problem: ConvProblem = {
+  const { x: own, input, isAffineShared } = inputOf(x);
+  return {
     kind: 'forward',
     ...sizes(x.shape, weight.shape, y.shape, node.attrs),
     trials: y.trials,
     eventTrials: context.trials ?? y.trials,
-    isXShared: x.trials === 1,
+    isXShared: own.trials === 1,
     isWeightShared: perturbed !== null || weight.trials === 1,
     directions: perturbed?.directions.length ?? 0,
     scaled: perturbed?.scaled ?? false,
+    input,
+    isAffineShared,
+    after: node.attrs.moments ? { by: 'moments' } : null,
   };
-  const operands = perturbed ? perturbedOperands(perturbed) : { weight };
-  return convLaunches(problem, chooseConv(problem, context), { x, ...operands }, y);
+}
+
+export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
+  const [x, weight] = node.inputs;
+  const [y, sums] = node.outputs;
+  const problem = forwardProblem(node, context);
+  const perturbed = perturbation(weight);
+  const operands = { ...inputOf(x).operands, ...(perturbed ? perturbedOperands(perturbed) : { weight }) };
+  return convLaunches(problem, chooseConv(problem, context), operands, y, node.attrs.moments ? { sums } : {});
 };
 
-export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => {
+function inputGradientProblem(node: Node<'conv2dBackwardInput'>): ConvProblem {
   const [dy, weight] = node.inputs;
   const [dx] = node.outputs;
-  const problem: ConvProblem = { kind: 'backwardInput', ...sizes(dx.shape, weight.shape, dy.shape, node.attrs), ...alone };
-  return convLaunches(problem, chooseConv(problem, context), { dy, weight }, dx);
+  const { addend = false, sums = null } = node.attrs;
+  return {
+    kind: 'backwardInput',
+    ...sizes(dx.shape, weight.shape, dy.shape, node.attrs),
+    ...alone,
+    input: 'plain',
+    after: addend || sums ? { by: 'gradient', addend, mask: sums } : null,
+  };
+}
+
+export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => {
+  const [dy, weight, ...rest] = node.inputs;
+  const [dx, sums] = node.outputs;
+  const problem = inputGradientProblem(node);
+  const names = [...(node.attrs.addend ? ['addend'] : []), 'norm_x', 'norm_affine', 'norm_y'];
+  const after = Object.fromEntries(rest.map((tensor, i) => [names[i], tensor]));
+  return convLaunches(problem, chooseConv(problem, context), { dy, weight }, dx, { ...after, ...(sums ? { sums } : {}) });
 };
 
 export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => {
   const [x, dy] = node.inputs;
   const [dw] = node.outputs;
-  const problem: ConvProblem = { kind: 'backwardWeight', ...sizes(x.shape, dw.shape, dy.shape, node.attrs), ...alone };
-  return convLaunches(problem, chooseConv(problem, context), { x, dy }, dw);
+  const { input, operands } = inputOf(x);
+  const problem: ConvProblem = { kind: 'backwardWeight', ...sizes(x.shape, dw.shape, dy.shape, node.attrs), ...alone, input, after: null };
+  return convLaunches(problem, chooseConv(problem, context), { ...operands, dy }, dw, {});
 };
+
+/** How the rows of a convolution's output are cut into chunks, each with the pair of sums that its second output holds. */
+export function chunksOf(node: Node, context: LowerContext): Chunks {
+  const problem =
+    node.op === 'conv2d' ? forwardProblem(node as Node<'conv2d'>, context) : inputGradientProblem(node as Node<'conv2dBackwardInput'>);
+  return chunksOfChoice(problem, chooseConv(problem, context));
+}

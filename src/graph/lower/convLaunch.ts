@@ -2,12 +2,13 @@
 import { grid1d, type Kernel, type Launch } from '../../kernels/contract.ts';
 import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid } from '../../kernels/conv2d.ts';
 import { conv2dBackwardInputLanes, conv2dBackwardWeightLanes, conv2dPanel } from '../../kernels/conv2dLanes.ts';
+import { gradientEpilogue, momentsEpilogue, noEpilogue, type Epilogue } from '../../kernels/epilogue.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import { laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
 import { fetchRounds } from '../../kernels/igemmPanel.ts';
-import { sumPartials } from '../../kernels/reduce.ts';
+import { sumPartials, sumPartialsThen, sumRows } from '../../kernels/reduce.ts';
 import { emit, Scratch, type Ref } from './context.ts';
-import { ceilDivide, keepsSize, matrixOf, panelChannels, panelLines, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
+import { ceilDivide, keepsSize, matrixOf, panelChannels, panelLines, splitsOf, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
 
 /**
  * What a convolution binds beside its output, by the names of the kernel that forwards it: `x` and `weight`, with directions `d0`, … and
@@ -22,13 +23,43 @@ function outputVec4s(p: ConvProblem): number {
   return p.kH * p.kW * p.cin * vec4s(p.cout);
 }
 
-/** A direct launch, or partial results and their sum. */
-function withSplits(p: ConvProblem, splits: number, output: Ref, main: (out: Ref) => Launch<Ref>): Launch<Ref>[] {
-  if (splits === 1) return [main(output)];
+/** What the epilogue of a kernel is, given the WGSL of its rows' length in vec4s. */
+function epilogueOf({ after }: ConvProblem, c4: string): Epilogue {
+  if (after === null) return noEpilogue;
+  return after.by === 'moments' ? momentsEpilogue : gradientEpilogue(after, c4);
+}
+
+/** Where a convolution's results go, and what its epilogue binds. */
+interface Destination {
+  readonly output: Ref;
+  readonly after: ConvOperands;
+}
+
+/**
+ * A direct launch, or partial results and their sum, whichever of the two ends with the epilogue.
+ * @param main the launch that writes to `out`, given the epilogue by the WGSL of its rows' length and what that binds
+ */
+function withSplits(
+  p: ConvProblem,
+  splits: number,
+  { output, after }: Destination,
+  main: (out: Ref, epilogueBy: (c4: string) => Epilogue, bindings: ConvOperands) => Launch<Ref>,
+): Launch<Ref>[] {
+  if (splits === 1) return [main(output, (c4) => epilogueOf(p, c4), after)];
   const n = outputVec4s(p);
   const partials = new Scratch(p.trials * splits * n * 16);
-  const sum = emit(sumPartials, { bindings: { partials, y: output }, uniforms: { n, splits }, grid: grid1d(n, 64, p.trials) });
-  return [main(partials), sum];
+  const first = main(partials, () => noEpilogue, {});
+  if (p.after === null)
+    return [first, emit(sumPartials, { bindings: { partials, y: output }, uniforms: { n, splits }, grid: grid1d(n, 64, p.trials) })];
+  const c4 = vec4s(p.kind === 'forward' ? p.cout : p.cin);
+  const rows = n / c4;
+  const chunks = ceilDivide(rows, sumRows);
+  const sum = emit(sumPartialsThen(epilogueOf(p, 'u.c4')), {
+    bindings: { partials, ...after, y: output },
+    uniforms: { rows, c4, splits, chunks },
+    grid: [chunks, ceilDivide(c4, 4), p.trials],
+  });
+  return [first, sum];
 }
 
 /** Uniforms that every convolution kernel has. */
@@ -49,6 +80,7 @@ const windowUniforms = (p: ConvProblem) => ({
 const trialStrides = (p: ConvProblem) => ({
   x_trial_stride: p.isXShared ? 0 : p.images * p.h * p.w * vec4s(p.cin),
   weight_trial_stride: p.isWeightShared ? 0 : p.kH * p.kW * p.cin * vec4s(p.cout),
+  affine_trial_stride: p.isAffineShared ? 0 : 4 * vec4s(p.cin),
 });
 
 /** Grid of one launch by blocks of a shape. */
@@ -60,19 +92,18 @@ function gridOf(p: ConvProblem, block: Pick<Tile, 'm' | 'n'>, splits: number): [
 const laneBlock = (lanes: number) => ({ m: lanes * laneRows, n: laneColumns });
 
 type Way<B extends ConvChoice['by']> = Extract<ConvChoice, { by: B }>;
-type Lowering<B extends ConvChoice['by']> = (p: ConvProblem, way: Way<B>, operands: ConvOperands, output: Ref) => Launch<Ref>[];
+type Lowering<B extends ConvChoice['by']> = (p: ConvProblem, way: Way<B>, operands: ConvOperands, to: Destination) => Launch<Ref>[];
 
 /** By panels of the weight: the forward convolution, and the input gradient of one that keeps the size of its image. */
-const panel: Lowering<'panel'> = (p, { lanes, splits: wantedSplits, tilesPerGroup }, operands, output) => {
+const panel: Lowering<'panel'> = (p, way, operands, to) => {
+  const { lanes, tilesPerGroup } = way;
   const { cin, cout } = panelChannels(p);
   const block = laneBlock(lanes);
   const { m, n } = matrixOf(p);
   const mTiles = ceilDivide(m, block.m);
   const nTiles = ceilDivide(n, block.n);
   const lines = panelLines(p);
-  const linesPerSplit = ceilDivide(lines, wantedSplits);
-  // None without lines: it would write nothing.
-  const splits = ceilDivide(lines, linesPerSplit);
+  const splits = splitsOf(p, way);
   const window = keepsSize(p) ? p.kW : null;
   const uniforms = {
     ...windowUniforms({ ...p, cin, cout }),
@@ -84,7 +115,7 @@ const panel: Lowering<'panel'> = (p, { lanes, splits: wantedSplits, tilesPerGrou
     n_tiles: nTiles,
     splits,
     lines,
-    lines_per_split: linesPerSplit,
+    lines_per_split: ceilDivide(lines, splits),
     fetch_rounds: fetchRounds(window),
     lane_rows: laneRows,
     ...trialStrides(p),
@@ -93,19 +124,22 @@ const panel: Lowering<'panel'> = (p, { lanes, splits: wantedSplits, tilesPerGrou
     inv_w_out: 1 / p.wOut,
   };
   const weight = p.kind === 'forward' ? 'forward' : 'transposed';
-  const kernel = conv2dPanel({ lanes, window, weight, directions: p.directions, scaled: p.scaled });
+  const variant = { lanes, window, weight, directions: p.directions, scaled: p.scaled, input: p.input } as const;
   const { dy: x = operands.x, ...rest } = operands;
   const grid = igemmGrid(ceilDivide(mTiles, tilesPerGroup), nTiles, p.trials * splits);
-  return withSplits(p, splits, output, (y) => emit(kernel, { bindings: { ...rest, x, y }, uniforms, grid }));
+  return withSplits(p, splits, to, (y, epilogueBy, after) =>
+    emit(conv2dPanel({ ...variant, epilogue: epilogueBy('u.cout4') }), { bindings: { ...rest, x, ...after, y }, uniforms, grid }),
+  );
 };
 
-function forwardTiles(p: ConvProblem, { tile, splits }: Way<'tile'>, operands: ConvOperands, output: Ref): Launch<Ref>[] {
+function forwardTiles(p: ConvProblem, { tile, splits }: Way<'tile'>, operands: ConvOperands, to: Destination): Launch<Ref>[] {
   const { m, n, k } = matrixOf(p);
   const tiles = ceilDivide(k, tile.k);
   const uniforms = {
     ...windowUniforms(p),
     m,
     k4: k / 4,
+    m_tiles: ceilDivide(m, tile.m),
     n_tiles: ceilDivide(n, tile.n),
     splits,
     tiles,
@@ -114,23 +148,37 @@ function forwardTiles(p: ConvProblem, { tile, splits }: Way<'tile'>, operands: C
     inv_cin4: 1 / vec4s(p.cin),
     inv_k_w: 1 / p.kW,
   };
-  const kernel = conv2dForward(tile, p.directions, p.scaled);
-  return withSplits(p, splits, output, (y) => emit(kernel, { bindings: { ...operands, y }, uniforms, grid: gridOf(p, tile, splits) }));
+  const { directions, scaled, input } = p;
+  return withSplits(p, splits, to, (y, epilogueBy, after) =>
+    emit(conv2dForward(tile, { directions, scaled, input, epilogue: epilogueBy('u.cout4') }), {
+      bindings: { ...operands, ...after, y },
+      uniforms,
+      grid: gridOf(p, tile, splits),
+    }),
+  );
 }
 
 /** The input gradient by tiles or lanes, which compute blocks of a shape. */
-function inputGradient(p: ConvProblem, kernel: Kernel, block: Pick<Tile, 'm' | 'n'>, splits: number, operands: ConvOperands, output: Ref) {
+function inputGradient(
+  p: ConvProblem,
+  { kernelOf, block, splits }: { kernelOf: (epilogue: Epilogue) => Kernel; block: Pick<Tile, 'm' | 'n'>; splits: number },
+  operands: ConvOperands,
+  to: Destination,
+) {
   const uniforms = {
     images: p.images,
     ...windowUniforms(p),
     k_h: p.kH,
+    m_tiles: ceilDivide(matrixOf(p).m, block.m),
     n_tiles: ceilDivide(matrixOf(p).n, block.n),
     splits,
     fetch_rounds: fetchRounds(null),
     lane_rows: laneRows,
     inv_cout4: 1 / vec4s(p.cout),
   };
-  return withSplits(p, splits, output, (dx) => emit(kernel, { bindings: { ...operands, dx }, uniforms, grid: gridOf(p, block, splits) }));
+  return withSplits(p, splits, to, (dx, epilogueBy, after) =>
+    emit(kernelOf(epilogueBy('u.cin4')), { bindings: { ...operands, ...after, dx }, uniforms, grid: gridOf(p, block, splits) }),
+  );
 }
 
 /** The weight gradient by tiles or lanes; `tiles` of K in all. */
@@ -138,7 +186,7 @@ function weightGradient(
   p: ConvProblem,
   { kernel, block, tiles, splits }: { kernel: Kernel; block: Pick<Tile, 'm' | 'n'>; tiles: number; splits: number },
   operands: ConvOperands,
-  output: Ref,
+  to: Destination,
 ): Launch<Ref>[] {
   const { m, n, k } = matrixOf(p);
   const quads = vec4s(p.wOut);
@@ -157,27 +205,29 @@ function weightGradient(
     inv_plane: 1 / (p.hOut * p.wOut),
     inv_w_out: 1 / p.wOut,
   };
-  return withSplits(p, splits, output, (dw) => emit(kernel, { bindings: { ...operands, dw }, uniforms, grid: gridOf(p, block, splits) }));
+  return withSplits(p, splits, to, (dw) => emit(kernel, { bindings: { ...operands, dw }, uniforms, grid: gridOf(p, block, splits) }));
 }
 
-const tile: Lowering<'tile'> = (p, way, operands, output) => {
+const tile: Lowering<'tile'> = (p, way, operands, to) => {
   const { tile: block, splits } = way;
-  if (p.kind === 'forward') return forwardTiles(p, way, operands, output);
-  if (p.kind === 'backwardInput') return inputGradient(p, conv2dBackwardInput(block), block, splits, operands, output);
+  if (p.kind === 'forward') return forwardTiles(p, way, operands, to);
+  if (p.kind === 'backwardInput')
+    return inputGradient(p, { kernelOf: (epilogue) => conv2dBackwardInput(block, epilogue), block, splits }, operands, to);
   const tiles = ceilDivide(matrixOf(p).k, block.k);
-  return weightGradient(p, { kernel: conv2dBackwardWeight(block), block, tiles, splits }, operands, output);
+  return weightGradient(p, { kernel: conv2dBackwardWeight(block, p.input), block, tiles, splits }, operands, to);
 };
 
-const lanes: Lowering<'lanes'> = (p, { lanes: count, splits }, operands, output) => {
+const lanes: Lowering<'lanes'> = (p, { lanes: count, splits }, operands, to) => {
   const block = laneBlock(count);
-  if (p.kind === 'backwardInput') return inputGradient(p, conv2dBackwardInputLanes(count), block, splits, operands, output);
+  if (p.kind === 'backwardInput')
+    return inputGradient(p, { kernelOf: (epilogue) => conv2dBackwardInputLanes(count, epilogue), block, splits }, operands, to);
   const tiles = p.images * p.hOut * vec4s(p.wOut);
-  return weightGradient(p, { kernel: conv2dBackwardWeightLanes(count), block, tiles, splits }, operands, output);
+  return weightGradient(p, { kernel: conv2dBackwardWeightLanes(count, p.input), block, tiles, splits }, operands, to);
 };
 
 const ways: { [B in ConvChoice['by']]: Lowering<B> } = { tile, lanes, panel };
 
-/** Computes `problem` the chosen way: one launch, or partial results and their sum. */
-export function convLaunches(problem: ConvProblem, choice: ConvChoice, operands: ConvOperands, output: Ref): Launch<Ref>[] {
-  return (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, output);
+/** Computes `problem` the chosen way: one launch, or partial results and their sum. `after` is what its epilogue binds. */
+export function convLaunches(problem: ConvProblem, choice: ConvChoice, operands: ConvOperands, output: Ref, after: ConvOperands): Launch<Ref>[] {
+  return (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, { output, after });
 }

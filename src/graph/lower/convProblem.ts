@@ -1,5 +1,9 @@
 /** What a convolution is to its kernels, in numbers: whatever decides how it is launched, and the ways to launch it. */
+import type { ConvInput } from '../../kernels/convInput.ts';
+import type { GradientEpilogue } from '../../kernels/epilogue.ts';
 import type { Tile } from '../../kernels/igemm.ts';
+import { laneRows } from '../../kernels/igemmLanes.ts';
+import { sumRows } from '../../kernels/reduce.ts';
 
 export type ConvKind = 'forward' | 'backwardInput' | 'backwardWeight';
 
@@ -32,6 +36,23 @@ export interface ConvProblem {
   readonly directions: number;
   /** Trials scale the weight too. */
   readonly scaled: boolean;
+  /** What is done to x while it is loaded, and whether that is one for all trials. */
+  readonly input: ConvInput;
+  readonly isAffineShared: boolean;
+  /** What is done with the output beside storing it; null for nothing. */
+  readonly after: ConvAfter | null;
+}
+
+export type ConvAfter =
+  /** Moments of each channel. */
+  | { readonly by: 'moments' }
+  /** A gradient is added, a mask applied, and sums for the norm's gradient taken; see `GradientEpilogue`. */
+  | ({ readonly by: 'gradient' } & GradientEpilogue);
+
+/** How rows are cut into chunks, each with a pair of sums. */
+export interface Chunks {
+  readonly rowsPerChunk: number;
+  readonly chunks: number;
 }
 
 /**
@@ -67,3 +88,21 @@ export const panelChannels = ({ kind, cin, cout }: ConvProblem): { cin: number; 
 
 /** Rows of taps times vec4s of channels: what panels cut K into. */
 export const panelLines = (p: ConvProblem): number => p.kH * vec4s(panelChannels(p).cin);
+
+/** Parts that K is cut into in fact: panels have none without lines. */
+export function splitsOf(p: ConvProblem, choice: ConvChoice): number {
+  if (choice.by !== 'panel') return choice.splits;
+  const lines = panelLines(p);
+  return ceilDivide(lines, ceilDivide(lines, choice.splits));
+}
+
+/** Rows of the blocks that the workgroups of a choice compute. */
+export const blockRows = (choice: ConvChoice): number => (choice.by === 'tile' ? choice.tile.m : choice.lanes * laneRows);
+
+/** How the rows of the output are cut into chunks by an epilogue with sums. */
+export function chunksOfChoice(p: ConvProblem, choice: ConvChoice): Chunks {
+  const { m, classes } = matrixOf(p);
+  if (splitsOf(p, choice) === 1) return { rowsPerChunk: blockRows(choice), chunks: classes * ceilDivide(m, blockRows(choice)) };
+  const rows = p.kind === 'forward' ? m : p.images * p.h * p.w;
+  return { rowsPerChunk: sumRows, chunks: ceilDivide(rows, sumRows) };
+}

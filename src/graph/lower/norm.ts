@@ -1,4 +1,4 @@
-/** Lowering of batch normalisation. */
+/** Lowering of batch normalisation, whole or in its halves. */
 import {
   batchNormApply,
   batchNormBackwardApply,
@@ -12,53 +12,67 @@ import {
 } from '../../kernels/batchNorm.ts';
 import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { blockVec4s, rowCount, rowVec4s, type Node, type Tensor } from '../tensor.ts';
-import { emit, Scratch, trialStride, type IsWanted, type LowerRule, type Ref } from './context.ts';
-import { perturbation } from './conv.ts';
+import { emit, Scratch, trialStride, type IsWanted, type LowerContext, type LowerRule, type Ref } from './context.ts';
+import { chunksOf, perturbation } from './conv.ts';
+import type { Chunks } from './convProblem.ts';
 
 /** Rows one thread reduces, and how many such chunks there are: at most 512, at least 16 rows each. */
-export function chunking(rows: number): { rowsPerChunk: number; chunks: number } {
+export function chunking(rows: number): Chunks {
   const rowsPerChunk = Math.max(16, Math.ceil(rows / 512 / 4) * 4);
   return { rowsPerChunk, chunks: Math.ceil(rows / rowsPerChunk) };
 }
 
-/** mean | scale | bias, by statistics of the batch. */
-function trainingAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWanted): Launch<Ref>[] {
-  const [x, weight, bias] = node.inputs;
-  const [, mean, invStd, variance] = node.outputs;
-  const rows = rowCount(x.shape);
+type Norm = Node<'batchNorm'> | Node<'normAffine'>;
+
+/** Partial moments, and how they are cut: those that a convolution has written, or a launch that takes them of x. */
+function momentsOf(node: Norm, context: LowerContext): { launches: Launch<Ref>[]; partials: Ref; chunks: Chunks; stride: number } {
+  const [x] = node.inputs;
   const c4 = rowVec4s(x.shape);
-  const { rowsPerChunk, chunks } = chunking(rows);
-  const trials = mean.trials;
-  const partials = new Scratch(trials * chunks * 2 * c4 * 16);
-  const sizes = { rows, c4, rows_per_chunk: rowsPerChunk, chunks };
-  const first = emit(batchNormPartials, {
-    bindings: { x, partials },
-    uniforms: { ...sizes, x_stride: trialStride(x, blockVec4s(x.shape)) },
-    grid: grid1d(chunks * c4, 64, trials),
-  });
-  const fused = fusedPerturbation(node, isWanted);
-  if (fused) {
-    return [
-      first,
-      emit(batchNormFinishPerturbed(fused.scaled), {
-        bindings: { partials, ...fused.bindings, affine },
-        uniforms: { ...sizes, eps: node.attrs.eps },
-        grid: [c4, 1, trials],
-      }),
-    ];
+  if (node.op === 'normAffine' && (node as Node<'normAffine'>).attrs.moments) {
+    const moments = node.inputs[node.inputs.length - 1];
+    const chunks = chunksOf(moments.node, context);
+    return { launches: [], partials: moments, chunks, stride: trialStride(moments, chunks.chunks * 2 * c4) };
   }
-  return [
-    first,
-    emit(batchNormFinish, {
-      bindings: { partials, weight, bias, mean, inv_std: invStd, variance, affine },
-      uniforms: { ...sizes, eps: node.attrs.eps, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
-      grid: [c4, 1, trials],
-    }),
-  ];
+  const rows = rowCount(x.shape);
+  const chunks = chunking(rows);
+  const stride = chunks.chunks * 2 * c4;
+  const partials = new Scratch(x.trials * stride * 16);
+  const launch = emit(batchNormPartials, {
+    bindings: { x, partials },
+    uniforms: { rows, c4, rows_per_chunk: chunks.rowsPerChunk, chunks: chunks.chunks, x_stride: trialStride(x, blockVec4s(x.shape)) },
+    grid: grid1d(chunks.chunks * c4, 64, x.trials),
+  });
+  return { launches: [launch], partials, chunks, stride: x.trials > 1 ? stride : 0 };
 }
 
-/** mean | scale | bias, by running statistics. */
-function inferenceAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsWanted): Launch<Ref> {
+/** The affine map, by statistics of the batch. */
+function trainingAffine(node: Norm, affine: Ref, context: LowerContext, isWanted: IsWanted): Launch<Ref>[] {
+  const [x, weight, bias] = node.inputs;
+  const [, mean, invStd, variance] = node.outputs;
+  const c4 = rowVec4s(x.shape);
+  const trials = mean.trials;
+  const { launches, partials, chunks, stride } = momentsOf(node, context);
+  const sizes = {
+    rows: rowCount(x.shape),
+    c4,
+    rows_per_chunk: chunks.rowsPerChunk,
+    chunks: chunks.chunks,
+    partials_stride: stride,
+    eps: node.attrs.eps,
+  };
+  const fused = fusedPerturbation(node, isWanted);
+  const finish = fused
+    ? emit(batchNormFinishPerturbed(fused.scaled), { bindings: { partials, ...fused.bindings, affine }, uniforms: sizes, grid: [c4, 1, trials] })
+    : emit(batchNormFinish, {
+        bindings: { partials, weight, bias, mean, inv_std: invStd, variance, affine },
+        uniforms: { ...sizes, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
+        grid: [c4, 1, trials],
+      });
+  return [...launches, finish];
+}
+
+/** The affine map, by running statistics. */
+function inferenceAffine(node: Norm, affine: Ref, isWanted: IsWanted): Launch<Ref>[] {
   const [x, weight, bias, runningMean, runningVar] = node.inputs;
   const [, mean, invStd] = node.outputs;
   const c4 = rowVec4s(x.shape);
@@ -67,17 +81,21 @@ function inferenceAffine(node: Node<'batchNorm'>, affine: Scratch, isWanted: IsW
   const grid = grid1d(c4, 64, mean.trials);
   const fused = fusedPerturbation(node, isWanted);
   if (fused) {
-    return emit(batchNormFromRunningPerturbed(fused.scaled), {
-      bindings: { ...running, ...fused.bindings, affine },
-      uniforms: sizes,
-      grid,
-    });
+    return [
+      emit(batchNormFromRunningPerturbed(fused.scaled), {
+        bindings: { ...running, ...fused.bindings, affine },
+        uniforms: sizes,
+        grid,
+      }),
+    ];
   }
-  return emit(batchNormFromRunning, {
-    bindings: { weight, bias, ...running, mean, inv_std: invStd, affine },
-    uniforms: { ...sizes, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
-    grid,
-  });
+  return [
+    emit(batchNormFromRunning, {
+      bindings: { weight, bias, ...running, mean, inv_std: invStd, affine },
+      uniforms: { ...sizes, weight_stride: trialStride(weight, c4), bias_stride: trialStride(bias, c4) },
+      grid,
+    }),
+  ];
 }
 
 interface FusedPerturbation {
@@ -89,7 +107,7 @@ interface FusedPerturbation {
  * What the kernels that prepare the affine map form the perturbed weight and bias of: where both are perturbed along one direction by the
  * same coefficients, and nobody wants the trials' statistics. For more there are no bindings left.
  */
-export function fusedPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): FusedPerturbation | null {
+export function fusedPerturbation(node: Norm, isWanted: IsWanted): FusedPerturbation | null {
   const [, weight, bias] = node.inputs;
   const w = perturbation(weight);
   const b = perturbation(bias);
@@ -101,55 +119,74 @@ export function fusedPerturbation(node: Node<'batchNorm'>, isWanted: IsWanted): 
   };
 }
 
-export const lowerBatchNorm: LowerRule<'batchNorm'> = (node, _, isWanted) => {
-  const [x] = node.inputs;
-  const [y, mean] = node.outputs;
-  const { training, relu, residual } = node.attrs;
-  const c4 = rowVec4s(x.shape);
-  const affine = new Scratch(mean.trials * 3 * c4 * 16);
-  const prepare = training ? trainingAffine(node, affine, isWanted) : [inferenceAffine(node, affine, isWanted)];
+const affineLaunches = (node: Norm, affine: Ref, context: LowerContext, isWanted: IsWanted): Launch<Ref>[] =>
+  node.attrs.training ? trainingAffine(node, affine, context, isWanted) : inferenceAffine(node, affine, isWanted);
+
+/** vec4s of a trial's affine map of `c4` channels. */
+export const affineVec4s = (c4: number): number => 4 * c4;
+
+/** y = act((x − mean)·scale + bias [+ residual]); the affine map is one for all trials where `affineTrials` is 1. */
+function apply(x: Tensor, affine: Ref, affineTrials: number, residual: Tensor | null, y: Tensor, relu: boolean): Launch<Ref> {
   const n = blockVec4s(x.shape);
-  const other: Tensor | null = residual ? node.inputs[node.inputs.length - 1] : null;
-  const apply = emit(batchNormApply(residual), {
-    bindings: { x, affine, ...(other ? { residual: other } : {}), y },
+  const c4 = rowVec4s(x.shape);
+  return emit(batchNormApply(residual !== null), {
+    bindings: { x, affine, ...(residual ? { residual } : {}), y },
     uniforms: {
       n,
       c4,
       relu: Number(relu),
       x_stride: trialStride(x, n),
-      affine_stride: mean.trials > 1 ? 3 * c4 : 0,
-      residual_stride: other ? trialStride(other, n) : 0,
+      affine_stride: affineTrials > 1 ? affineVec4s(c4) : 0,
+      residual_stride: residual ? trialStride(residual, n) : 0,
     },
     grid: grid1d(n, 64, y.trials),
   });
-  return [...prepare, apply];
+}
+
+export const lowerBatchNorm: LowerRule<'batchNorm'> = (node, context, isWanted) => {
+  const [x] = node.inputs;
+  const [y, { trials }] = node.outputs;
+  const { relu, residual } = node.attrs;
+  const affine = new Scratch(trials * affineVec4s(rowVec4s(x.shape)) * 16);
+  const other: Tensor | null = residual ? node.inputs[node.inputs.length - 1] : null;
+  return [...affineLaunches(node, affine, context, isWanted), apply(x, affine, trials, other, y, relu)];
 };
 
-export const lowerBatchNormBackward: LowerRule<'batchNormBackward'> = (node) => {
+export const lowerNormAffine: LowerRule<'normAffine'> = (node, context, isWanted) =>
+  affineLaunches(node, node.outputs[0], context, isWanted);
+
+export const lowerNormalize: LowerRule<'normalize'> = (node) => {
+  const [x, affine, residual = null] = node.inputs;
+  return [apply(x, affine, affine.trials, residual, node.outputs[0], node.attrs.relu)];
+};
+
+export const lowerBatchNormBackward: LowerRule<'batchNormBackward'> = (node, context) => {
   const [dy, x, mean, invStd, weight] = node.inputs;
   const [dx, dWeight, dBias, dz] = node.outputs;
-  const { training, relu, residual } = node.attrs;
-  const y = relu ? node.inputs[5] : dy;
+  const { training, mask, residual, sums } = node.attrs;
+  const masking = mask === 'none' ? {} : { [mask === 'output' ? 'y' : 'affine']: node.inputs[5] };
   const rows = rowCount(x.shape);
   const c4 = rowVec4s(x.shape);
   const n = blockVec4s(x.shape);
-  const { rowsPerChunk, chunks } = chunking(rows);
-  const partials = new Scratch(chunks * 2 * c4 * 16);
+  const last = node.inputs[node.inputs.length - 1];
+  const { rowsPerChunk, chunks } = sums ? chunksOf(last.node, context) : chunking(rows);
+  const partials: Ref = sums ? last : new Scratch(chunks * 2 * c4 * 16);
   const factors = new Scratch(5 * c4 * 16);
+  const first = emit(batchNormBackwardPartials(mask), {
+    bindings: { dy, x, ...masking, mean, inv_std: invStd, partials },
+    uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
+    grid: grid1d(chunks * c4, 64),
+  });
   return [
-    emit(batchNormBackwardPartials, {
-      bindings: { dy, x, y, mean, inv_std: invStd, partials },
-      uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks, relu: Number(relu) },
-      grid: grid1d(chunks * c4, 64),
-    }),
+    ...(sums ? [] : [first]),
     emit(batchNormBackwardFinish, {
       bindings: { partials, mean, inv_std: invStd, weight, d_weight: dWeight, d_bias: dBias, factors },
       uniforms: { c4, chunks, inv_rows: training ? 1 / rows : 0 },
       grid: [c4, 1, 1],
     }),
-    emit(batchNormBackwardApply(residual), {
-      bindings: { dy, x, y, factors, dx, ...(residual ? { dz } : {}) },
-      uniforms: { n, c4, relu: Number(relu) },
+    emit(batchNormBackwardApply(mask, residual), {
+      bindings: { dy, x, ...masking, factors, dx, ...(residual ? { dz } : {}) },
+      uniforms: { n, c4 },
       grid: grid1d(n, 64),
     }),
   ];
