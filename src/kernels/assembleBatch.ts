@@ -3,7 +3,7 @@
  * Images are planar bytes [count][C][H][W], four to a u32 word, in segments that fit a binding; one dispatch a segment, each writing the
  * images it holds. x [B, H, W, C] in vec4s, at most 4 channels; labels u32 [B].
  */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, write, writeFloats } from './contract.ts';
 
 /** WGSL twin of `hash32` in `random.ts`. */
 export const hash32Wgsl = /* wgsl */ `
@@ -29,7 +29,7 @@ export const cropPadding = 4;
 export const assembleBatch = defineKernel({
   name: 'assembleBatch',
   bindings: {
-    images: read('u32'), all_labels: read('u32'), indices: read('u32'), control: read('u32'), x: write('vec4f'), labels: write('u32'),
+    images: read('u32'), all_labels: read('u32'), indices: read('u32'), control: read('u32'), x: writeFloats('vec4f'), labels: write('u32'),
   },
   uniforms: {
     n: 'u32', h: 'u32', w: 'u32', channels: 'u32', first_image: 'u32', segment_images: 'u32', augment: 'u32', stream: 'u32',
@@ -61,7 +61,7 @@ fn main(${builtins}) {
   }
   let lane = vec4u(0u, 1u, 2u, 3u) < vec4u(u.channels);
   let normalized = (value - vec4f(u.mean0, u.mean1, u.mean2, u.mean3)) / vec4f(u.std0, u.std1, u.std2, u.std3);
-  x[i] = select(vec4f(), normalized, lane);
+  store_x(i, select(vec4f(), normalized, lane));
   if (i % (u.h * u.w) == 0u) {
     labels[sample] = all_labels[index];
     let batch = u.n / (u.h * u.w);

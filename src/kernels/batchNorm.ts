@@ -4,7 +4,7 @@
  * Statistics never use E[x²] − E[x]²: a thread walks the rows of one chunk in groups of 4, takes each group's mean and sum of squared deviations,
  * and merges them by Chan's formula; the finishing kernel merges the chunks the same way, always in the same order.
  */
-import { builtins, defineKernel, linearIndex, read, relu4, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, relu4, write, writeFloats, type Binding } from './contract.ts';
 import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const merge = /* wgsl */ `
@@ -20,7 +20,7 @@ fn merge(a: Moments, b: Moments) -> Moments {
 /** partials[t, chunk, 0 | 1, c] = mean | Σ(x − mean)² of the chunk's rows. */
 export const batchNormPartials = defineKernel({
   name: 'batchNormPartials',
-  bindings: { x: read('vec4f'), partials: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), partials: write('vec4f') },
   uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', x_stride: 'u32' },
   wgsl: /* wgsl */ `${merge}
 @compute @workgroup_size(64)
@@ -36,12 +36,12 @@ fn main(${builtins}) {
   var row = first;
   for (; row + 4u <= end; row += 4u) {
     let at = start + row * u.c4;
-    let a = x[at]; let b = x[at + u.c4]; let c = x[at + 2u * u.c4]; let d = x[at + 3u * u.c4];
+    let a = load_x(at); let b = load_x(at + u.c4); let c = load_x(at + 2u * u.c4); let d = load_x(at + 3u * u.c4);
     let mean = ((a + b) + (c + d)) * 0.25;
     let da = a - mean; let db = b - mean; let dc = c - mean; let dd = d - mean;
     all = merge(all, Moments(4.0, mean, (da * da + db * db) + (dc * dc + dd * dd)));
   }
-  for (; row < end; row += 1u) { all = merge(all, Moments(1.0, x[start + row * u.c4], vec4f())); }
+  for (; row < end; row += 1u) { all = merge(all, Moments(1.0, load_x(start + row * u.c4), vec4f())); }
   let out = ((wid.z * u.chunks + chunk) * 2u) * u.c4 + channel;
   partials[out] = all.mean;
   partials[out + u.c4] = all.m2;
@@ -174,10 +174,9 @@ fn main(${builtins}) {
 export const batchNormApply = (residual: boolean) =>
   defineKernel({
     name: residual ? 'batchNormApplyResidual' : 'batchNormApply',
-    bindings: { x: read('vec4f'), affine: read('vec4f'), ...(residual ? { residual: read('vec4f') } : {}), y: write('vec4f') } as Record<
-      string,
-      ReturnType<typeof read>
-    >,
+    bindings: {
+      x: readFloats('vec4f'), affine: read('vec4f'), ...(residual ? { residual: readFloats('vec4f') } : {}), y: writeFloats('vec4f'),
+    } as Record<string, Binding>,
     uniforms: { n: 'u32', c4: 'u32', relu: 'u32', x_stride: 'u32', affine_stride: 'u32', residual_stride: 'u32' },
     wgsl: /* wgsl */ `${relu4}
 @compute @workgroup_size(64)
@@ -185,16 +184,18 @@ fn main(${builtins}) {
   let i = ${linearIndex};
   if (i >= u.n) { return; }
   let at = wid.z * u.affine_stride + i % u.c4;
-  var value = (x[wid.z * u.x_stride + i] - affine[at]) * affine[at + u.c4] + affine[at + 2u * u.c4];
-  ${residual ? 'value += residual[wid.z * u.residual_stride + i];' : ''}
-  y[wid.z * u.n + i] = select(value, relu4(value), u.relu == 1u);
+  var value = (load_x(wid.z * u.x_stride + i) - affine[at]) * affine[at + u.c4] + affine[at + 2u * u.c4];
+  ${residual ? 'value += load_residual(wid.z * u.residual_stride + i);' : ''}
+  store_y(wid.z * u.n + i, select(value, relu4(value), u.relu == 1u));
 }`,
   });
 
 /** partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0] when `relu` = 1 (y is bound to dy otherwise). */
 export const batchNormBackwardPartials = defineKernel({
   name: 'batchNormBackwardPartials',
-  bindings: { dy: read('vec4f'), x: read('vec4f'), y: read('vec4f'), mean: read('vec4f'), inv_std: read('vec4f'), partials: write('vec4f') },
+  bindings: {
+    dy: readFloats('vec4f'), x: readFloats('vec4f'), y: readFloats('vec4f'), mean: read('vec4f'), inv_std: read('vec4f'), partials: write('vec4f'),
+  },
   uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', relu: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -211,10 +212,10 @@ fn main(${builtins}) {
   var dot = vec4f();
   for (var row = first; row < end; row += 1u) {
     let at = row * u.c4 + channel;
-    var dz = dy[at];
-    if (u.relu == 1u) { dz = select(vec4f(), dz, y[at] > vec4f()); }
+    var dz = load_dy(at);
+    if (u.relu == 1u) { dz = select(vec4f(), dz, load_y(at) > vec4f()); }
     sum += dz;
-    dot += dz * ((x[at] - m) * inv);
+    dot += dz * ((load_x(at) - m) * inv);
   }
   partials[chunk * 2u * u.c4 + channel] = sum;
   partials[(chunk * 2u + 1u) * u.c4 + channel] = dot;
@@ -273,8 +274,9 @@ export const batchNormBackwardApply = (residual: boolean) =>
   defineKernel({
     name: residual ? 'batchNormBackwardApplyResidual' : 'batchNormBackwardApply',
     bindings: {
-      dy: read('vec4f'), x: read('vec4f'), y: read('vec4f'), factors: read('vec4f'), dx: write('vec4f'), ...(residual ? { dz: write('vec4f') } : {}),
-    } as Record<string, ReturnType<typeof read>>,
+      dy: readFloats('vec4f'), x: readFloats('vec4f'), y: readFloats('vec4f'), factors: read('vec4f'),
+      dx: writeFloats('vec4f'), ...(residual ? { dz: writeFloats('vec4f') } : {}),
+    } as Record<string, Binding>,
     uniforms: { n: 'u32', c4: 'u32', relu: 'u32' },
     wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -282,10 +284,10 @@ fn main(${builtins}) {
   let i = ${linearIndex};
   if (i >= u.n) { return; }
   let channel = i % u.c4;
-  var dz_i = dy[i];
-  if (u.relu == 1u) { dz_i = select(vec4f(), dz_i, y[i] > vec4f()); }
-  let normalized = (x[i] - factors[channel]) * factors[channel + u.c4];
-  dx[i] = factors[channel + 2u * u.c4] * (dz_i - factors[channel + 3u * u.c4] - normalized * factors[channel + 4u * u.c4]);
-  ${residual ? 'dz[i] = dz_i;' : ''}
+  var dz_i = load_dy(i);
+  if (u.relu == 1u) { dz_i = select(vec4f(), dz_i, load_y(i) > vec4f()); }
+  let normalized = (load_x(i) - factors[channel]) * factors[channel + u.c4];
+  store_dx(i, factors[channel + 2u * u.c4] * (dz_i - factors[channel + 3u * u.c4] - normalized * factors[channel + 4u * u.c4]));
+  ${residual ? 'store_dz(i, dz_i);' : ''}
 }`,
   });

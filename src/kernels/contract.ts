@@ -3,6 +3,9 @@
  *
  * The declarations of bindings and uniforms are generated from the contract, so their order and types stand in one place only.
  * `kernel.source` is the whole WGSL, as it is compiled.
+ *
+ * Activations and their gradients may be stored as f16. A kernel does not see it: it computes in f32 and reaches them by generated functions,
+ * `load_x(i)` and `store_y(i, value)`, which convert where `withHalves` says so. Beyond ±65504 is ±Inf, whichever way the adapter rounds.
  */
 export type Access = 'read' | 'write';
 export type UniformType = 'u32' | 'i32' | 'f32';
@@ -10,8 +13,10 @@ export type UniformType = 'u32' | 'i32' | 'f32';
 export interface Binding {
   /** `write` covers read-write too: WGSL has no write-only storage buffers. */
   readonly access: Access;
-  /** WGSL type of one element of the runtime array, e.g. `vec4f`. */
+  /** WGSL type of one element of the runtime array as the kernel sees it, e.g. `vec4f`. */
   readonly type: string;
+  /** Reached by `load_NAME` and `store_NAME`, whether stored as f32 or f16. */
+  readonly isFloats?: true;
 }
 
 export interface KernelContract<B extends string, U extends string> {
@@ -23,6 +28,8 @@ export interface KernelContract<B extends string, U extends string> {
   readonly uniforms: Readonly<Record<U, UniformType>>;
   /** WGSL language features it needs. @default none */
   readonly enable?: readonly string[];
+  /** Declares `operand(vec4f)`: what enters a product, rounded to f16 in variants with halves, as matrix units take it. @default false */
+  readonly hasProduct?: boolean;
   /** WGSL without binding declarations; uniforms are read as `u.name`. */
   readonly wgsl: string;
 }
@@ -30,25 +37,60 @@ export interface KernelContract<B extends string, U extends string> {
 export interface Kernel<B extends string = string, U extends string = string> extends KernelContract<B, U> {
   /** The complete WGSL, declarations included: also the pipeline cache key. */
   readonly source: string;
+  /** Bindings that are stored as f16. */
+  readonly halves: readonly B[];
 }
 
 export const read = (type: string): Binding => ({ access: 'read', type });
 export const write = (type: string): Binding => ({ access: 'write', type });
 
+type FloatType = 'f32' | 'vec4f';
+/** Activations and their gradients, never weights, statistics, losses or partial sums: `load_NAME(i)`. */
+export const readFloats = (type: FloatType): Binding => ({ access: 'read', type, isFloats: true });
+/** As `readFloats`, with `store_NAME(i, value)` too. */
+export const writeFloats = (type: FloatType): Binding => ({ access: 'write', type, isFloats: true });
+
+const halfTypes: Record<FloatType, string> = { f32: 'f16', vec4f: 'vec4h' };
+
+const toHalf = (type: FloatType): string => /* wgsl */ `
+fn half_${type}(value: ${type}) -> ${halfTypes[type]} {
+  return ${halfTypes[type]}(select(value, value * 1e38, abs(value) >= ${type}(65520.0)));
+}`;
+
+/** Declaration of a binding, with the functions that reach it. */
+function declare(name: string, index: number, { access, type, isFloats }: Binding, isHalf: boolean): string {
+  const mode = access === 'read' ? 'read' : 'read_write';
+  const stored = isHalf ? halfTypes[type as FloatType] : type;
+  const functions = [
+    `fn load_${name}(i: u32) -> ${type} { return ${isHalf ? `${type}(${name}[i])` : `${name}[i]`}; }`,
+    ...(access === 'write' ? [`fn store_${name}(i: u32, value: ${type}) { ${name}[i] = ${isHalf ? `half_${type}(value)` : 'value'}; }`] : []),
+  ];
+  return [`@group(0) @binding(${index}) var<storage, ${mode}> ${name}: array<${stored}>;`, ...(isFloats ? functions : [])].join('\n');
+}
+
 /** Completes a contract with its generated declarations. */
 export function defineKernel<B extends string, U extends string>(contract: KernelContract<B, U>): Kernel<B, U> {
+  return generate(contract, []);
+}
+
+/** The variant of a kernel that finds some of its float bindings stored as f16. */
+export function withHalves<B extends string, U extends string>(kernel: Kernel<B, U>, halves: readonly NoInfer<B>[]): Kernel<B, U> {
+  return halves.length === 0 ? kernel : generate({ ...kernel, name: `${kernel.name}_f16_${halves.join('_')}` }, halves);
+}
+
+function generate<B extends string, U extends string>(contract: KernelContract<B, U>, halves: readonly B[]): Kernel<B, U> {
   const uniformNames = Object.keys(contract.uniforms) as U[];
   const bindingNames = Object.keys(contract.bindings) as B[];
+  const hasHalves = halves.length > 0;
   const declarations = [
-    ...(contract.enable ?? []).map((feature) => `enable ${feature};`),
+    ...[...(contract.enable ?? []), ...(hasHalves ? ['f16'] : [])].map((feature) => `enable ${feature};`),
     `struct Uniforms {\n${uniformNames.map((name) => `  ${name}: ${contract.uniforms[name]},`).join('\n')}\n}`,
-    ...bindingNames.map((name, index) => {
-      const { access, type } = contract.bindings[name];
-      return `@group(0) @binding(${index}) var<storage, ${access === 'read' ? 'read' : 'read_write'}> ${name}: array<${type}>;`;
-    }),
+    ...bindingNames.map((name, index) => declare(name, index, contract.bindings[name], halves.includes(name))),
     `@group(0) @binding(${bindingNames.length}) var<uniform> u: Uniforms;`,
+    ...(hasHalves ? (['f32', 'vec4f'] as const).map(toHalf) : []),
+    ...(contract.hasProduct ? [`fn operand(value: vec4f) -> vec4f { return ${hasHalves ? 'vec4f(half_vec4f(value))' : 'value'}; }`] : []),
   ];
-  return { ...contract, source: `// ${contract.name}\n${declarations.join('\n')}\n${contract.wgsl}` };
+  return { ...contract, halves, source: `// ${contract.name}\n${declarations.join('\n')}\n${contract.wgsl}` };
 }
 
 /** One launch: a kernel, what its bindings hold (`R` is the caller's idea of a buffer), its uniform values and its grid in workgroups. */

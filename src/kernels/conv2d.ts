@@ -9,7 +9,7 @@
  * Each can split K over `splits` workgroups in z; the partial results [splits][…] are then added in index order by `sumPartials`.
  * A perturbed forward forms a·weight + Σ_j c_j·direction_j while it loads the weight tile, for the trial of its z; see `perturbed.ts`.
  */
-import { defineKernel, fastDivide, maxGridDimension, read, write, type Kernel } from './contract.ts';
+import { defineKernel, fastDivide, maxGridDimension, read, readFloats, write, writeFloats, type Kernel } from './contract.ts';
 import { igemmMain, type Tile } from './igemm.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
@@ -45,10 +45,11 @@ fn divide(x: u32, d: u32, inv: f32) -> u32 {
   return q + select(select(0u, 1u, r >= i32(d)), 0xffffffffu, r < 0);
 }`;
 
-export const loadX = /* wgsl */ `
-fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
+/** A vec4 of x, zeros outside the image. */
+export const pixelOfX = /* wgsl */ `
+fn pixel_of_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
   let inside = ok && u32(ih) < u.h && u32(iw) < u.w;
-  return select(vec4f(), x[select(0u, u32(index), inside)], inside);
+  return select(vec4f(), load_x(select(0u, u32(index), inside)), inside);
 }`;
 
 /**
@@ -58,7 +59,7 @@ fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
 export function conv2dForward(tile: Tile, directions = 0, scaled = false): Kernel {
   const names = directionNames(directions);
   const perturbed = formPerturbed(directions, scaled, 'value', (j) => `${names[j]}[select(0u, index, inside)]`);
-  const wgsl = /* wgsl */ `${fastDivide}${loadX}
+  const wgsl = /* wgsl */ `${fastDivide}${pixelOfX}
 ${igemmMain({
   tile,
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
@@ -73,7 +74,7 @@ ${igemmMain({
     let base${i}_${r} = x_start + ((i32(image${i}_${r} * u.h) + top${i}_${r}) * i32(u.w) + iw${i}_${r}) * i32(u.cin4);
     let ih${i}_${r} = select(-0x40000000, top${i}_${r}, px${i}_${r} < u.m);`),
     address: () => forwardAddress,
-    load: (i, r) => `load_x(base${i}_${r} + offset, ih${i}_${r} + dh, iw${i}_${r} + dw, in_k)`,
+    load: (i, r) => `pixel_of_x(base${i}_${r} + offset, ih${i}_${r} + dh, iw${i}_${r} + dw, in_k)`,
   },
   b: {
     along: 'mn',
@@ -82,22 +83,23 @@ ${igemmMain({
     let inside = kt < u.k4 * 4u && channel < u.cin && group_b${i} < u.cout4; let index = (tap * u.cin + channel) * u.cout4 + group_b${i};
     var value = select(vec4f(), weight[select(0u, weight_start + index, inside)], inside);
     ${perturbed}`,
-    load: () => 'select(vec4f(), value, inside)',
+    load: () => 'select(vec4f(), operand(value), inside)',
   },
   storeRow: 'let row = (wid.z * u.m + m) * u.cout4; let in_m = m < u.m;',
-  store: 'if (in_m && n4 < u.cout4) { y[row + n4] = value; }',
+  store: 'if (in_m && n4 < u.cout4) { store_y(row + n4, value); }',
 })}`;
   const directionBindings = Object.fromEntries(names.map((name) => [name, read('vec4f')]));
   return defineKernel({
     name: `conv2dForward_${tileName(tile)}${perturbedName(directions, scaled)}`,
     bindings: {
-      x: read('vec4f'),
+      x: readFloats('vec4f'),
       weight: read('vec4f'),
       ...directionBindings,
       ...(directions ? { coefficients: read('f32') } : {}),
-      y: write('vec4f'),
+      y: writeFloats('vec4f'),
     } as Record<string, ReturnType<typeof read>>,
     uniforms: forwardUniforms,
+    hasProduct: true,
     wgsl,
   });
 }
@@ -113,11 +115,11 @@ const backwardInputUniforms = {
  */
 export function conv2dBackwardInput(tile: Tile): Kernel {
   const wgsl = /* wgsl */ `${fastDivide}
-fn load_dy(index: i32, oh: i32, ow: i32, ok: bool) -> vec4f {
+fn pixel_of_dy(index: i32, oh: i32, ow: i32, ok: bool) -> vec4f {
   let inside = ok && u32(oh) < u.h_out && u32(ow) < u.w_out;
-  return select(vec4f(), dy[select(0u, u32(index), inside)], inside);
+  return select(vec4f(), load_dy(select(0u, u32(index), inside)), inside);
 }
-fn load_weight(index: u32, ok: bool) -> vec4f { return select(vec4f(), weight[select(0u, index, ok)], ok); }
+fn weight_at(index: u32, ok: bool) -> vec4f { return select(vec4f(), operand(weight[select(0u, index, ok)]), ok); }
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
 ${igemmMain({
   tile,
@@ -142,7 +144,7 @@ ${igemmMain({
     address: () => `let tap = fast_divide(kt, u.inv_cout4); let channel = kt - tap * u.cout4;
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
     let dh = i32(tap_h); let dw = i32(tap_w); let offset = i32(channel) - (dh * i32(u.w_out) + dw) * i32(u.cout4); let in_k = kt < k4;`,
-    load: (i, r) => `load_dy(base${i}_${r} + offset, oh${i}_${r} - dh, ow${i}_${r} - dw, in_k)`,
+    load: (i, r) => `pixel_of_dy(base${i}_${r} + offset, oh${i}_${r} - dh, ow${i}_${r} - dw, in_k)`,
   },
   b: {
     along: 'k',
@@ -151,17 +153,18 @@ ${igemmMain({
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
     let tap_index = (first_h + tap_h * u.stride) * u.k_w + first_w + tap_w * u.stride;
     let first = group_b${i} * 4u; let index = (tap_index * u.cin + first) * u.cout4 + channel;`,
-    load: (_, r) => `load_weight(index + ${r}u * u.cout4, kt < k4 && first + ${r}u < u.cin)`,
+    load: (_, r) => `weight_at(index + ${r}u * u.cout4, kt < k4 && first + ${r}u < u.cin)`,
   },
   storeRow: `let in_m = m < m_class; let image = m / max(h_class * w_class, 1u); let rest = m % max(h_class * w_class, 1u);
     let ih = ph + rest / max(w_class, 1u) * u.stride; let iw = pw + rest % max(w_class, 1u) * u.stride;
     let row = (((split * u.images + image) * u.h + ih) * u.w + iw) * u.cin4;`,
-  store: 'if (in_m && n4 < u.cin4) { dx[row + n4] = value; }',
+  store: 'if (in_m && n4 < u.cin4) { store_dx(row + n4, value); }',
 })}`;
   return defineKernel({
     name: `conv2dBackwardInput_${tileName(tile)}`,
-    bindings: { dy: read('vec4f'), weight: read('vec4f'), dx: write('vec4f') } as Record<string, ReturnType<typeof read>>,
+    bindings: { dy: readFloats('vec4f'), weight: read('vec4f'), dx: writeFloats('vec4f') } as Record<string, ReturnType<typeof read>>,
     uniforms: backwardInputUniforms,
+    hasProduct: true,
     wgsl,
   });
 }
@@ -173,11 +176,7 @@ const backwardWeightUniforms = {
 
 /** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
 export function conv2dBackwardWeight(tile: Tile): Kernel {
-  const wgsl = /* wgsl */ `${divide}
-fn load_x(index: i32, ih: i32, iw: i32, ok: bool) -> vec4f {
-  let inside = ok && u32(ih) < u.h && u32(iw) < u.w;
-  return select(vec4f(), x[select(0u, u32(index), inside)], inside);
-}
+  const wgsl = /* wgsl */ `${divide}${pixelOfX}
 ${igemmMain({
   tile,
   prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
@@ -189,13 +188,13 @@ ${igemmMain({
     let oh = divide(rest, u.w_out, u.inv_w_out); let ow = rest - oh * u.w_out;
     let ih = i32(oh * u.stride) + dh${i}; let iw = i32(ow * u.stride) + dw${i};
     let index = ((i32(image * u.h) + ih) * i32(u.w) + iw) * i32(u.cin4) + channel${i};`,
-    load: (i) => `load_x(index, ih, iw, kt < u.k && group_a${i} < u.m4)`,
+    load: (i) => `pixel_of_x(index, ih, iw, kt < u.k && group_a${i} < u.m4)`,
   },
   b: {
     along: 'mn',
     prepare: () => '',
     address: (i) => `let inside = kt < u.k && group_b${i} < u.cout4;`,
-    load: (i) => `select(vec4f(), dy[select(0u, kt * u.cout4 + group_b${i}, inside)], inside)`,
+    load: (i) => `select(vec4f(), load_dy(select(0u, kt * u.cout4 + group_b${i}, inside)), inside)`,
   },
   storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;
     let row = (wid.z * (u.m4 / u.cin4 * u.cin) + m / (u.cin4 * 4u) * u.cin + channel) * u.cout4;`,
@@ -203,7 +202,7 @@ ${igemmMain({
 })}`;
   return defineKernel({
     name: `conv2dBackwardWeight_${tileName(tile)}`,
-    bindings: { x: read('vec4f'), dy: read('vec4f'), dw: write('vec4f') } as Record<string, ReturnType<typeof read>>,
+    bindings: { x: readFloats('vec4f'), dy: readFloats('vec4f'), dw: write('vec4f') } as Record<string, ReturnType<typeof read>>,
     uniforms: backwardWeightUniforms,
     wgsl,
   });

@@ -2,18 +2,11 @@
  * The three convolutions of `conv2d.ts` for software adapters: same layouts, same bindings, same uniforms' meanings, on the skeleton of
  * `igemmLanes.ts`. `lanes` is the adapter's subgroup size.
  */
-import { defineKernel, fastDivide, read, write, type Kernel } from './contract.ts';
-import { divide, loadX, tileIndices } from './conv2d.ts';
+import { defineKernel, fastDivide, read, readFloats, write, writeFloats, type Binding, type Kernel } from './contract.ts';
+import { divide, pixelOfX, tileIndices } from './conv2d.ts';
 import { igemmLanesMain } from './igemmLanes.ts';
 import { igemmPanelMain } from './igemmPanel.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
-
-const binding = (reads: readonly string[], output: string, coefficients = false) =>
-  ({
-    ...Object.fromEntries(reads.map((name) => [name, read('vec4f')])),
-    ...(coefficients ? { coefficients: read('f32') } : {}),
-    [output]: write('vec4f'),
-  }) as Record<string, ReturnType<typeof read>>;
 
 export interface PanelVariant {
   readonly lanes: number;
@@ -28,7 +21,7 @@ export interface PanelVariant {
 /** One vec4 of the weight that a lane fetches, by the layout [kH][kW][cin][cout4]; `cin`, `cout4` are those of the sum, not of the layer. */
 function panelWeight(weight: PanelVariant['weight'], perturbed: string): (i: number) => string {
   const set = (i: number) => `var value = weight[select(0u, weight_start + index, inside)]; ${perturbed}
-    mine_${i} = select(vec4f(), value, inside); }`;
+    mine_${i} = select(vec4f(), operand(value), inside); }`;
   return weight === 'forward'
     ? (i) => `{ let k = channel * 4u + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u; let inside = k < u.cin && n4 < u.cout4;
     let index = ((tap_h * taps + tap) * u.cin + k) * u.cout4 + n4; ${set(i)}`
@@ -47,14 +40,21 @@ export function conv2dPanel({ lanes, window, weight, directions = 0, scaled = fa
     let oh_i = divide(rest_i, u.w_out, u.inv_w_out); let top_i = i32(oh_i * u.stride) - i32(u.padding);`;
   return defineKernel({
     name: `conv2d_panel${lanes}_${weight}${window === null ? '' : `_window${window}`}${perturbedName(directions, scaled)}`,
-    bindings: binding(['x', 'weight', ...names], 'y', directions > 0),
+    bindings: {
+      x: readFloats('vec4f'),
+      weight: read('vec4f'),
+      ...Object.fromEntries(names.map((name) => [name, read('vec4f')])),
+      ...(directions > 0 ? { coefficients: read('f32') } : {}),
+      y: writeFloats('vec4f'),
+    } as Record<string, Binding>,
+    hasProduct: true,
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32',
       padding: 'u32', m: 'u32', m_tiles: 'u32', tiles_per_group: 'u32', n_tiles: 'u32', splits: 'u32', lines: 'u32', lines_per_split: 'u32',
       fetch_rounds: 'u32', lane_rows: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32', inv_cin4: 'f32', inv_plane: 'f32', inv_w_out: 'f32',
     },
     enable: ['subgroups'],
-    wgsl: /* wgsl */ `${fastDivide}${divide}${window === null ? loadX : ''}
+    wgsl: /* wgsl */ `${fastDivide}${divide}${window === null ? pixelOfX : ''}
 ${igemmPanelMain({
   lanes,
   window,
@@ -71,8 +71,8 @@ ${igemmPanelMain({
     var iw_i = i32((rest_i - oh_i * u.w_out) * u.stride) - i32(u.padding); var ih_i = select(-0x40000000, top_i, px_i < u.m);
     ${window === null ? 'var base_i = i32(x_start) + ((i32(image_i * u.h) + top_i) * i32(u.w) + iw_i) * i32(u.cin4);' : ''}`.replaceAll('_i', `_${i}`),
   fetch: window === null
-    ? ({ i }) => `load_x(base_${i} + offset + i32(tap * u.cin4), ih_${i} + dh, iw_${i} + i32(tap), true)`
-    : ({ q }) => `x[x_start + min(u32(max(i32((first_row + ${q}) * u.cin4) + offset, 0)), x_size - 1u)]`,
+    ? ({ i }) => `pixel_of_x(base_${i} + offset + i32(tap * u.cin4), ih_${i} + dh, iw_${i} + i32(tap), true)`
+    : ({ q }) => `load_x(x_start + min(u32(max(i32((first_row + ${q}) * u.cin4) + offset, 0)), x_size - 1u))`,
   inside: (i) => `u32(ih_${i} + dh) < u.h && u32(iw_${i} + i32(tap)) < u.w`,
   storeRow: 'let row = (wid.z * u.m + m) * u.cout4;',
   place: 'row + n4',
@@ -86,16 +86,17 @@ ${igemmPanelMain({
 export function conv2dBackwardInputLanes(lanes: number): Kernel {
   return defineKernel({
     name: `conv2dBackwardInput_lanes${lanes}`,
-    bindings: binding(['dy', 'weight'], 'dx'),
+    bindings: { dy: readFloats('vec4f'), weight: read('vec4f'), dx: writeFloats('vec4f') } as Record<string, Binding>,
+    hasProduct: true,
     uniforms: {
       images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32',
       stride: 'u32', padding: 'u32', n_tiles: 'u32', splits: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_cout4: 'f32',
     },
     enable: ['subgroups'],
     wgsl: /* wgsl */ `${fastDivide}${divide}
-fn load_dy(index: i32, oh: i32, ow: i32) -> vec4f {
+fn pixel_of_dy(index: i32, oh: i32, ow: i32) -> vec4f {
   let inside = u32(oh) < u.h_out && u32(ow) < u.w_out;
-  return select(vec4f(), dy[select(0u, u32(index), inside)], inside);
+  return select(vec4f(), load_dy(select(0u, u32(index), inside)), inside);
 }
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
 ${igemmLanesMain({
@@ -124,17 +125,17 @@ ${igemmLanesMain({
     var base_${i} = ((i32(image_${i} * u.h_out) + top_${i}) * i32(u.w_out) + ow_${i}) * i32(u.cout4);
     var oh_${i} = select(-0x40000000, top_${i}, px_${i} < m_class);`,
     rowState: ['base', 'oh', 'ow'],
-    load: (i) => `load_dy(base_${i} + offset, oh_${i} - dh, ow_${i} - dw)`,
+    load: (i) => `pixel_of_dy(base_${i} + offset, oh_${i} - dh, ow_${i} - dw)`,
   },
   b: {
     along: 'k',
     load: (i) => `{ let n = n_tile * 16u + slot_${i}; let inside = n < u.cin;
-    mine_${i} = select(vec4f(), weight[select(0u, (tap_start + n) * u.cout4 + channel, inside)], inside); }`,
+    mine_${i} = select(vec4f(), operand(weight[select(0u, (tap_start + n) * u.cout4 + channel, inside)]), inside); }`,
   },
   storeRow: `let in_m = m < m_class; let image = divide(m, plane, inv_plane); let rest = m - image * plane;
     let row_in = divide(rest, w_class, inv_w_class);
     let row = (((split * u.images + image) * u.h + ph + row_in * u.stride) * u.w + pw + (rest - row_in * w_class) * u.stride) * u.cin4;`,
-  store: 'if (in_m && n4 < u.cin4) { dx[row + n4] = value; }',
+  store: 'if (in_m && n4 < u.cin4) { store_dx(row + n4, value); }',
 })}`,
   });
 }
@@ -143,17 +144,13 @@ ${igemmLanesMain({
 export function conv2dBackwardWeightLanes(lanes: number): Kernel {
   return defineKernel({
     name: `conv2dBackwardWeight_lanes${lanes}`,
-    bindings: binding(['x', 'dy'], 'dw'),
+    bindings: { x: readFloats('vec4f'), dy: readFloats('vec4f'), dw: write('vec4f') } as Record<string, Binding>,
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
       m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
     },
     enable: ['subgroups'],
-    wgsl: /* wgsl */ `${divide}
-fn load_x(index: i32, ih: i32, iw: i32) -> vec4f {
-  let inside = u32(ih) < u.h && u32(iw) < u.w;
-  return select(vec4f(), x[select(0u, u32(index), inside)], inside);
-}
+    wgsl: /* wgsl */ `${divide}${pixelOfX}
 ${igemmLanesMain({
   lanes,
   prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
@@ -167,13 +164,13 @@ ${igemmLanesMain({
     let offset_${i} = (shift_${i} * i32(u.w) + dw_${i}) * i32(u.cin4) + i32(group_${i} - tap_${i} * u.cin4);
     let dh_${i} = select(-0x40000000, shift_${i}, group_${i} < u.m4);`,
     // Pixels past the row's last place are out: a tap of them may be in the image, though no place sees it, and 0 · NaN is NaN.
-    load: (i) => `load_x(base + offset_${i} + i32(round * u.stride * u.cin4), select(-0x40000000, top, ow + round < u.w_out) + dh_${i},
-      left + dw_${i} + i32(round * u.stride))`,
+    load: (i) => `pixel_of_x(base + offset_${i} + i32(round * u.stride * u.cin4), select(-0x40000000, top, ow + round < u.w_out) + dh_${i},
+      left + dw_${i} + i32(round * u.stride), true)`,
   },
   b: {
     along: 'n',
     load: (i) => `{ let column = ow + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u; let inside = column < u.w_out && n4 < u.cout4;
-    mine_${i} = select(vec4f(), dy[select(0u, (line * u.w_out + column) * u.cout4 + n4, inside)], inside); }`,
+    mine_${i} = select(vec4f(), load_dy(select(0u, (line * u.w_out + column) * u.cout4 + n4, inside)), inside); }`,
   },
   storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;
     let row = (wid.z * (u.m4 / u.cin4 * u.cin) + m / (u.cin4 * 4u) * u.cin + channel) * u.cout4;`,

@@ -2,22 +2,22 @@
  * Softmax cross-entropy over rows of logits [N, C] (row stride `stride`, a multiple of 4), labels u32 [N] shared by all trials.
  * Target q = (1 − s)·onehot + s/C with label smoothing s, as PyTorch.
  */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, write, writeFloats } from './contract.ts';
 
 const logSumExp = /* wgsl */ `
 /** log Σ exp(logits) of a row, with the largest taken out first. */
 fn log_sum_exp(start: u32) -> f32 {
-  var largest = logits[start];
-  for (var c = 1u; c < u.classes; c += 1u) { largest = max(largest, logits[start + c]); }
+  var largest = load_logits(start);
+  for (var c = 1u; c < u.classes; c += 1u) { largest = max(largest, load_logits(start + c)); }
   var total = 0.0;
-  for (var c = 0u; c < u.classes; c += 1u) { total += exp(logits[start + c] - largest); }
+  for (var c = 0u; c < u.classes; c += 1u) { total += exp(load_logits(start + c) - largest); }
   return largest + log(total);
 }`;
 
 /** losses[t, n] = −Σ_c q_c·log softmax(logits)_c; 0 in the padding up to `padded`. One thread a row. */
 export const crossEntropyForward = defineKernel({
   name: 'crossEntropyForward',
-  bindings: { logits: read('f32'), labels: read('u32'), losses: write('f32') },
+  bindings: { logits: readFloats('f32'), labels: read('u32'), losses: write('f32') },
   uniforms: { rows: 'u32', padded: 'u32', classes: 'u32', stride: 'u32', logits_block: 'u32', smoothing: 'f32' },
   wgsl: /* wgsl */ `${logSumExp}
 @compute @workgroup_size(64)
@@ -28,10 +28,10 @@ fn main(${builtins}) {
   if (row < u.rows) {
     let start = wid.z * u.logits_block + row * u.stride;
     let lse = log_sum_exp(start);
-    loss = (1.0 - u.smoothing) * (lse - logits[start + labels[row]]);
+    loss = (1.0 - u.smoothing) * (lse - load_logits(start + labels[row]));
     if (u.smoothing > 0.0) {
       var total = 0.0;
-      for (var c = 0u; c < u.classes; c += 1u) { total += lse - logits[start + c]; }
+      for (var c = 0u; c < u.classes; c += 1u) { total += lse - load_logits(start + c); }
       loss += u.smoothing * total / f32(u.classes);
     }
   }
@@ -42,7 +42,7 @@ fn main(${builtins}) {
 /** dLogits = dLosses · (softmax(logits) − q). One thread a vec4 of dLogits. */
 export const crossEntropyBackward = defineKernel({
   name: 'crossEntropyBackward',
-  bindings: { d_losses: read('f32'), logits: read('f32'), labels: read('u32'), d_logits: write('vec4f') },
+  bindings: { d_losses: read('f32'), logits: readFloats('f32'), labels: read('u32'), d_logits: writeFloats('vec4f') },
   uniforms: { rows: 'u32', classes: 'u32', stride: 'u32', smoothing: 'f32' },
   wgsl: /* wgsl */ `${logSumExp}
 @compute @workgroup_size(64)
@@ -58,10 +58,10 @@ fn main(${builtins}) {
     let c = first + lane;
     if (c < u.classes) {
       let target_ = u.smoothing / f32(u.classes) + select(0.0, 1.0 - u.smoothing, c == labels[row]);
-      value[lane] = d_losses[row] * (exp(logits[start + c] - lse) - target_);
+      value[lane] = d_losses[row] * (exp(load_logits(start + c) - lse) - target_);
     }
   }
-  d_logits[i] = value;
+  store_d_logits(i, value);
 }`,
 });
 
@@ -71,7 +71,7 @@ fn main(${builtins}) {
  */
 export const accumulateEvaluation = defineKernel({
   name: 'accumulateEvaluation',
-  bindings: { logits: read('f32'), labels: read('u32'), losses: read('f32'), control: read('u32'), totals: write('f32') },
+  bindings: { logits: readFloats('f32'), labels: read('u32'), losses: read('f32'), control: read('u32'), totals: write('f32') },
   uniforms: { classes: 'u32', stride: 'u32', rows_word: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(1)
@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) wid: vec3u) {
     loss += losses[row];
     var best = 0u;
     for (var c = 1u; c < u.classes; c += 1u) {
-      if (logits[row * u.stride + c] > logits[row * u.stride + best]) { best = c; }
+      if (load_logits(row * u.stride + c) > load_logits(row * u.stride + best)) { best = c; }
     }
     right += select(0.0, 1.0, best == labels[row]);
   }

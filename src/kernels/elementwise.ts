@@ -2,7 +2,7 @@
  * Element by element, over vec4s. z = trial; an operand shared by all trials has stride 0. `n` counts the vec4s of one trial's block.
  * All overwrite y.
  */
-import { builtins, defineKernel, linearIndex, read, relu4, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, relu4, write, writeFloats, type Binding } from './contract.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const body = (statement: string): string => /* wgsl */ `
@@ -16,25 +16,25 @@ fn main(${builtins}) {
 /** y = max(x, 0); NaN stays NaN. */
 export const reluForward = defineKernel({
   name: 'reluForward',
-  bindings: { x: read('vec4f'), y: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32' },
-  wgsl: `${relu4}${body('y[wid.z * u.n + i] = relu4(x[wid.z * u.n + i]);')}`,
+  wgsl: `${relu4}${body('store_y(wid.z * u.n + i, relu4(load_x(wid.z * u.n + i)));')}`,
 });
 
 /** dx = dy · [y > 0] */
 export const reluBackward = defineKernel({
   name: 'reluBackward',
-  bindings: { dy: read('vec4f'), y: read('vec4f'), dx: write('vec4f') },
+  bindings: { dy: readFloats('vec4f'), y: readFloats('vec4f'), dx: writeFloats('vec4f') },
   uniforms: { n: 'u32' },
-  wgsl: body('dx[i] = select(vec4f(), dy[i], y[i] > vec4f());'),
+  wgsl: body('store_dx(i, select(vec4f(), load_dy(i), load_y(i) > vec4f()));'),
 });
 
 const binary = (name: string, operator: string) =>
   defineKernel({
     name,
-    bindings: { a: read('vec4f'), b: read('vec4f'), y: write('vec4f') },
+    bindings: { a: readFloats('vec4f'), b: readFloats('vec4f'), y: writeFloats('vec4f') },
     uniforms: { n: 'u32', a_stride: 'u32', b_stride: 'u32' },
-    wgsl: body(`y[wid.z * u.n + i] = a[wid.z * u.a_stride + i] ${operator} b[wid.z * u.b_stride + i];`),
+    wgsl: body(`store_y(wid.z * u.n + i, load_a(wid.z * u.a_stride + i) ${operator} load_b(wid.z * u.b_stride + i));`),
   });
 
 export const addForward = binary('addForward', '+');
@@ -44,17 +44,17 @@ export const mulForward = binary('mulForward', '*');
 /** y = x · factor */
 export const scaleForward = defineKernel({
   name: 'scaleForward',
-  bindings: { x: read('vec4f'), y: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', factor: 'f32' },
-  wgsl: body('y[wid.z * u.n + i] = x[wid.z * u.n + i] * u.factor;'),
+  wgsl: body('store_y(wid.z * u.n + i, load_x(wid.z * u.n + i) * u.factor);'),
 });
 
 /** y[row, c] = x[row, c] + bias[c]; `c4` is the row length in vec4s. */
 export const addBiasForward = defineKernel({
   name: 'addBiasForward',
-  bindings: { x: read('vec4f'), bias: read('vec4f'), y: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), bias: read('vec4f'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', c4: 'u32', x_stride: 'u32', bias_stride: 'u32' },
-  wgsl: body('y[wid.z * u.n + i] = x[wid.z * u.x_stride + i] + bias[wid.z * u.bias_stride + i % u.c4];'),
+  wgsl: body('store_y(wid.z * u.n + i, load_x(wid.z * u.x_stride + i) + bias[wid.z * u.bias_stride + i % u.c4]);'),
 });
 
 /** y = x, bit for bit. */
@@ -68,16 +68,16 @@ export const copyKernel = defineKernel({
 /** y[row, c] = x[0] · factor in the `c` logical elements of each row, 0 in the padding. */
 export const broadcastScalar = defineKernel({
   name: 'broadcastScalar',
-  bindings: { x: read('f32'), y: write('vec4f') },
+  bindings: { x: read('f32'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', c: 'u32', c4: 'u32', factor: 'f32' },
   wgsl: body(`let column = i % u.c4 * 4u;
-  y[i] = select(vec4f(), vec4f(x[0] * u.factor), vec4u(column) + vec4u(0u, 1u, 2u, 3u) < vec4u(u.c));`),
+  store_y(i, select(vec4f(), vec4f(x[0] * u.factor), vec4u(column) + vec4u(0u, 1u, 2u, 3u) < vec4u(u.c)));`),
 });
 
 /** y holds x's elements in the same order, rows cut anew: `c_in` and `c` logical elements a row, `n` vec4s of y. */
 export const reshapeKernel = defineKernel({
   name: 'reshape',
-  bindings: { x: read('f32'), y: write('vec4f') },
+  bindings: { x: readFloats('f32'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', c_in: 'u32', stride_in: 'u32', c: 'u32', c4: 'u32', x_block: 'u32' },
   wgsl: body(`let row = i / u.c4;
   var value = vec4f();
@@ -85,10 +85,10 @@ export const reshapeKernel = defineKernel({
     let column = i % u.c4 * 4u + lane;
     if (column < u.c) {
       let element = row * u.c + column;
-      value[lane] = x[wid.z * u.x_block + element / u.c_in * u.stride_in + element % u.c_in];
+      value[lane] = load_x(wid.z * u.x_block + element / u.c_in * u.stride_in + element % u.c_in);
     }
   }
-  y[wid.z * u.n + i] = value;`),
+  store_y(wid.z * u.n + i, value);`),
 });
 
 /** y[t] = a·base + Σ_k c_k·direction_k: the perturbed parameter, for ops that cannot form it while loading. See `perturbed.ts`. */
@@ -98,7 +98,7 @@ export const perturb = (directions: number, scaled = false) => {
     name: `perturb${perturbedName(directions, scaled)}`,
     bindings: {
       base: read('vec4f'), ...Object.fromEntries(names.map((name) => [name, read('vec4f')])), coefficients: read('f32'), y: write('vec4f'),
-    } as Record<string, ReturnType<typeof read>>,
+    } as Record<string, Binding>,
     uniforms: { n: 'u32' },
     wgsl: body(`${readCoefficients(directions, scaled, 'wid.z')}
   var value = base[i];

@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
   ${rows.flatMap((r) => groups.map((g) => `var acc${r}_${g} = vec4f();`)).join(' ')}
   if (first_line > line_begin) { ${eachRow(`let m = first_row + r; ${storeRow}
     ${rows.slice(1).flatMap((r) => sums(r).map((sum, g) => `acc${r - 1}_${g} = ${sum};`)).join(' ')}
-    ${column((g) => `acc${laneRows - 1}_${g} = ${out}[select(0u, ${place}, ${exists})];`)}`)} }
+    ${column((g) => `acc${laneRows - 1}_${g} = load_${out}(select(0u, ${place}, ${exists}));`)}`)} }
   step = 0u;
   for (var line = first_line; line < last_line; line += 1u) { ${line}
     ${fetchWindow(kernel)}
@@ -122,7 +122,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
     step += 1u;
   } }
   ${eachRow(`let m = first_row + r; ${storeRow}
-    ${column((g) => `if (${exists}) { ${out}[${place}] = acc0_${g}; }`)}
+    ${column((g) => `if (${exists}) { store_${out}(${place}, acc0_${g}); }`)}
     ${rows.slice(1).flatMap((r) => sums(r).map((sum, g) => `acc${r - 1}_${g} = ${sum};`)).join(' ')}`)}
   } }
 }`;

@@ -1,5 +1,5 @@
 /** Pooling over NHWC images, channels in vec4s. z = trial. All overwrite their outputs. */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, write, writeFloats } from './contract.ts';
 
 const windowUniforms = {
   n: 'u32', h: 'u32', w: 'u32', c4: 'u32', h_out: 'u32', w_out: 'u32', kernel_size: 'u32', stride: 'u32', padding: 'u32', x_block: 'u32',
@@ -11,7 +11,7 @@ const windowUniforms = {
  */
 export const maxPool2dForward = defineKernel({
   name: 'maxPool2dForward',
-  bindings: { x: read('vec4f'), y: write('vec4f'), position: write('vec4u') },
+  bindings: { x: readFloats('vec4f'), y: writeFloats('vec4f'), position: write('vec4u') },
   uniforms: windowUniforms,
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -31,7 +31,7 @@ fn main(${builtins}) {
     for (var b = 0u; b < u.kernel_size; b += 1u) {
       let iw = ow * u.stride + b - u.padding;
       if (iw >= u.w) { continue; }
-      let value = x[wid.z * u.x_block + ((image * u.h + ih) * u.w + iw) * u.c4 + channel];
+      let value = load_x(wid.z * u.x_block + ((image * u.h + ih) * u.w + iw) * u.c4 + channel);
       // Found by its bits: no comparison need tell it.
       let is_nan = (bitcast<vec4u>(value) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u);
       let better = vec4<bool>(!found) | (value > best) | is_nan;
@@ -40,7 +40,7 @@ fn main(${builtins}) {
       found = true;
     }
   }
-  y[wid.z * u.n + i] = best;
+  store_y(wid.z * u.n + i, best);
   position[wid.z * u.n + i] = where_;
 }`,
 });
@@ -48,7 +48,7 @@ fn main(${builtins}) {
 /** dx[n,i,j,c] = Σ of dy over the windows whose maximum is that pixel. One thread a vec4 of dx, a gather: nothing is scattered. */
 export const maxPool2dBackward = defineKernel({
   name: 'maxPool2dBackward',
-  bindings: { dy: read('vec4f'), position: read('vec4u'), dx: write('vec4f') },
+  bindings: { dy: readFloats('vec4f'), position: read('vec4u'), dx: writeFloats('vec4f') },
   uniforms: windowUniforms,
   wgsl: /* wgsl */ `
 /** First window that covers padded coordinate p. */
@@ -66,17 +66,17 @@ fn main(${builtins}) {
     for (var ow = first_window(pw); ow < u.w_out && ow * u.stride <= pw; ow += 1u) {
       let at = ((image * u.h_out + oh) * u.w_out + ow) * u.c4 + channel;
       let here = (ph - oh * u.stride) * u.kernel_size + pw - ow * u.stride;
-      total += select(vec4f(), dy[at], position[at] == vec4u(here));
+      total += select(vec4f(), load_dy(at), position[at] == vec4u(here));
     }
   }
-  dx[i] = total;
+  store_dx(i, total);
 }`,
 });
 
 /** y[n, c] = mean over the image. One thread a vec4 of y; `plane` pixels an image. */
 export const globalAvgPool2dForward = defineKernel({
   name: 'globalAvgPool2dForward',
-  bindings: { x: read('vec4f'), y: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', c4: 'u32', plane: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -85,21 +85,21 @@ fn main(${builtins}) {
   if (i >= u.n) { return; }
   let start = (wid.z * (u.n / u.c4) + i / u.c4) * u.plane * u.c4 + i % u.c4;
   var total = vec4f();
-  for (var pixel = 0u; pixel < u.plane; pixel += 1u) { total += x[start + pixel * u.c4]; }
-  y[wid.z * u.n + i] = total / f32(u.plane);
+  for (var pixel = 0u; pixel < u.plane; pixel += 1u) { total += load_x(start + pixel * u.c4); }
+  store_y(wid.z * u.n + i, total / f32(u.plane));
 }`,
 });
 
 /** dx[n,i,j,c] = dy[n,c] / plane. `n` counts the vec4s of dx. */
 export const globalAvgPool2dBackward = defineKernel({
   name: 'globalAvgPool2dBackward',
-  bindings: { dy: read('vec4f'), dx: write('vec4f') },
+  bindings: { dy: readFloats('vec4f'), dx: writeFloats('vec4f') },
   uniforms: { n: 'u32', c4: 'u32', plane: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
   if (i >= u.n) { return; }
-  dx[i] = dy[i / (u.c4 * u.plane) * u.c4 + i % u.c4] / f32(u.plane);
+  store_dx(i, load_dy(i / (u.c4 * u.plane) * u.c4 + i % u.c4) / f32(u.plane));
 }`,
 });

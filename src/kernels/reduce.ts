@@ -1,10 +1,10 @@
 /** Sums in a fixed order: same grid, same bits. */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, write, writeFloats } from './contract.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
 export const sumPartials = defineKernel({
   name: 'sumPartials',
-  bindings: { partials: read('vec4f'), y: write('vec4f') },
+  bindings: { partials: read('vec4f'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', splits: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -14,14 +14,14 @@ fn main(${builtins}) {
   let start = wid.z * u.splits * u.n + i;
   var total = vec4f();
   for (var s = 0u; s < u.splits; s += 1u) { total += partials[start + s * u.n]; }
-  y[wid.z * u.n + i] = total;
+  store_y(wid.z * u.n + i, total);
 }`,
 });
 
 /** partials[chunk, c] = Σ over the chunk's rows of x[row, c]. One thread a (chunk, vec4 of channels). */
 export const columnSumPartials = defineKernel({
   name: 'columnSumPartials',
-  bindings: { x: read('vec4f'), partials: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), partials: write('vec4f') },
   uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32' },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -31,7 +31,7 @@ fn main(${builtins}) {
   let first = i / u.c4 * u.rows_per_chunk;
   let end = min(first + u.rows_per_chunk, u.rows);
   var total = vec4f();
-  for (var row = first; row < end; row += 1u) { total += x[row * u.c4 + i % u.c4]; }
+  for (var row = first; row < end; row += 1u) { total += load_x(row * u.c4 + i % u.c4); }
   partials[i] = total;
 }`,
 });
@@ -45,7 +45,7 @@ export const sumChunk = 4096;
  */
 export const sumAll = defineKernel({
   name: 'sumAll',
-  bindings: { x: read('vec4f'), y: write('vec4f') },
+  bindings: { x: readFloats('vec4f'), y: write('vec4f') },
   uniforms: { n: 'u32', chunks: 'u32', last: 'u32', factor: 'f32' },
   wgsl: /* wgsl */ `
 var<workgroup> sums: array<vec4f, 64>;
@@ -54,7 +54,7 @@ fn main(${builtins}) {
   let chunk = wid.x + wid.y * nwg.x;
   let end = min((chunk + 1u) * ${sumChunk}u, u.n);
   var total = vec4f();
-  for (var i = chunk * ${sumChunk}u + lid.x; i < end; i += 64u) { total += x[wid.z * u.n + i]; }
+  for (var i = chunk * ${sumChunk}u + lid.x; i < end; i += 64u) { total += load_x(wid.z * u.n + i); }
   sums[lid.x] = total;
   for (var half = 32u; half > 0u; half /= 2u) {
     workgroupBarrier();
