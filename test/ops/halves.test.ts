@@ -7,14 +7,27 @@ import { useDevice } from '../support/device.ts';
 const device = useDevice();
 
 const tile = { m: 64, n: 64, k: 16 };
-const panels = ([null, 3] as const).flatMap((window) =>
-  (['forward', 'transposed'] as const).map((weight) => kernels.conv2dPanel({ lanes: 8, window, weight })),
-);
+const inputs = ['plain', 'affine', 'affineRelu'] as const;
+const masks = ['none', 'output', 'affine'] as const;
+const epilogues = [
+  kernels.noEpilogue, kernels.gradientEpilogue({ addend: true, mask: null }, 'u.cout4'),
+  ...masks.map((mask) => kernels.gradientEpilogue({ addend: mask === 'none', mask }, 'u.cout4')),
+];
+const directed = { directions: 2, scaled: true, input: 'affineRelu', epilogue: kernels.momentsEpilogue } as const;
+const panels = ([null, 3] as const).flatMap((window) => [
+  ...inputs.map((input) => kernels.conv2dPanel({ lanes: 8, window, weight: 'forward', input })),
+  ...epilogues.map((epilogue) => kernels.conv2dPanel({ lanes: 8, window, weight: 'transposed', epilogue })),
+  kernels.conv2dPanel({ lanes: 8, window, weight: 'forward', ...directed }),
+]);
 const generated: Kernel[] = [
-  kernels.conv2dForward(tile), kernels.conv2dForward(tile, 3, true), kernels.conv2dBackwardInput(tile), kernels.conv2dBackwardWeight(tile),
-  ...panels, kernels.conv2dPanel({ lanes: 8, window: 3, weight: 'forward', directions: 3, scaled: true }),
-  kernels.conv2dBackwardInputLanes(8), kernels.conv2dBackwardWeightLanes(8),
-  ...[false, true].flatMap((residual) => [kernels.batchNormApply(residual), kernels.batchNormBackwardApply(residual)]),
+  kernels.conv2dForward(tile, directed), kernels.sumPartialsThen(kernels.momentsEpilogue), ...panels,
+  ...inputs.flatMap((input) => [
+    kernels.conv2dForward(tile, { input }), kernels.conv2dBackwardWeight(tile, input), kernels.conv2dBackwardWeightLanes(8, input),
+  ]),
+  ...epilogues.flatMap((epilogue) => [kernels.conv2dBackwardInputLanes(8, epilogue), kernels.sumPartialsThen(epilogue)]),
+  ...epilogues.map((epilogue) => kernels.conv2dBackwardInput(tile, epilogue)),
+  ...[false, true].flatMap((residual) => [kernels.batchNormApply(residual), ...masks.map((mask) => kernels.batchNormBackwardApply(mask, residual))]),
+  ...masks.map((mask) => kernels.batchNormBackwardPartials(mask)),
 ];
 const isKernel = (value: unknown): value is Kernel => typeof value === 'object' && value !== null && 'source' in value;
 const floatsOf = ({ bindings }: Kernel): string[] => Object.keys(bindings).filter((name) => bindings[name].isFloats);
