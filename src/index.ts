@@ -6,6 +6,7 @@ export * from './gpu/errors.ts';
 export { Device, defaultDevice, openDevice, setDefaultDevice, type AdapterSummary } from './gpu/device.ts';
 
 export { Tensor, Variable, type Dtype, type Shape } from './graph/tensor.ts';
+export type { FloatDtype } from './graph/ops.ts';
 export { evaluate, type EvaluateOptions } from './graph/run.ts';
 export * from './graph/functional.ts';
 export { fusions, type Fusion } from './graph/fuse/index.ts';

@@ -56,5 +56,5 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
       gradients.set(input, sofar ? op('add', [sofar, d], {})[0] : d);
     });
   }
-  return wrt.map((target) => gradients.get(target) ?? op('broadcast', [constant([0], [])], { shape: target.shape, factor: 1 })[0]);
+  return wrt.map((target) => gradients.get(target) ?? op('broadcast', [constant([0], [])], { shape: target.shape, factor: 1, dtype: target.dtype === 'f16' ? 'f16' : 'f32' })[0]);
 }

@@ -2,12 +2,13 @@
  * One gradient rule an op: from the node and the gradients of its outputs to the gradients of its inputs (null: none flows there).
  * Each rule states its equation; what it names beside dy, the graph keeps alive for it.
  */
-import { op, type ForwardOp } from '../graph/ops.ts';
+import { op, type FloatDtype, type ForwardOp } from '../graph/ops.ts';
 import type { Node, Tensor } from '../graph/tensor.ts';
 
 export type GradRule<O extends ForwardOp> = (node: Node<O>, dOutputs: readonly (Tensor | null)[]) => (Tensor | null)[];
 
 const first = (outputs: readonly Tensor[]): Tensor => outputs[0];
+const floatOf = ({ dtype }: Tensor): FloatDtype => (dtype === 'f16' ? 'f16' : 'f32');
 
 export const gradRules: { [O in ForwardOp]: GradRule<O> } = {
   /** dx = dy ⋆ weightᵀ, dWeight = xᵀ ⋆ dy */
@@ -47,5 +48,7 @@ export const gradRules: { [O in ForwardOp]: GradRule<O> } = {
   /** dLogits = dLosses · (softmax(logits) − target) */
   crossEntropy: ({ inputs: [logits, labels], attrs }, [dy]) => [first(op('crossEntropyBackward', [dy!, logits, labels], attrs)), null],
   /** dx = dy · factor, everywhere */
-  sum: ({ inputs: [x], attrs: { factor } }, [dy]) => [first(op('broadcast', [dy!], { shape: x.shape, factor }))],
+  sum: ({ inputs: [x], attrs: { factor } }, [dy]) => [first(op('broadcast', [dy!], { shape: x.shape, factor, dtype: floatOf(x) }))],
+  /** dx = dy, of x's own element type */
+  cast: ({ inputs: [x] }, [dy]) => [first(op('cast', [dy!], { dtype: floatOf(x) }))],
 };

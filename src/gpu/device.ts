@@ -72,6 +72,13 @@ export class Device {
     return this.gpu.limits;
   }
 
+  /** @throws DeviceError where the adapter has no 16-bit floats */
+  requireHalf(op: string): void {
+    if (this.gpu.features.has('shader-f16')) return;
+    const got = `an adapter without it (${this.adapter.description || this.adapter.vendor})`;
+    throw new DeviceError({ op, arg: 'shader-f16', rule: 'must be there for f16', got, fix: 'compute in f32' });
+  }
+
   /** Bytes of all live GPU buffers made through this device. */
   get liveBytes(): number {
     return [...this.#live.values()].reduce((sum, size) => sum + size, 0);
@@ -124,6 +131,7 @@ export class Device {
 
   async #compile(kernel: Kernel): Promise<CompiledKernel> {
     const names = Object.keys(kernel.bindings);
+    if (kernel.halves.length > 0) this.requireHalf(kernel.name);
     if (names.length > this.limits.maxStorageBuffersPerShaderStage) {
       throw new KernelError({
         op: kernel.name,

@@ -3,7 +3,7 @@
  * until a plan does. Layouts are NHWC for images and [kH][kW][Cin][Cout] for convolution weights.
  */
 import { AttrError, ShapeError } from '../gpu/errors.ts';
-import { op } from './ops.ts';
+import { op, type FloatDtype } from './ops.ts';
 import { elements, type Node, type Shape, type Tensor } from './tensor.ts';
 
 /**
@@ -163,7 +163,16 @@ export function crossEntropy(logits: Tensor, labels: Tensor, options: { labelSmo
   return losses;
 }
 
-/** Sum of all elements: a scalar (one a trial). */
+/**
+ * x as another element type. Activations follow their x, so that a network computes on f16 once its input is cast: half the memory, products of
+ * operands rounded to f16, sums in f32. Parameters stay f32. Needs `shader-f16` of the adapter.
+ * @param x f32 or f16, any shape
+ * @returns x's values, rounded to f16 if so asked: 11 bits, at most 65504 (±Inf beyond), least 6e-8
+ * @throws DtypeError, AttrError
+ */
+export const cast = (x: Tensor, dtype: FloatDtype): Tensor => op('cast', [x], { dtype })[0];
+
+/** Sum of all elements: a scalar (one a trial), f32. */
 export const sum = (x: Tensor): Tensor => op('sum', [x], { factor: 1 })[0];
-/** Mean of all elements: a scalar (one a trial). */
+/** Mean of all elements: a scalar (one a trial), f32. */
 export const mean = (x: Tensor): Tensor => op('sum', [x], { factor: 1 / elements(x.shape) })[0];

@@ -3,13 +3,16 @@
  * each of those tables is total over the same names, so a missing rule does not compile.
  */
 import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
-import { makeNode, type Shape, type Storage, type Tensor, type TensorSpec, type Variable } from './tensor.ts';
+import { makeNode, type Dtype, type Shape, type Storage, type Tensor, type TensorSpec, type Variable } from './tensor.ts';
 
 export interface WindowAttrs {
   readonly kernelSize: number;
   readonly stride: number;
   readonly padding: number;
 }
+
+/** Element types of activations. A result has its x's; statistics, losses and gradients of parameters are f32. */
+export type FloatDtype = Exclude<Dtype, 'u32'>;
 
 /** Ops that nothing is computed for: their memory is there already, or is uploaded once. */
 export interface LeafAttrs {
@@ -46,6 +49,8 @@ export interface ForwardAttrs {
   crossEntropy: { readonly labelSmoothing: number };
   /** Σ of all elements, times `factor`: a scalar. */
   sum: { readonly factor: number };
+  /** x as f16 or f32. */
+  cast: { readonly dtype: FloatDtype };
 }
 
 /** Ops that only gradient rules, the trial transform, data feeding and fusion make. */
@@ -85,7 +90,7 @@ export interface InternalAttrs {
   /** dLosses [N], logits, labels → dLogits. */
   crossEntropyBackward: { readonly labelSmoothing: number };
   /** A scalar, times `factor`, in every element of `shape`. */
-  broadcast: { readonly shape: Shape; readonly factor: number };
+  broadcast: { readonly shape: Shape; readonly factor: number; readonly dtype: FloatDtype };
   /**
    * variable, directions…, coefficients [T · K] → variable + Σ_k c[t, k]·direction_k, for T trials; where they are `scaled`, coefficients
    * [T · (1 + K)] hold a − 1 before each trial's own, and the variable is taken a times.
@@ -93,7 +98,7 @@ export interface InternalAttrs {
   perturbed: { readonly trials: number; readonly scaled: boolean };
   /** A copy into memory of its own: how one tensor is given to two places. */
   copy: Record<never, never>;
-  /** Image segments (u8 in u32 words), labels, indices, control → x [B, H, W, C], labels u32 [B]. */
+  /** Image segments (u8 in u32 words), labels, indices, control → x [B, H, W, C] of `dtype`, labels u32 [B]. */
   assembleBatch: AssembleAttrs;
 }
 
@@ -101,6 +106,7 @@ export interface InternalAttrs {
 export type MaskBy = 'none' | 'output' | 'affine';
 
 export interface AssembleAttrs {
+  readonly dtype: FloatDtype;
   readonly batch: number;
   readonly height: number;
   readonly width: number;
@@ -125,6 +131,8 @@ export type InternalOp = keyof InternalAttrs;
 
 const f32 = (shape: Shape, trials: number): TensorSpec => ({ shape, dtype: 'f32', trials });
 const u32 = (shape: Shape, trials: number): TensorSpec => ({ shape, dtype: 'u32', trials });
+/** Of x's element type. */
+const like = (x: Tensor, shape: Shape, trials = x.trials): TensorSpec => ({ shape, dtype: x.dtype, trials });
 
 export function windowOut(op: string, size: number, kernel: number, stride: number, padding: number): number {
   const out = Math.floor((size + 2 * padding - kernel) / stride) + 1;
@@ -164,11 +172,21 @@ function requireInteger(op: string, arg: string, value: number, least: number): 
   }
 }
 
-/** Kernels would take a u32 tensor's bits for floats. */
+/** Activations, of one element type. Kernels would take a u32 tensor's bits for floats. */
+function requireFloats(op: string, tensors: Record<string, Tensor>): void {
+  const [first] = Object.values(tensors);
+  for (const [arg, tensor] of Object.entries(tensors)) {
+    const got = String(tensor);
+    if (tensor.dtype === 'u32') throw new DtypeError({ op, arg, rule: 'must be f32 or f16', got, fix: 'make it from a Float32Array' });
+    if (tensor.dtype !== first.dtype) throw new DtypeError({ op, arg, rule: `must be ${first.dtype}, as ${first}`, got, fix: 'cast() one' });
+  }
+}
+
+/** Parameters and statistics. */
 function requireF32(op: string, tensors: Record<string, Tensor>): void {
   for (const [arg, tensor] of Object.entries(tensors)) {
     if (tensor.dtype !== 'f32')
-      throw new DtypeError({ op, arg, rule: 'must be f32', got: String(tensor), fix: 'make it from a Float32Array' });
+      throw new DtypeError({ op, arg, rule: 'must be f32', got: String(tensor), fix: 'make it from a Float32Array; only activations are f16' });
   }
 }
 
@@ -253,9 +271,9 @@ function convShape(x: Tensor, weight: Tensor, stride: number, padding: number): 
 const sameShape =
   (op: string) =>
   ([a, b]: readonly Tensor[]): TensorSpec[] => {
-    requireF32(op, { 'first operand': a, 'second operand': b });
+    requireFloats(op, { 'first operand': a, 'second operand': b });
     requireShape(op, 'second operand', b, a.shape);
-    return [f32(a.shape, trialsOf(op, [a, b]))];
+    return [like(a, a.shape, trialsOf(op, [a, b]))];
   };
 
 function perChannel(op: string, inputs: readonly Tensor[], channels: number, names: readonly string[]): void {
@@ -267,19 +285,23 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
   constant: (_, { data, shape }) => [data instanceof Uint32Array ? u32(shape, 1) : f32(shape, 1)],
   external: (_, { spec }) => [spec],
   conv2d: ([x, weight], { stride, padding, moments }) => {
-    requireF32('conv2d', { x, weight });
-    const y = f32(convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]));
+    requireFloats('conv2d', { x });
+    requireF32('conv2d', { weight });
+    const y = like(x, convShape(x, weight, stride, padding), trialsOf('conv2d', [x, weight]));
     const [rows, channels] = [y.shape.slice(0, -1).reduce((n, size) => n * size, 1), y.shape[y.shape.length - 1]];
     return moments ? [y, chunkSums(rows, channels, y.trials)] : [y];
   },
   addBias: ([x, bias]) => {
-    requireF32('addBias', { x, bias });
+    requireFloats('addBias', { x });
+    requireF32('addBias', { bias });
     requireShape('addBias', 'bias', bias, [x.shape[x.shape.length - 1]]);
-    return [f32(x.shape, trialsOf('addBias', [x, bias]))];
+    return [like(x, x.shape, trialsOf('addBias', [x, bias]))];
   },
   batchNorm: (inputs, { training, residual, eps }) => {
     const [x, ...rest] = inputs;
-    requireF32('batchNorm', { x, ...Object.fromEntries(rest.map((input, i) => [`input ${i + 1}`, input])) });
+    const ofChannels = residual ? rest.slice(0, -1) : rest;
+    requireFloats('batchNorm', { x, ...(residual ? { residual: inputs[inputs.length - 1] } : {}) });
+    requireF32('batchNorm', Object.fromEntries(ofChannels.map((input, i) => [`input ${i + 1}`, input])));
     const channels = x.shape[x.shape.length - 1];
     perChannel('batchNorm', rest, channels, ['weight', 'bias', ...(training ? [] : ['runningMean', 'runningVar'])]);
     if (residual) requireShape('batchNorm', 'residual', inputs[inputs.length - 1], x.shape);
@@ -294,21 +316,22 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
         fix: 'use a larger batch, or inference mode',
       });
     }
-    return [f32(x.shape, trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
+    const statistic = f32([channels], trials);
+    return [like(x, x.shape, trials), statistic, statistic, statistic];
   },
   relu: ([x]) => {
-    requireF32('relu', { x });
-    return [f32(x.shape, x.trials)];
+    requireFloats('relu', { x });
+    return [like(x, x.shape)];
   },
   add: sameShape('add'),
   sub: sameShape('sub'),
   mul: sameShape('mul'),
   scale: ([x]) => {
-    requireF32('scale', { x });
-    return [f32(x.shape, x.trials)];
+    requireFloats('scale', { x });
+    return [like(x, x.shape)];
   },
   reshape: ([x], { shape }) => {
-    requireF32('reshape', { x });
+    requireFloats('reshape', { x });
     const size = (s: Shape) => s.reduce((n, d) => n * d, 1);
     if (shape.some((d) => !Number.isInteger(d) || d < 1)) {
       throw new ShapeError({
@@ -328,10 +351,10 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
         fix: 'keep the number of elements',
       });
     }
-    return [f32(shape, x.trials)];
+    return [like(x, shape)];
   },
   maxPool2d: ([x], { kernelSize, stride, padding }) => {
-    requireF32('maxPool2d', { x });
+    requireFloats('maxPool2d', { x });
     requireRank('maxPool2d', 'x', x, 4, '[N, H, W, C]');
     requireInteger('maxPool2d', 'kernelSize', kernelSize, 1);
     requireInteger('maxPool2d', 'stride', stride, 1);
@@ -346,15 +369,15 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
       });
     const [n, h, w, c] = x.shape;
     const shape = [n, windowOut('maxPool2d', h, kernelSize, stride, padding), windowOut('maxPool2d', w, kernelSize, stride, padding), c];
-    return [f32(shape, x.trials), u32(shape, x.trials)];
+    return [like(x, shape), u32(shape, x.trials)];
   },
   globalAvgPool2d: ([x]) => {
-    requireF32('globalAvgPool2d', { x });
+    requireFloats('globalAvgPool2d', { x });
     requireRank('globalAvgPool2d', 'x', x, 4, '[N, H, W, C]');
-    return [f32([x.shape[0], x.shape[3]], x.trials)];
+    return [like(x, [x.shape[0], x.shape[3]])];
   },
   crossEntropy: ([logits, labels], { labelSmoothing }) => {
-    requireF32('crossEntropy', { logits });
+    requireFloats('crossEntropy', { logits });
     requireRank('crossEntropy', 'logits', logits, 2, '[N, C]');
     requireShape('crossEntropy', 'labels', labels, [logits.shape[0]]);
     if (labels.dtype !== 'u32')
@@ -376,17 +399,23 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     return [f32([logits.shape[0]], trialsOf('crossEntropy', [logits, labels]))];
   },
   sum: ([x]) => {
-    requireF32('sum', { x });
+    requireFloats('sum', { x });
     return [f32([], x.trials)];
+  },
+  cast: ([x], { dtype }) => {
+    requireFloats('cast', { x });
+    if (dtype !== 'f32' && dtype !== 'f16')
+      throw new AttrError({ op: 'cast', arg: 'dtype', rule: "must be 'f32' or 'f16'", got: dtype, fix: 'pick one' });
+    return [{ shape: x.shape, dtype, trials: x.trials }];
   },
   normAffine: ([x, ...rest], _) => {
     const trials = trialsOf('normAffine', [x, ...rest]);
     const channels = x.shape[x.shape.length - 1];
     return [f32([4, channels], trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
   },
-  normalize: (inputs) => [f32(inputs[0].shape, trialsOf('normalize', inputs))],
-  conv2dBackwardInput: (_, { xShape, stride, sums }) => {
-    const dx = f32(xShape, 1);
+  normalize: (inputs) => [like(inputs[0], inputs[0].shape, trialsOf('normalize', inputs))],
+  conv2dBackwardInput: ([dy], { xShape, stride, sums }) => {
+    const dx = like(dy, xShape);
     if (!sums) return [dx];
     // Pixels are cut into chunks by parity class.
     const [n, h, w, c] = xShape.length === 2 ? [xShape[0], 1, 1, xShape[1]] : xShape;
@@ -397,16 +426,19 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
   batchNormBackward: ([dy, x], { residual }) => {
     requireShape('batchNormBackward', 'dy', dy, x.shape);
     const channel = f32([x.shape[x.shape.length - 1]], 1);
-    return [f32(x.shape, 1), channel, channel, ...(residual ? [f32(x.shape, 1)] : [])];
+    return [like(x, x.shape), channel, channel, ...(residual ? [like(x, x.shape)] : [])];
   },
-  reluBackward: ([dy]) => [f32(dy.shape, 1)],
-  maxPool2dBackward: (_, { xShape }) => [f32(xShape, 1)],
-  globalAvgPool2dBackward: (_, { xShape }) => [f32(xShape, 1)],
-  crossEntropyBackward: ([, logits]) => [f32(logits.shape, 1)],
-  broadcast: (_, { shape }) => [f32(shape, 1)],
+  reluBackward: ([dy]) => [like(dy, dy.shape)],
+  maxPool2dBackward: ([dy], { xShape }) => [like(dy, xShape)],
+  globalAvgPool2dBackward: ([dy], { xShape }) => [like(dy, xShape)],
+  crossEntropyBackward: ([, logits]) => [like(logits, logits.shape)],
+  broadcast: (_, { shape, dtype }) => [{ shape, dtype, trials: 1 }],
   perturbed: ([variable], { trials }) => [f32(variable.shape, trials)],
   copy: ([x]) => [{ shape: x.shape, dtype: x.dtype, trials: x.trials }],
-  assembleBatch: (_, { batch, height, width, channels }) => [f32([batch, height, width, channels], 1), u32([batch], 1)],
+  assembleBatch: (_, { dtype, batch, height, width, channels }) => [
+    { shape: [batch, height, width, channels], dtype, trials: 1 },
+    u32([batch], 1),
+  ],
 };
 
 /** Makes a node after checking its shapes. @throws ShapeError, DtypeError or AttrError, at the caller's line */

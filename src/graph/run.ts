@@ -4,7 +4,7 @@ import { fuse, fusions, type Fusion } from './fuse/index.ts';
 import type { LowerContext } from './lower/context.ts';
 import { Memory } from './memory.ts';
 import { allocateSlots, buildPlan, draft, placeDrafts, type Plan } from './plan.ts';
-import { setReader, sizeBytes, unpack, type Storage, type Tensor } from './tensor.ts';
+import { numbersOf, setReader, sizeBytes, unpack, type Storage, type Tensor } from './tensor.ts';
 
 export interface EvaluateOptions {
   /** @default the shared device, opened at first use */
@@ -18,7 +18,7 @@ export interface EvaluateOptions {
 /** Values of a tensor that lies in `storage`, unpadded. */
 export async function readStorage(device: Device, spec: Tensor, storage: Storage): Promise<Float32Array | Uint32Array> {
   const bytes = await device.read(storage.buffer, storage.offset, sizeBytes(spec));
-  return unpack(spec, spec.dtype === 'u32' ? new Uint32Array(bytes) : new Float32Array(bytes));
+  return unpack(spec, numbersOf(spec.dtype, bytes));
 }
 
 /** Runs a plan once, and what `after` records behind it. */

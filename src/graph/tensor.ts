@@ -7,7 +7,8 @@
 import { ShapeError } from '../gpu/errors.ts';
 import type { OpAttrs, OpName } from './ops.ts';
 
-export type Dtype = 'f32' | 'u32';
+/** f16 holds activations and their gradients only: everything is computed in f32, and kept in it between steps. */
+export type Dtype = 'f32' | 'f16' | 'u32';
 export type Shape = readonly number[];
 
 export interface TensorSpec {
@@ -60,7 +61,7 @@ export class Tensor implements TensorSpec {
 
   /**
    * Compiles and runs what the tensor needs, on the default device, and returns its values in row-major order; with a trial axis, trial by trial.
-   * For exploring and testing: a training step never reads anything back.
+   * Those of f16 come as a Float32Array. For exploring and testing: a training step never reads anything back.
    */
   read(): Promise<Float32Array | Uint32Array> {
     return reader(this);
@@ -118,8 +119,9 @@ export const rowCount = (shape: Shape): number => elements(shape.slice(0, -1));
 export const rowVec4s = (shape: Shape): number => ceil4(lastDim(shape)) / 4;
 /** vec4s in one trial's block. */
 export const blockVec4s = (shape: Shape): number => rowCount(shape) * rowVec4s(shape);
+const vec4Bytes: Record<Dtype, number> = { f32: 16, f16: 8, u32: 16 };
 /** Bytes of the whole tensor in GPU memory. */
-export const sizeBytes = (spec: TensorSpec): number => spec.trials * blockVec4s(spec.shape) * 16;
+export const sizeBytes = (spec: TensorSpec): number => spec.trials * blockVec4s(spec.shape) * vec4Bytes[spec.dtype];
 
 type Values = Float32Array | Uint32Array;
 
@@ -128,7 +130,7 @@ export function pack<A extends Values>(spec: TensorSpec, values: A): A {
   const width = lastDim(spec.shape);
   const stride = ceil4(width);
   if (width === stride) return values.slice() as A;
-  const packed = new (values.constructor as new (n: number) => A)(sizeBytes(spec) / 4);
+  const packed = new (values.constructor as new (n: number) => A)(spec.trials * blockVec4s(spec.shape) * 4);
   const rows = rowCount(spec.shape) * spec.trials;
   for (let row = 0; row < rows; row++) packed.set(values.subarray(row * width, (row + 1) * width) as A & ArrayLike<number>, row * stride);
   return packed;
@@ -144,4 +146,19 @@ export function unpack<A extends Values>(spec: TensorSpec, packed: A): A {
   for (let row = 0; row < rows; row++)
     values.set(packed.subarray(row * stride, row * stride + width) as A & ArrayLike<number>, row * width);
   return values;
+}
+
+/** The number whose f16 bits these are. */
+export function fromHalf(bits: number): number {
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  const sign = bits & 0x8000 ? -1 : 1;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction);
+}
+
+/** Numbers of a tensor as they lie in GPU memory: padded, f16 widened. */
+export function numbersOf(dtype: Dtype, bytes: ArrayBuffer): Values {
+  if (dtype === 'u32') return new Uint32Array(bytes);
+  return dtype === 'f16' ? Float32Array.from(new Uint16Array(bytes), fromHalf) : new Float32Array(bytes);
 }

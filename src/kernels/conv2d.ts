@@ -240,6 +240,7 @@ ${igemmMain({
     name: `conv2dBackwardWeight_${tileName(tile)}${inputName[input]}`,
     bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), dw: write('vec4f') } as Record<string, ReturnType<typeof read>>,
     uniforms: backwardWeightUniforms,
+    hasProduct: true,
     wgsl,
   });
 }

@@ -179,6 +179,7 @@ export function conv2dBackwardWeightLanes(lanes: number, input: ConvInput = 'pla
       m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
     },
     enable: ['subgroups'],
+    hasProduct: true,
     wgsl: /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
 ${igemmLanesMain({
   lanes,

@@ -31,7 +31,7 @@ export const inputFunctions = (input: ConvInput): string =>
   input === 'plain' ? '' : /* wgsl */ `${input === 'affineRelu' ? relu4 : ''}
 fn normalized(value: vec4f, center: vec4f, factor: vec4f, shift: vec4f) -> vec4f {
   let z = (value - center) * factor + shift;
-  return ${input === 'affineRelu' ? 'relu4(z)' : 'z'};
+  return operand(${input === 'affineRelu' ? 'relu4(z)' : 'z'});
 }`;
 
 /** A vec4 of x as it enters the product, zeros outside the image. */

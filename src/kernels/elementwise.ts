@@ -57,6 +57,14 @@ export const addBiasForward = defineKernel({
   wgsl: body('store_y(wid.z * u.n + i, load_x(wid.z * u.x_stride + i) + bias[wid.z * u.bias_stride + i % u.c4]);'),
 });
 
+/** y = x, rounded to f16 where y is. */
+export const castKernel = defineKernel({
+  name: 'cast',
+  bindings: { x: readFloats('vec4f'), y: writeFloats('vec4f') },
+  uniforms: { n: 'u32' },
+  wgsl: body('store_y(i, load_x(i));'),
+});
+
 /** y = x, bit for bit. */
 export const copyKernel = defineKernel({
   name: 'copy',

@@ -22,6 +22,10 @@ const mostKept = 48;
 /** Longest line of taps: it fits a panel, and with its window and the sums a lane's variables stay within the 512 vec4s. */
 export const mostTaps = (lanes: number): number => Math.min(panelSteps(lanes), 160);
 
+/** Lines of `taps` taps that a panel holds, with vec4s of the lines' own where `isKept`; the sums of more wait in `out` meanwhile. */
+export const linesPerPanel = (lanes: number, taps: number, isKept: boolean): number =>
+  Math.min(Math.floor(panelSteps(lanes) / taps), isKept ? mostKept : Infinity);
+
 /** Pixels that `taps` neighbouring taps of 8 neighbouring rows look at, made even. */
 const windowSize = (taps: number): number => Math.ceil((laneRows + taps - 1) / abreast) * abreast;
 

@@ -3,7 +3,7 @@ import type { ImageSet } from '../data/dataset.ts';
 import { AttrError } from '../gpu/errors.ts';
 import { controlWords, type Control, type ControlWord } from '../graph/control.ts';
 import type { Memory } from '../graph/memory.ts';
-import { externalTensor, op } from '../graph/ops.ts';
+import { externalTensor, op, type FloatDtype } from '../graph/ops.ts';
 import { upload } from '../graph/plan.ts';
 import type { Storage, Tensor } from '../graph/tensor.ts';
 
@@ -58,11 +58,12 @@ export class ImageFeed {
     this.memory.device.gpu.queue.writeBuffer(this.#indices.buffer, 0, order as Uint32Array<ArrayBuffer>);
   }
 
-  /** x f32 [batch, H, W, C] and labels u32 [batch]: the images that the order names from the cursor on. */
-  batch(batch: number, cursor: ControlWord, counter: ControlWord, augment: boolean): { x: Tensor; labels: Tensor } {
+  /** x [batch, H, W, C] and labels u32 [batch]: the images that the order names from the cursor on. */
+  batch(batch: number, cursor: ControlWord, counter: ControlWord, augment: boolean, dtype: FloatDtype = 'f32'): { x: Tensor; labels: Tensor } {
     const { set, options } = this;
     const inputs = [...this.#segments, this.#labels, words(this.#indices), words(this.control.storage)];
     const [x, labels] = op('assembleBatch', inputs, {
+      dtype,
       batch,
       height: set.height,
       width: set.width,

@@ -44,6 +44,7 @@ export const trialRules: Record<ForwardOp, TrialRule> = {
   globalAvgPool2d: batched,
   crossEntropy: batched,
   sum: batched,
+  cast: batched,
 };
 
 /** One coefficient a trial and direction, and as many directions for every parameter: kernels take them as [count][K], scales first. */

@@ -57,7 +57,7 @@ async function assemble(batch: Batch, augment: boolean): Promise<{ x: Float32Arr
   const order = [...new Array<number>(batch.cursor).fill(0xffffffff), ...indices];
   const inputs = [...segments, tensor(Uint32Array.from({ length: count }, (_, i) => i * 3 + 1)), tensor(Uint32Array.from(order)), tensor(Uint32Array.of(9, batch.seed, batch.cursor, batch.counter))];
   const attrs: AssembleAttrs = {
-    batch: indices.length, height, width, channels, count, imagesPerSegment, mean: mean.slice(0, channels), std: std.slice(0, channels), augment,
+    dtype: 'f32', batch: indices.length, height, width, channels, count, imagesPerSegment, mean: mean.slice(0, channels), std: std.slice(0, channels), augment,
     cursorWord: 2, counterWord: 3, seedWord: 1,
   };
   const [x, labels] = await runGuarded(device(), op('assembleBatch', inputs, attrs));

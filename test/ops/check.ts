@@ -24,8 +24,8 @@ export interface ValueCase {
   /** Gradients of Σ dy·y with respect to each input; null where the op defines none. */
   readonly vjp: (inputs: Nd[], dy: Nd) => (Nd | null)[];
   readonly tolerance: Tolerance;
-  /** @default `tolerance` */
-  readonly gradTolerance?: Tolerance;
+  /** Of all gradients, or of that of an input. @default `tolerance` */
+  readonly gradTolerance?: Tolerance | ((input: number) => Tolerance);
   /** Tiles and splits. @default the adapter's */
   readonly lowering?: LowerContext;
   /**
@@ -35,6 +35,14 @@ export interface ValueCase {
   readonly trialTolerance?: Tolerance;
   /** The op gives the same whatever its inputs (a softmax over one class), so trials cannot differ. @default false */
   readonly isConstant?: boolean;
+  /** Inputs that may be f16: the others are parameters and statistics. @default the first */
+  readonly activations?: readonly number[];
+  /** The other inputs are operands of a product, rounded to f16 where activations are. @default false */
+  readonly isProduct?: boolean;
+  /** The result is f32 whatever x is. @default false */
+  readonly hasF32Result?: boolean;
+  /** Why the row has no f16 twin. @default it has one */
+  readonly onlyF32?: string;
 }
 
 /** A row that must be refused when the graph is made. */
@@ -57,12 +65,13 @@ export async function checkForwardAndGradient(device: Device, row: ValueCase, se
   const y = row.build(tensors);
   expect(y.shape).toEqual(expected.shape);
   const gradients = grad(sum(mul(y, constant(dy))), tensors);
-  const expectedGradients = row.vjp(inputs, dy);
-  const wanted = gradients.filter((_, i) => expectedGradients[i] !== null);
-  const [value, ...values] = await runGuarded(device, [y, ...wanted], { lowering: row.lowering });
+  const wanted = row.vjp(inputs, dy).flatMap((gradient, input) => (gradient ? [{ input, gradient }] : []));
+  const [value, ...values] = await runGuarded(device, [y, ...wanted.map(({ input }) => gradients[input])], { lowering: row.lowering });
   expectClose(withShape(value, y.shape), expected, row.tolerance);
-  expectedGradients.filter((gradient) => gradient !== null).forEach((gradient, i) => {
-    expectClose(withShape(values[i], wanted[i].shape), gradient, row.gradTolerance ?? row.tolerance);
+  const { gradTolerance = row.tolerance } = row;
+  wanted.forEach(({ input, gradient }, i) => {
+    const tolerance = typeof gradTolerance === 'function' ? gradTolerance(input) : gradTolerance;
+    expectClose(withShape(values[i], gradients[input].shape), gradient, tolerance);
   });
 }
 
@@ -140,8 +149,8 @@ export async function checkTrials(device: Device, row: ValueCase, seed: number):
     else expect(firstDifference(bits(fused), bits(expected)), `${label}: first value that differs from separate evaluation`).toBe(-1);
   });
   const differ = variants.some((_, i) => {
-    const [first, second] = values.slice(i * (1 + trialCount) + 1);
-    return firstDifference(bits(first), bits(second)) >= 0;
+    const [first, ...others] = values.slice(i * (1 + trialCount) + 1, (i + 1) * (1 + trialCount));
+    return others.some((other) => firstDifference(bits(first), bits(other)) >= 0);
   });
   expect(differ, 'trials differ from one another').toBe(!row.isConstant);
 }

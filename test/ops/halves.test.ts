@@ -7,31 +7,27 @@ import { useDevice } from '../support/device.ts';
 const device = useDevice();
 
 const tile = { m: 64, n: 64, k: 16 };
-const panels = ([null, 3] as const).flatMap((window) =>
-  (['forward', 'transposed'] as const).map((weight) => kernels.conv2dPanel({ lanes: 8, window, weight })),
-);
-const masks = ['none', 'output', 'affine'] as const;
-const epilogues = [false, true].flatMap((addend) => [null, ...masks].map((mask) => ({ addend, mask })));
 const inputs = ['plain', 'affine', 'affineRelu'] as const;
-const { momentsEpilogue, gradientEpilogue } = kernels;
+const masks = ['none', 'output', 'affine'] as const;
+const epilogues = [
+  kernels.noEpilogue, kernels.gradientEpilogue({ addend: true, mask: null }, 'u.cout4'),
+  ...masks.map((mask) => kernels.gradientEpilogue({ addend: mask === 'none', mask }, 'u.cout4')),
+];
+const directed = { directions: 2, scaled: true, input: 'affineRelu', epilogue: kernels.momentsEpilogue } as const;
+const panels = ([null, 3] as const).flatMap((window) => [
+  ...inputs.map((input) => kernels.conv2dPanel({ lanes: 8, window, weight: 'forward', input })),
+  ...epilogues.map((epilogue) => kernels.conv2dPanel({ lanes: 8, window, weight: 'transposed', epilogue })),
+  kernels.conv2dPanel({ lanes: 8, window, weight: 'forward', ...directed }),
+]);
 const generated: Kernel[] = [
+  kernels.conv2dForward(tile, directed), kernels.sumPartialsThen(kernels.momentsEpilogue), ...panels,
   ...inputs.flatMap((input) => [
-    kernels.conv2dForward(tile, { input, epilogue: momentsEpilogue }), kernels.conv2dBackwardWeight(tile, input),
-    kernels.conv2dBackwardWeightLanes(8, input), kernels.conv2dPanel({ lanes: 8, window: 3, weight: 'forward', input, epilogue: momentsEpilogue }),
-    kernels.conv2dPanel({ lanes: 8, window: null, weight: 'forward', input }),
+    kernels.conv2dForward(tile, { input }), kernels.conv2dBackwardWeight(tile, input), kernels.conv2dBackwardWeightLanes(8, input),
   ]),
-  ...epilogues.flatMap((epilogue) => [
-    kernels.conv2dBackwardInput(tile, gradientEpilogue(epilogue, 'u.cin4')), kernels.conv2dBackwardInputLanes(8, gradientEpilogue(epilogue, 'u.cin4')),
-    kernels.conv2dPanel({ lanes: 8, window: 3, weight: 'transposed', epilogue: gradientEpilogue(epilogue, 'u.cout4') }),
-    kernels.sumPartialsThen(gradientEpilogue(epilogue, 'u.c4')),
-  ]),
-  kernels.sumPartialsThen(momentsEpilogue),
-  kernels.conv2dForward(tile, { directions: 3, scaled: true }), ...panels,
-  kernels.conv2dPanel({ lanes: 8, window: 3, weight: 'forward', directions: 3, scaled: true }),
-  kernels.batchNormApply(false), kernels.batchNormApply(true),
-  ...masks.flatMap((mask) => [
-    kernels.batchNormBackwardPartials(mask), kernels.batchNormBackwardApply(mask, false), kernels.batchNormBackwardApply(mask, true),
-  ]),
+  ...epilogues.flatMap((epilogue) => [kernels.conv2dBackwardInputLanes(8, epilogue), kernels.sumPartialsThen(epilogue)]),
+  ...epilogues.map((epilogue) => kernels.conv2dBackwardInput(tile, epilogue)),
+  ...[false, true].flatMap((residual) => [kernels.batchNormApply(residual), ...masks.map((mask) => kernels.batchNormBackwardApply(mask, residual))]),
+  ...masks.map((mask) => kernels.batchNormBackwardPartials(mask)),
 ];
 const isKernel = (value: unknown): value is Kernel => typeof value === 'object' && value !== null && 'source' in value;
 const floatsOf = ({ bindings }: Kernel): string[] => Object.keys(bindings).filter((name) => bindings[name].isFloats);

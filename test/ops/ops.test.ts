@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { useDevice } from '../support/device.ts';
 import { checkForwardAndGradient, checkTrials, type OpCase } from './check.ts';
+import { inHalf } from './half.ts';
 import { table } from './table.ts';
 
 const device = useDevice();
@@ -16,8 +17,10 @@ describe.each(Object.entries<OpCase[]>(table))('%s', (_, rows) => {
       });
       return;
     }
-    test(`${row.name}: value and gradient`, () => checkForwardAndGradient(device(), row, 100 + index));
-    test(`${row.name}: trials`, () => checkTrials(device(), row, 300 + index));
+    for (const one of row.onlyF32 === undefined ? [row, inHalf(row)] : [row]) {
+      test(`${one.name}: value and gradient`, () => checkForwardAndGradient(device(), one, 100 + index));
+      test(`${one.name}: trials`, () => checkTrials(device(), one, 300 + index));
+    }
   });
 });
 

@@ -11,12 +11,16 @@ import { defaultLowerContext } from '../../src/graph/lower/convChoice.ts';
 import { op, type ForwardOp } from '../../src/graph/ops.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import type { Tolerance } from '../support/close.ts';
+import { roundHalves } from '../support/half.ts';
 import { randomDistinct, randomInts, randomNd, type RandomOptions } from '../support/random.ts';
 import * as ref from '../support/reference.ts';
 import type { Nd } from '../support/nd.ts';
 import type { ErrorCase, OpCase, ValueCase } from './check.ts';
 
 type Shape = readonly number[];
+
+/** Why a row has no f16 twin. */
+const beyond = 'its numbers are beyond f16';
 
 const rounded: Tolerance = { atol: 0, rtol: 2 ** -22 };
 export const sumOf = (n: number, scale = 1): Tolerance => ({ atol: 3 * Math.max(n, 4) * 2 ** -24 * scale, rtol: 1e-6 });
@@ -39,9 +43,10 @@ export interface ConvRow {
   lowering?: LowerContext;
   trialTolerance?: Tolerance;
   why?: string;
+  onlyF32?: string;
 }
 
-export function conv({ x, k, stride = 1, padding = 0, scale = 1, lowering, trialTolerance, why = '' }: ConvRow): ValueCase {
+export function conv({ x, k, stride = 1, padding = 0, scale = 1, lowering, trialTolerance, why = '', onlyF32 }: ConvRow): ValueCase {
   const [N, H, W, Cin] = x;
   const [kH, kW, Cout] = k;
   const attrs = { stride, padding };
@@ -60,6 +65,8 @@ export function conv({ x, k, stride = 1, padding = 0, scale = 1, lowering, trial
     gradTolerance: sumOf(Math.max(kH * kW * Cout, places), scale),
     lowering,
     trialTolerance,
+    isProduct: true,
+    onlyF32,
   };
 }
 
@@ -74,6 +81,7 @@ export const linear = (N: number, K: number, M: number): ValueCase => ({
   },
   tolerance: sumOf(K),
   gradTolerance: sumOf(Math.max(M, N)),
+  isProduct: true,
 });
 
 /** Every tile, once as it comes and once with K split wherever it can be. */
@@ -98,14 +106,15 @@ export interface NormRow {
   tolerance?: Tolerance;
   gradTolerance?: Tolerance;
   why?: string;
+  onlyF32?: string;
 }
 
 /** x, weight, bias, then the running statistics in inference, then the residual. */
-export function norm({ shape, training = true, eps = 1e-5, relu = false, residual = false, x: random, why = '', ...tolerances }: NormRow): ValueCase {
+export function norm({ shape, training = true, eps = 1e-5, relu = false, residual = false, x: random, why = '', ...rest }: NormRow): ValueCase {
   const channels = [shape[shape.length - 1]];
   const split = (inputs: Nd[]) => {
-    const [x, weight, bias, ...rest] = inputs;
-    return { x, weight, bias, statistics: training ? [] : rest.slice(0, 2), z: residual ? rest[rest.length - 1] : null };
+    const [x, weight, bias, ...more] = inputs;
+    return { x, weight, bias, statistics: training ? [] : more.slice(0, 2), z: residual ? more[more.length - 1] : null };
   };
   const reference = (inputs: Nd[]): Nd => {
     const { x, weight, bias, statistics: [mean, variance], z } = split(inputs);
@@ -132,7 +141,8 @@ export function norm({ shape, training = true, eps = 1e-5, relu = false, residua
     },
     tolerance: { atol: 4e-6, rtol: 2e-6 },
     gradTolerance: sumOf(Math.min(64, ref.sizeOf(shape) / channels[0])),
-    ...tolerances,
+    activations: residual ? [0, training ? 3 : 5] : [0],
+    ...rest,
   };
 }
 
@@ -151,6 +161,14 @@ function unary(
   };
 }
 
+/** To f16 and back. Adapters round to nearest or cut, and may lose what is below 2^-14. */
+const throughHalf = (shape: Shape, scale: number): ValueCase =>
+  unary(`to f16, values of size ${scale},`, shape, (x) => f.cast(f.cast(x, 'f16'), 'f32'), roundHalves, (_, dy) => roundHalves(dy), {
+    inputs: () => [randomNd(shape, 91, { scale })],
+    tolerance: { atol: 2 ** -24, rtol: 2 ** -10 },
+    onlyF32: 'it has f16 in between',
+  });
+
 /** Any shape, two inputs of it; large values beside small ones. */
 const binary = (build: (a: Tensor, b: Tensor) => Tensor, reference: (a: Nd, b: Nd) => Nd, vjp: (a: Nd, b: Nd, dy: Nd) => Nd[]): ValueCase[] =>
   [...anyShapes.map((shape) => ({ shape, scale: 1 })), { shape: [5, 6] as Shape, scale: 1e15 }].map(({ shape, scale }) => ({
@@ -160,6 +178,8 @@ const binary = (build: (a: Tensor, b: Tensor) => Tensor, reference: (a: Nd, b: N
     reference: ([a, b]) => reference(a, b),
     vjp: ([a, b], dy) => vjp(a, b, dy),
     tolerance: rounded,
+    activations: [0, 1],
+    ...(scale > 1 ? { onlyF32: beyond } : {}),
   }));
 
 const mismatched = (name: 'add' | 'sub' | 'mul'): ErrorCase[] => [
@@ -175,6 +195,8 @@ export const pool = (shape: Shape, kernelSize: number, stride: number, padding: 
   reference: ([x]) => ref.maxPool2d(x, { kernelSize, stride, padding }),
   vjp: ([x], dy) => [ref.maxPool2dVjp(x, { kernelSize, stride, padding }, dy).dx],
   tolerance: { atol: 1e-6, rtol: 1e-6 },
+  // Of one value, 0, trials are as good as 0 in f16.
+  ...(distinct && ref.sizeOf(shape) === 1 ? { onlyF32: beyond } : {}),
 });
 
 /** Logits of the given size: log-sum-exp and the difference are each rounded to an ulp of the largest logit, about 4 · size. */
@@ -189,6 +211,7 @@ const loss = (N: number, C: number, size: number, labelSmoothing: number): Value
     vjp: ([logits], dy) => [ref.crossEntropyVjp(logits, labels, { labelSmoothing }, dy).dLogits],
     tolerance: { atol, rtol: 2e-6 },
     isConstant: C === 1,
+    hasF32Result: true,
   };
 };
 
@@ -209,7 +232,7 @@ export const table = {
     conv({ x: [2, 6, 5, 3], k: [1, 3, 5], why: 'no square kernel' }),
     conv({ x: [2, 6, 5, 3], k: [3, 2, 5], stride: 2, padding: 1, why: 'no square kernel' }),
     conv({ x: [1, 13, 11, 8], k: [7, 7, 17], trialTolerance: sumOf(392) }),
-    conv({ x: [1, 5, 5, 13], k: [3, 3, 11], padding: 1, scale: 1e4, why: 'large magnitudes,' }),
+    conv({ x: [1, 5, 5, 13], k: [3, 3, 11], padding: 1, scale: 1e4, why: 'large magnitudes,', onlyF32: beyond }),
     conv({ x: [2, 7, 5, 74], k: [3, 3, 70], padding: 1, trialTolerance: sumOf(666), why: 'more channels than a panel holds,' }),
     conv({ x: [1, 7, 9, 74], k: [3, 3, 150], stride: 2, padding: 1, trialTolerance: sumOf(666), why: 'more channels than a panel holds,' }),
     conv({ x: [1, 11, 7, 28], k: [7, 7, 15], padding: 1, trialTolerance: sumOf(1372), why: 'lines that no even split cuts,' }),
@@ -252,7 +275,7 @@ export const table = {
     norm({ shape: [2, 5, 5, 6], eps: 0.5 }),
     // x − mean is exact in float32 here, mean itself is right to 2⁻¹⁵; E[x²] − E[x]² would be wrong by 10 %.
     norm({ shape: [4, 8, 8, 3], x: { offset: 1000 }, tolerance: { atol: 1e-4, rtol: 1e-5 }, gradTolerance: { atol: 5e-3, rtol: 1e-4 }, why: 'mean ≫ std' }),
-    norm({ shape: [4, 5, 5, 3], x: { scale: 1e6 }, why: 'large magnitudes' }),
+    norm({ shape: [4, 5, 5, 3], x: { scale: 1e6 }, why: 'large magnitudes', onlyF32: beyond }),
     norm({ shape: [2, 4, 5, 6], relu: true }),
     norm({ shape: [2, 4, 5, 6], residual: true }),
     norm({ shape: [2, 4, 5, 6], relu: true, residual: true }),
@@ -273,7 +296,7 @@ export const table = {
     unary('zeros among them', [6, 5], f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx, {
       inputs: () => [ref.nd([6, 5], randomInts(30, 3, 42).map((value) => value - 1))],
     }),
-    unary('large', [6, 5], f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx, { inputs: () => [randomNd([6, 5], 43, { scale: 1e30 })] }),
+    unary('large', [6, 5], f.relu, ref.relu, (x, dy) => ref.reluVjp(x, dy).dx, { inputs: () => [randomNd([6, 5], 43, { scale: 1e30 })], onlyF32: beyond }),
     refused('u32', { cls: DtypeError, op: 'relu', arg: 'x' }, () => f.relu(labelsOf(3))),
   ],
   add: [...binary(f.add, ref.add, (a, b, dy) => Object.values(ref.addVjp(a, b, dy))), ...mismatched('add')],
@@ -323,8 +346,14 @@ export const table = {
   ],
   sum: [
     ...([[], [1], [5, 7], [3, 1, 1, 5], [70, 70, 5]] as Shape[]).map((shape) =>
-      unary('sum', shape, f.sum, ref.sum, (x, dy) => ref.sumVjp(x, dy).dx, { tolerance: sumOf(Math.sqrt(ref.sizeOf(shape))) })),
+      unary('sum', shape, f.sum, ref.sum, (x, dy) => ref.sumVjp(x, dy).dx, { tolerance: sumOf(Math.sqrt(ref.sizeOf(shape))), hasF32Result: true })),
     ...([[5, 7], [70, 70, 5]] as Shape[]).map((shape) =>
-      unary('mean', shape, f.mean, ref.mean, (x, dy) => ref.meanVjp(x, dy).dx, { tolerance: { atol: 1e-7, rtol: 1e-6 } })),
+      unary('mean', shape, f.mean, ref.mean, (x, dy) => ref.meanVjp(x, dy).dx, { tolerance: { atol: 1e-7, rtol: 1e-6 }, hasF32Result: true })),
+  ],
+  cast: [
+    ...anyShapes.map((shape) => throughHalf(shape, 1)),
+    ...[2 ** -12, 2 ** -6, 2 ** 6, 2 ** 12].map((scale) => throughHalf([7, 9], scale)),
+    refused('u32', { cls: DtypeError, op: 'cast', arg: 'x' }, () => f.cast(labelsOf(3), 'f16')),
+    refused('to u32', { cls: AttrError, op: 'cast', arg: 'dtype' }, () => f.cast(zeros([2]), 'u32' as 'f16')),
   ],
 } satisfies Record<ForwardOp, OpCase[]>;

@@ -18,7 +18,8 @@ function trialNodes(order: readonly Node[]): Set<Node> {
 function matchShared(node: Node, differing: ReadonlySet<Node>, trials: number | undefined): Node<'perturbed'> | null {
   if (node.op !== 'conv2d') return null;
   const [x, weight] = node.inputs;
-  if (weight.node.op !== 'perturbed' || differing.has(x.node)) return null;
+  // As an operand in f16 a direction may vanish, which W + c·D, formed in f32, does not.
+  if (weight.node.op !== 'perturbed' || x.dtype === 'f16' || differing.has(x.node)) return null;
   const perturbed = weight.node as Node<'perturbed'>;
   return (trials ?? perturbed.attrs.trials) >= perturbed.inputs.length ? perturbed : null;
 }

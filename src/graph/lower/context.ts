@@ -1,5 +1,6 @@
 /** What lowering works with: tensors, scratch memory and storage stand for buffers until a plan places them. */
-import { launch, type Kernel, type Launch } from '../../kernels/contract.ts';
+import { KernelError } from '../../gpu/errors.ts';
+import { launch, withHalves, type Kernel, type Launch } from '../../kernels/contract.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import type { OpName } from '../ops.ts';
 import type { Node, Storage, Tensor } from '../tensor.ts';
@@ -36,10 +37,25 @@ export type LowerRule<O extends OpName> = (node: Node<O>, context: LowerContext,
 /** vec4s between the trial blocks of an operand; 0 when all trials share it. */
 export const trialStride = (tensor: Tensor, block: number): number => (tensor.trials > 1 ? block : 0);
 
-/** `launch` for lowering rules: what is bound are tensors, scratch memory and storage. */
+/** Bindings whose tensors are f16. @throws KernelError where the kernel would take their bits for f32 */
+function halvesOf<B extends string>({ name: op, bindings: declared }: Kernel<B>, bindings: Record<B, Ref>): B[] {
+  const names = Object.keys(declared) as B[];
+  const halves = names.filter((name) => (bindings[name] as Partial<Tensor>).dtype === 'f16');
+  const wrong = halves.find((name) => !declared[name].isFloats);
+  if (wrong !== undefined) {
+    const fix = 'declare the binding by readFloats or writeFloats';
+    throw new KernelError({ op, arg: wrong, rule: `must be ${declared[wrong].type}`, got: String(bindings[wrong]), fix });
+  }
+  return halves;
+}
+
+/**
+ * `launch` for lowering rules: what is bound are tensors, scratch memory and storage. The kernel's variant is the one that stores as f16 what is bound to
+ * f16 tensors; scratch memory and storage hold f32.
+ */
 export function emit<B extends string, U extends string>(
   kernel: Kernel<B, U>,
   args: { bindings: Record<NoInfer<B>, Ref>; uniforms: Record<NoInfer<U>, number>; grid: readonly [number, number, number] },
 ): Launch<Ref> {
-  return launch<Ref, B, U>(kernel, args);
+  return launch<Ref, B, U>(withHalves(kernel, halvesOf(kernel, args.bindings)), args);
 }

@@ -57,6 +57,7 @@ function forwardProblem(node: Node<'conv2d'>, context: LowerContext): ConvProble
   return {
     kind: 'forward',
     ...sizes(x.shape, weight.shape, y.shape, node.attrs),
+    isHalf: x.dtype === 'f16',
     trials: y.trials,
     eventTrials: context.trials ?? y.trials,
     isXShared: own.trials === 1,
@@ -85,6 +86,7 @@ function inputGradientProblem(node: Node<'conv2dBackwardInput'>): ConvProblem {
   return {
     kind: 'backwardInput',
     ...sizes(dx.shape, weight.shape, dy.shape, node.attrs),
+    isHalf: dy.dtype === 'f16',
     ...alone,
     input: 'plain',
     after: addend || sums ? { by: 'gradient', addend, mask: sums } : null,
@@ -104,7 +106,14 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
   const [x, dy] = node.inputs;
   const [dw] = node.outputs;
   const { input, operands } = inputOf(x);
-  const problem: ConvProblem = { kind: 'backwardWeight', ...sizes(x.shape, dw.shape, dy.shape, node.attrs), ...alone, input, after: null };
+  const problem: ConvProblem = {
+    kind: 'backwardWeight',
+    ...sizes(x.shape, dw.shape, dy.shape, node.attrs),
+    isHalf: x.dtype === 'f16',
+    ...alone,
+    input,
+    after: null,
+  };
   return convLaunches(problem, chooseConv(problem, context), { ...operands, dy }, dw, {});
 };
 

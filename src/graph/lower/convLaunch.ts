@@ -8,7 +8,7 @@ import { laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
 import { fetchRounds } from '../../kernels/igemmPanel.ts';
 import { sumPartials, sumPartialsThen, sumRows } from '../../kernels/reduce.ts';
 import { emit, Scratch, type Ref } from './context.ts';
-import { ceilDivide, keepsSize, matrixOf, panelChannels, panelLines, splitsOf, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
+import { ceilDivide, hasPartials, keepsSize, matrixOf, panelChannels, panelLines, splitsOf, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
 
 /**
  * What a convolution binds beside its output, by the names of the kernel that forwards it: `x` and `weight`, with directions `d0`, … and
@@ -38,14 +38,16 @@ interface Destination {
 /**
  * A direct launch, or partial results and their sum, whichever of the two ends with the epilogue.
  * @param main the launch that writes to `out`, given the epilogue by the WGSL of its rows' length and what that binds
+ * @param hasPartials whether there are partial results, be it of one part
  */
 function withSplits(
   p: ConvProblem,
   splits: number,
   { output, after }: Destination,
   main: (out: Ref, epilogueBy: (c4: string) => Epilogue, bindings: ConvOperands) => Launch<Ref>,
+  hasPartials = splits > 1,
 ): Launch<Ref>[] {
-  if (splits === 1) return [main(output, (c4) => epilogueOf(p, c4), after)];
+  if (!hasPartials) return [main(output, (c4) => epilogueOf(p, c4), after)];
   const n = outputVec4s(p);
   const partials = new Scratch(p.trials * splits * n * 16);
   const first = main(partials, () => noEpilogue, {});
@@ -127,9 +129,9 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
   const variant = { lanes, window, weight, directions: p.directions, scaled: p.scaled, input: p.input } as const;
   const { dy: x = operands.x, ...rest } = operands;
   const grid = igemmGrid(ceilDivide(mTiles, tilesPerGroup), nTiles, p.trials * splits);
-  return withSplits(p, splits, to, (y, epilogueBy, after) =>
-    emit(conv2dPanel({ ...variant, epilogue: epilogueBy('u.cout4') }), { bindings: { ...rest, x, ...after, y }, uniforms, grid }),
-  );
+  const main = (y: Ref, epilogueBy: (c4: string) => Epilogue, after: ConvOperands) =>
+    emit(conv2dPanel({ ...variant, epilogue: epilogueBy('u.cout4') }), { bindings: { ...rest, x, ...after, y }, uniforms, grid });
+  return withSplits(p, splits, to, main, hasPartials(p, way));
 };
 
 function forwardTiles(p: ConvProblem, { tile, splits }: Way<'tile'>, operands: ConvOperands, to: Destination): Launch<Ref>[] {

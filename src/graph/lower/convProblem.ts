@@ -3,6 +3,7 @@ import type { ConvInput } from '../../kernels/convInput.ts';
 import type { GradientEpilogue } from '../../kernels/epilogue.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import { laneRows } from '../../kernels/igemmLanes.ts';
+import { linesPerPanel } from '../../kernels/igemmPanel.ts';
 import { sumRows } from '../../kernels/reduce.ts';
 
 export type ConvKind = 'forward' | 'backwardInput' | 'backwardWeight';
@@ -24,6 +25,8 @@ export interface ConvProblem {
   readonly kW: number;
   readonly stride: number;
   readonly padding: number;
+  /** Activations are f16. */
+  readonly isHalf: boolean;
   /** Trials of this launch. */
   readonly trials: number;
   /** Trials in all passes of the event: the order of a sum goes by these, so that it does not tell how trials are cut into passes. */
@@ -96,13 +99,20 @@ export function splitsOf(p: ConvProblem, choice: ConvChoice): number {
   return ceilDivide(lines, ceilDivide(lines, choice.splits));
 }
 
+/** Whether results are added up from partial ones: of parts of K, or of panels that go on with sums, which would else be rounded in between. */
+export function hasPartials(p: ConvProblem, choice: ConvChoice): boolean {
+  const splits = splitsOf(p, choice);
+  if (splits > 1 || choice.by !== 'panel') return splits > 1;
+  return p.isHalf && panelLines(p) > linesPerPanel(choice.lanes, p.kW, p.input !== 'plain');
+}
+
 /** Rows of the blocks that the workgroups of a choice compute. */
 export const blockRows = (choice: ConvChoice): number => (choice.by === 'tile' ? choice.tile.m : choice.lanes * laneRows);
 
 /** How the rows of the output are cut into chunks by an epilogue with sums. */
 export function chunksOfChoice(p: ConvProblem, choice: ConvChoice): Chunks {
   const { m, classes } = matrixOf(p);
-  if (splitsOf(p, choice) === 1) return { rowsPerChunk: blockRows(choice), chunks: classes * ceilDivide(m, blockRows(choice)) };
+  if (!hasPartials(p, choice)) return { rowsPerChunk: blockRows(choice), chunks: classes * ceilDivide(m, blockRows(choice)) };
   const rows = p.kind === 'forward' ? m : p.images * p.h * p.w;
   return { rowsPerChunk: sumRows, chunks: ceilDivide(rows, sumRows) };
 }

@@ -38,6 +38,7 @@ const lowerRules: { [O in OpName]: LowerRule<O> } = {
   crossEntropyBackward: simple.lowerCrossEntropyBackward,
   sum: simple.lowerSum,
   broadcast: simple.lowerBroadcast,
+  cast: simple.lowerCast,
   copy: simple.lowerCopy,
   perturbed: simple.lowerPerturbed,
   assembleBatch: simple.lowerAssembleBatch,

@@ -58,9 +58,16 @@ export const lowerReshape: LowerRule<'reshape'> = ({ inputs: [x], outputs: [y] }
   return [emit(elementwise.reshapeKernel, { bindings: { x, y }, uniforms, grid: grid1d(n, 64, y.trials) })];
 };
 
+export const lowerCast: LowerRule<'cast'> = ({ inputs: [x], outputs: [y] }) => {
+  const n = blockVec4s(y.shape) * y.trials;
+  return [emit(elementwise.castKernel, { bindings: { x, y }, uniforms: { n }, grid: grid1d(n, 64) })];
+};
+
 export const lowerCopy: LowerRule<'copy'> = ({ inputs: [x], outputs: [y] }) => {
   const n = blockVec4s(y.shape) * y.trials;
-  return [emit(elementwise.copyKernel, { bindings: { x, y }, uniforms: { n }, grid: grid1d(n, 64) })];
+  // Elements of f16 may be no whole number of the 16 bytes that are copied at once.
+  const kernel = x.dtype === 'f16' ? elementwise.castKernel : elementwise.copyKernel;
+  return [emit(kernel, { bindings: { x, y }, uniforms: { n }, grid: grid1d(n, 64) })];
 };
 
 export const lowerBroadcast: LowerRule<'broadcast'> = ({ inputs: [x], outputs: [y], attrs: { factor } }) => {
