@@ -10,7 +10,7 @@
  * A perturbed forward forms a·weight + Σ_j c_j·direction_j while it loads the weight tile, for the trial of its z; see `perturbed.ts`.
  */
 import { defineKernel, fastDivide, maxGridDimension, read, write, type Kernel } from './contract.ts';
-import { igemmMain, type Tile } from './igemm.ts';
+import { igemmMain, tileName, type Tile } from './igemm.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const rows = [0, 1, 2, 3];
@@ -25,7 +25,6 @@ export function igemmGrid(mTiles: number, nTiles: number, z: number): [number, n
 }
 
 export const maxDirections = 3;
-const tileName = (tile: Tile): string => `${tile.m}x${tile.n}x${tile.k}`;
 
 const forwardUniforms = {
   h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',

@@ -3,20 +3,24 @@
  *
  *   out[m, n] = Σ_k A[m, k] · B[k, n]
  *
- * A workgroup computes a `tileM × tileN` block with 8 × 8 outputs a thread. Tiles of A and B pass through workgroup memory as vec4
- * along m and n; the next tile is fetched into registers while the current one is used, and stored into the other half of a double
+ * A workgroup computes a `tileM × tileN` block with 8 × 8 outputs a thread, or fewer where there are few. Tiles of A and B pass through
+ * workgroup memory as vec4 along m and n; the next tile is fetched into registers while the current one is used, and stored into the other half of a double
  * buffer, so that one barrier a tile is enough. Operands whose memory runs along k are fetched as 4 × 4 blocks and transposed in
  * registers: no two invocations ever write parts of the same vec4.
  *
  * What A, B and out are is given by WGSL fragments; see `conv2d.ts`.
  */
 export interface Tile {
-  /** Rows of out a workgroup computes: a multiple of 8. */
+  /** Rows of out a workgroup computes: a multiple of `rows`. */
   readonly m: number;
-  /** Columns of out a workgroup computes: a multiple of 8. */
+  /** Columns of out a workgroup computes: a multiple of `columns`. */
   readonly n: number;
   /** Depth of a tile: a multiple of 4. */
   readonly k: number;
+  /** Rows of out a thread computes. @default 8 */
+  readonly rows?: 4 | 8;
+  /** Columns of out a thread computes. @default 8 */
+  readonly columns?: 4 | 8;
 }
 
 export interface Operand {
@@ -45,13 +49,15 @@ export interface Igemm {
   readonly storeRow: string;
 }
 
-const registerTile = 8;
-
-export const threadsOf = (tile: Tile): number => (tile.m / registerTile) * (tile.n / registerTile);
+export const threadsOf = ({ m, n, rows = 8, columns = 8 }: Tile): number => (m / rows) * (n / columns);
+/** `64x64x16`, with `_4x4` where a thread does not compute 8 × 8. */
+export const tileName = ({ m, n, k, rows = 8, columns = 8 }: Tile): string =>
+  `${m}x${n}x${k}${rows === 8 && columns === 8 ? '' : `_${rows}x${columns}`}`;
 /** Bytes of workgroup memory the double buffer takes. */
 export const workgroupBytesOf = (tile: Tile): number => 2 * (tile.m + tile.n) * tile.k * 4;
 
-const times = (count: number, line: (i: number) => string): string => Array.from({ length: count }, (_, i) => line(i)).join('\n');
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+const times = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n');
 
 interface Slots {
   readonly count: number;
@@ -105,12 +111,13 @@ function operandCode(name: 'a' | 'b', operand: Operand, extent: number, tile: Ti
 /** The whole entry point `main`. */
 export function igemmMain(spec: Igemm): string {
   const { tile } = spec;
-  const wx = tile.n / registerTile;
-  const wy = tile.m / registerTile;
+  const { rows: nRows = 8, columns: nColumns = 8 } = tile;
+  const wx = tile.n / nColumns;
+  const wy = tile.m / nRows;
   const a = operandCode('a', spec.a, tile.m, tile);
   const b = operandCode('b', spec.b, tile.n, tile);
-  const groups = [0, 1];
-  const rows = Array.from({ length: registerTile }, (_, r) => r);
+  const groups = range(nColumns / 4);
+  const rows = range(nRows);
   const accumulate = rows
     .flatMap((r) => groups.map((c) => `acc${r}_${c} = fma(vec4f(a${r >> 2}[${r & 3}]), b${c}, acc${r}_${c});`))
     .join('\n      ');
@@ -147,8 +154,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) li: 
     for (var kk = 0u; kk < ${tile.k}u; kk += 1u) {
       let row_a = half * ${(tile.k * tile.m) / 4}u + kk * ${tile.m / 4}u + ly;
       let row_b = half * ${(tile.k * tile.n) / 4}u + kk * ${tile.n / 4}u + lx;
-      let a0 = tile_a[row_a]; let a1 = tile_a[row_a + ${wy}u];
-      let b0 = tile_b[row_b]; let b1 = tile_b[row_b + ${wx}u];
+      ${range(nRows / 4).map((g) => `let a${g} = tile_a[row_a${g ? ` + ${g * wy}u` : ''}];`).join(' ')}
+      ${groups.map((g) => `let b${g} = tile_b[row_b${g ? ` + ${g * wx}u` : ''}];`).join(' ')}
       ${accumulate}
     }
     if (!more) { break; }

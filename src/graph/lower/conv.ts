@@ -2,7 +2,7 @@
 import { maxDirections } from '../../kernels/conv2d.ts';
 import { lastDim, type Node, type Shape, type Tensor } from '../tensor.ts';
 import type { LowerRule, Ref } from './context.ts';
-import { chooseConv } from './convChoice.ts';
+import { chosenLaunches } from './convChoice.ts';
 import { convLaunches } from './convLaunch.ts';
 import type { ConvProblem } from './convProblem.ts';
 
@@ -52,19 +52,19 @@ export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
     scaled: perturbed?.scaled ?? false,
   };
   const operands = perturbed ? perturbedOperands(perturbed) : { weight };
-  return convLaunches(problem, chooseConv(problem, context), { x, ...operands }, y);
+  return chosenLaunches(problem, context, (choice) => convLaunches(problem, choice, { x, ...operands }, y));
 };
 
 export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => {
   const [dy, weight] = node.inputs;
   const [dx] = node.outputs;
   const problem: ConvProblem = { kind: 'backwardInput', ...sizes(dx.shape, weight.shape, dy.shape, node.attrs), ...alone };
-  return convLaunches(problem, chooseConv(problem, context), { dy, weight }, dx);
+  return chosenLaunches(problem, context, (choice) => convLaunches(problem, choice, { dy, weight }, dx));
 };
 
 export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => {
   const [x, dy] = node.inputs;
   const [dw] = node.outputs;
   const problem: ConvProblem = { kind: 'backwardWeight', ...sizes(x.shape, dw.shape, dy.shape, node.attrs), ...alone };
-  return convLaunches(problem, chooseConv(problem, context), { x, dy }, dw);
+  return chosenLaunches(problem, context, (choice) => convLaunches(problem, choice, { x, dy }, dw));
 };

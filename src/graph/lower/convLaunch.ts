@@ -63,16 +63,20 @@ type Way<B extends ConvChoice['by']> = Extract<ConvChoice, { by: B }>;
 type Lowering<B extends ConvChoice['by']> = (p: ConvProblem, way: Way<B>, operands: ConvOperands, output: Ref) => Launch<Ref>[];
 
 /** By panels of the weight: the forward convolution, and the input gradient of one that keeps the size of its image. */
-const panel: Lowering<'panel'> = (p, { lanes, splits: wantedSplits, tilesPerGroup }, operands, output) => {
+const panel: Lowering<'panel'> = (p, way, operands, output) => {
+  const { lanes } = way;
   const { cin, cout } = panelChannels(p);
   const block = laneBlock(lanes);
   const { m, n } = matrixOf(p);
   const mTiles = ceilDivide(m, block.m);
   const nTiles = ceilDivide(n, block.n);
   const lines = panelLines(p);
-  const linesPerSplit = ceilDivide(lines, wantedSplits);
+  const linesPerSplit = ceilDivide(lines, way.splits);
   // None without lines: it would write nothing.
   const splits = ceilDivide(lines, linesPerSplit);
+  // More tiles share a panel where there are so many that its workgroups still fill the adapter; that does not touch the order of a sum.
+  const sharing = Math.floor((mTiles * nTiles * p.trials) / way.leastGroups);
+  const tilesPerGroup = Math.min(way.mostTiles, mTiles, Math.max(1, sharing));
   const window = keepsSize(p) ? p.kW : null;
   const uniforms = {
     ...windowUniforms({ ...p, cin, cout }),
