@@ -1,5 +1,6 @@
 /** One convolution for N trials, fused against plain and stacked, over the layers of ResNet18: time, GFLOP/s and bytes. */
 import { openDevice, type Device } from '../src/gpu/device.ts';
+import { PassTimer } from '../src/gpu/passTimer.ts';
 import { tensor } from '../src/graph/functional.ts';
 import { Memory } from '../src/graph/memory.ts';
 import { externalTensor, op } from '../src/graph/ops.ts';
@@ -11,7 +12,7 @@ import { trainingContext } from '../src/nn/module.ts';
 import { CounterRandom } from '../src/nn/random.ts';
 import { resnet18, type Stem } from '../src/nn/resnet.ts';
 import { countGpu } from './support/gpuCounts.ts';
-import { PassTimer, samplePass } from './support/gpuTime.ts';
+import { samplePass } from './support/gpuTime.ts';
 import { interleave, spread, type Sample } from './support/measure.ts';
 import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
 import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';

@@ -1,6 +1,7 @@
 /** A fused event of N trials against every other way to their losses: time, dispatches, submits, bytes, and how far losses are apart. */
 import { proceduralDataset } from '../src/data/procedural.ts';
 import { openDevice, type Device } from '../src/gpu/device.ts';
+import { PassTimer } from '../src/gpu/passTimer.ts';
 import { evaluate, readStorage } from '../src/graph/run.ts';
 import type { Plan } from '../src/graph/plan.ts';
 import type { Storage } from '../src/graph/tensor.ts';
@@ -9,7 +10,7 @@ import { stateDict } from '../src/nn/stateDict.ts';
 import { hasPeers, packages } from './peers/install.ts';
 import { JaxVmap, serveJaxVmap } from './peers/jaxVmap.ts';
 import { countGpu, gpuCounts } from './support/gpuCounts.ts';
-import { PassTimer, samplePass } from './support/gpuTime.ts';
+import { samplePass } from './support/gpuTime.ts';
 import { interleave, spread, type Sample } from './support/measure.ts';
 import { replay } from './support/plans.ts';
 import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';

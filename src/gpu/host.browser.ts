@@ -9,6 +9,16 @@ export function adapterAdvice(): string {
   return 'use a browser with WebGPU (Chrome or Edge ≥ 113, Firefox ≥ 141, Safari ≥ 26), over https or on localhost';
 }
 
+/** What runs the kernels beside the driver: a measured choice holds for it. */
+export function runtimeName(): string {
+  return navigator.userAgent;
+}
+
+/** A page cannot tell its CPU time. */
+export function cpuTimeMs(): number | null {
+  return null;
+}
+
 /** Browsers deliver promises without polling. */
 export async function politely<T>(promise: Promise<T>): Promise<T> {
   return promise;

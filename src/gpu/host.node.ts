@@ -2,6 +2,8 @@
  * Node's side of the device seam (`#gpu-host`): Dawn through the npm package `webgpu`. Browsers get `host.browser.ts`.
  */
 import { existsSync, readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { cpus } from 'node:os';
 import { join } from 'node:path';
 
 /** Dawn aborts the process when the object that `create()` returned is collected: every one made stays reachable here. */
@@ -52,6 +54,19 @@ export function adapterAdvice(): string {
   return process.platform === 'linux'
     ? "install a Vulkan driver: your GPU's own, or Mesa's software one ≥ 25 (Debian 12: mesa-vulkan-drivers from bookworm-backports; `npm start` in a checkout does it)"
     : 'install or update the GPU driver; WebGPU needs Vulkan, Metal or Direct3D 12';
+}
+
+/** What runs the kernels beside the driver: Dawn, and for a software adapter the processors. A measured choice holds for it. */
+export function runtimeName(isSoftware: boolean): string {
+  const { version } = createRequire(import.meta.url)('webgpu/package.json') as { version: string };
+  const processors = cpus();
+  return isSoftware ? `webgpu ${version}, ${processors.length} × ${processors[0]?.model ?? 'processor'}` : `webgpu ${version}`;
+}
+
+/** Milliseconds of processor time, user and system, of all threads of this process. */
+export function cpuTimeMs(): number | null {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
 
 const polled = globalThis as unknown as { setImmediate: typeof setImmediate };

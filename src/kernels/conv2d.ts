@@ -14,7 +14,7 @@
 import { defineKernel, fastDivide, maxGridDimension, read, readFloats, write, writeFloats, type Kernel } from './contract.ts';
 import { declareVectors, inputArguments, inputBindings, inputFunctions, inputName, pixelOfX, type ConvInput } from './convInput.ts';
 import { noEpilogue, type Epilogue } from './epilogue.ts';
-import { igemmMain, type Tile } from './igemm.ts';
+import { igemmMain, tileName, type Tile } from './igemm.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const rows = [0, 1, 2, 3];
@@ -29,7 +29,6 @@ export function igemmGrid(mTiles: number, nTiles: number, z: number): [number, n
 }
 
 export const maxDirections = 3;
-const tileName = (tile: Tile): string => `${tile.m}x${tile.n}x${tile.k}`;
 
 const forwardUniforms = {
   h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',

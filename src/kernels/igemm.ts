@@ -3,8 +3,8 @@
  *
  *   out[m, n] = Σ_k A[m, k] · B[k, n]
  *
- * A workgroup computes a `tileM × tileN` block with 8 × 8 outputs a thread. Tiles of A and B pass through workgroup memory as vec4
- * along m and n; the next tile is fetched into registers while the current one is used, and stored into the other half of a double
+ * A workgroup computes a `tileM × tileN` block with 8 × 8 outputs a thread, or fewer where there are few. Tiles of A and B pass through
+ * workgroup memory as vec4 along m and n; the next tile is fetched into registers while the current one is used, and stored into the other half of a double
  * buffer, so that one barrier a tile is enough. Operands whose memory runs along k are fetched as 4 × 4 blocks and transposed in
  * registers: no two invocations ever write parts of the same vec4.
  *
@@ -13,12 +13,16 @@
 import type { Epilogue } from './epilogue.ts';
 
 export interface Tile {
-  /** Rows of out a workgroup computes: a multiple of 8. */
+  /** Rows of out a workgroup computes: a multiple of `rows`. */
   readonly m: number;
-  /** Columns of out a workgroup computes: a multiple of 8. */
+  /** Columns of out a workgroup computes: a multiple of `columns`. */
   readonly n: number;
   /** Depth of a tile: a multiple of 4. */
   readonly k: number;
+  /** Rows of out a thread computes. @default 8 */
+  readonly rows?: 4 | 8;
+  /** Columns of out a thread computes. @default 8 */
+  readonly columns?: 4 | 8;
 }
 
 export interface Operand {
@@ -69,13 +73,15 @@ export interface ChunkPlace {
 export const putSums = ({ exists, index, c4 }: ChunkPlace, first: string, second: string): string =>
   `if (${exists} && n4 < ${c4}) { let chunk_at = (${index}) * 2u * ${c4} + n4; sums[chunk_at] = ${first}; sums[chunk_at + ${c4}] = ${second}; }`;
 
-const registerTile = 8;
-
-export const threadsOf = (tile: Tile): number => (tile.m / registerTile) * (tile.n / registerTile);
+export const threadsOf = ({ m, n, rows = 8, columns = 8 }: Tile): number => (m / rows) * (n / columns);
+/** `64x64x16`, with `_4x4` where a thread does not compute 8 × 8. */
+export const tileName = ({ m, n, k, rows = 8, columns = 8 }: Tile): string =>
+  `${m}x${n}x${k}${rows === 8 && columns === 8 ? '' : `_${rows}x${columns}`}`;
 /** Bytes of workgroup memory the double buffer takes. */
 export const workgroupBytesOf = (tile: Tile): number => 2 * (tile.m + tile.n) * tile.k * 4;
 
-const times = (count: number, line: (i: number) => string): string => Array.from({ length: count }, (_, i) => line(i)).join('\n');
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+const times = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n');
 
 interface Slots {
   readonly count: number;
@@ -126,19 +132,24 @@ function operandCode(name: 'a' | 'b', operand: Operand, extent: number, tile: Ti
   return { prepare, fetch, put };
 }
 
-const groups = [0, 1];
+/** Rows and column groups (vec4s) of out that a thread computes, and threads along m and n. */
+function threadTile({ m, n, rows = 8, columns = 8 }: Tile) {
+  return { rows, groups: range(columns / 4), wy: m / rows, wx: n / columns };
+}
 
 /** WGSL run for each row of a thread, `m` in scope. */
-const eachRow = (tile: Tile, body: (r: number) => string): string =>
-  times(registerTile, (r) => `{ let m = m_tile * ${tile.m}u + (ly + ${(r >> 2) * (tile.m / registerTile)}u) * 4u + ${r & 3}u; ${body(r)} }`);
+function eachRow(tile: Tile, body: (r: number) => string): string {
+  const { rows, wy } = threadTile(tile);
+  return times(rows, (r) => `{ let m = m_tile * ${tile.m}u + (ly + ${(r >> 2) * wy}u) * 4u + ${r & 3}u; ${body(r)} }`);
+}
 
-/** WGSL that adds v_0 and v_1 of all threads of a column, in a tree; every thread of the column has total_0 and total_1 then. */
-function addColumns(tile: Tile, v: readonly [string, string], total: string): string {
+/** WGSL that adds v_c, a column group's vec4 in each thread, over all threads of the column, in a tree; each of them has total_c then. */
+function addColumns(tile: Tile, v: string, total: string): string {
   const threads = threadsOf(tile);
-  const wx = tile.n / registerTile;
+  const { groups, wx, wy } = threadTile(tile);
   return `workgroupBarrier();
-  ${groups.map((c) => `tile_a[li + ${c * threads}u] = ${v[c]};`).join(' ')}
-  for (var apart = ${tile.m / registerTile / 2}u; apart > 0u; apart /= 2u) {
+  ${groups.map((c) => `tile_a[li + ${c * threads}u] = ${v}_${c};`).join(' ')}
+  for (var apart = ${wy / 2}u; apart > 0u; apart /= 2u) {
     workgroupBarrier();
     if (ly < apart) { ${groups.map((c) => `tile_a[li + ${c * threads}u] += tile_a[li + apart * ${wx}u + ${c * threads}u];`).join(' ')} }
   }
@@ -149,22 +160,24 @@ function addColumns(tile: Tile, v: readonly [string, string], total: string): st
 /** WGSL that stores the outputs, with the epilogue. */
 function storeAll({ tile, storeRow, place, exists, put, hasRow, epilogue, chunk }: Igemm): string {
   const { change, sums } = epilogue;
-  const column = (c: number) => `let n4 = n_tile * ${tile.n / 4}u + lx + ${(c * tile.n) / registerTile}u;`;
+  const { rows, groups, wx } = threadTile(tile);
+  const column = (c: number) => `let n4 = n_tile * ${tile.n / 4}u + lx + ${c * wx}u;`;
   const add = (c: number) => (sums === null || sums === 'moments' ? '' : `first_${c} += ${sums.first}; second_${c} += ${sums.second};`);
   const store = eachRow(tile, (r) => `${storeRow}
     ${groups.map((c) => `{ ${column(c)} var value = acc${r}_${c}; if (${exists}) { let at = ${place}; ${change} ${put} ${add(c)} } }`).join('\n    ')}`);
   if (sums === null) return store;
-  const declare = groups.map((c) => `var first_${c} = vec4f(); var second_${c} = vec4f();`).join(' ');
+  const each = (line: (c: number) => string): string => groups.map(line).join(' ');
+  const declare = each((c) => `var first_${c} = vec4f(); var second_${c} = vec4f();`);
   // Rows that do not exist have sums of zero.
-  const moments = `${groups.map((c) => `first_${c} = ${times(registerTile, (r) => `acc${r}_${c}`).replaceAll('\n', ' + ')};`).join(' ')}
-  ${addColumns(tile, ['first_0', 'first_1'], 'sum')}
-  ${groups.map((c) => `first_${c} = sum_${c} / f32(max(${chunk.rows}, 1u));`).join(' ')}
-  ${eachRow(tile, (r) => `if (${hasRow}) { ${groups.map((c) => `second_${c} += (acc${r}_${c} - first_${c}) * (acc${r}_${c} - first_${c});`).join(' ')} }`)}`;
-  const firsts = `${addColumns(tile, ['first_0', 'first_1'], 'sum')} ${groups.map((c) => `first_${c} = sum_${c};`).join(' ')}`;
+  const moments = `${each((c) => `first_${c} = ${range(rows).map((r) => `acc${r}_${c}`).join(' + ')};`)}
+  ${addColumns(tile, 'first', 'sum')}
+  ${each((c) => `first_${c} = sum_${c} / f32(max(${chunk.rows}, 1u));`)}
+  ${eachRow(tile, (r) => `if (${hasRow}) { ${each((c) => `second_${c} += (acc${r}_${c} - first_${c}) * (acc${r}_${c} - first_${c});`)} }`)}`;
+  const firsts = `${addColumns(tile, 'first', 'sum')} ${each((c) => `first_${c} = sum_${c};`)}`;
   return `${declare}
   ${store}
   ${sums === 'moments' ? moments : firsts}
-  ${addColumns(tile, ['second_0', 'second_1'], 'rest')}
+  ${addColumns(tile, 'second', 'rest')}
   if (ly == 0u) {
     ${groups.map((c) => `{ ${column(c)} ${putSums(chunk, `first_${c}`, `rest_${c}`)} }`).join('\n    ')}
   }`;
@@ -173,11 +186,13 @@ function storeAll({ tile, storeRow, place, exists, put, hasRow, epilogue, chunk 
 /** The whole entry point `main`. */
 export function igemmMain(spec: Igemm): string {
   const { tile } = spec;
-  const wx = tile.n / registerTile;
-  const wy = tile.m / registerTile;
+  const { rows: nRows = 8, columns: nColumns = 8 } = tile;
+  const wx = tile.n / nColumns;
+  const wy = tile.m / nRows;
   const a = operandCode('a', spec.a, tile.m, tile);
   const b = operandCode('b', spec.b, tile.n, tile);
-  const rows = Array.from({ length: registerTile }, (_, r) => r);
+  const groups = range(nColumns / 4);
+  const rows = range(nRows);
   const accumulate = rows
     .flatMap((r) => groups.map((c) => `acc${r}_${c} = fma(vec4f(a${r >> 2}[${r & 3}]), b${c}, acc${r}_${c});`))
     .join('\n      ');
@@ -209,8 +224,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) li: 
     for (var kk = 0u; kk < ${tile.k}u; kk += 1u) {
       let row_a = half * ${(tile.k * tile.m) / 4}u + kk * ${tile.m / 4}u + ly;
       let row_b = half * ${(tile.k * tile.n) / 4}u + kk * ${tile.n / 4}u + lx;
-      let a0 = tile_a[row_a]; let a1 = tile_a[row_a + ${wy}u];
-      let b0 = tile_b[row_b]; let b1 = tile_b[row_b + ${wx}u];
+      ${range(nRows / 4).map((g) => `let a${g} = tile_a[row_a${g ? ` + ${g * wy}u` : ''}];`).join(' ')}
+      ${groups.map((g) => `let b${g} = tile_b[row_b${g ? ` + ${g * wx}u` : ''}];`).join(' ')}
       ${accumulate}
     }
     if (!more) { break; }

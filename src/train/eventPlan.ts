@@ -5,10 +5,10 @@
 import { AttrError } from '../gpu/errors.ts';
 import { fuse, fusions } from '../graph/fuse/index.ts';
 import { externalTensor } from '../graph/ops.ts';
-import { emit, type Ref } from '../graph/lower/context.ts';
+import { emit, type LowerContext, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';
 import { peakBytes, type Placement } from '../graph/placement.ts';
-import { draft, lowerContextOf, placeDrafts, type Draft } from '../graph/plan.ts';
+import { draft, placeDrafts, type Draft } from '../graph/plan.ts';
 import type { Storage, Tensor, Variable } from '../graph/tensor.ts';
 import type { Launch } from '../kernels/contract.ts';
 import { nextPass } from '../kernels/trialRule.ts';
@@ -22,8 +22,8 @@ const lossBytes = 16;
 /** Bytes that the slots may grow by unasked: what rounding small tensors up to 256 bytes comes to. */
 const slotSlack = 8192;
 
-export interface EventSpec {
-  readonly memory: Memory;
+/** What trials compute. */
+export interface EventGraph {
   /** The loss that trials are scored by, at the weights as they are. */
   readonly loss: Tensor;
   readonly count: number;
@@ -31,6 +31,11 @@ export interface EventSpec {
   readonly directions: ReadonlyMap<Variable, readonly Storage[]>;
   /** f32 a trial: one a direction, after a − 1 where trials scale the parameters too. */
   readonly coefficientWords: number;
+}
+
+export interface EventSpec extends EventGraph {
+  readonly memory: Memory;
+  readonly lowering: LowerContext;
   /** The other plans of the trainer, and the bytes of slots that they take without the event. */
   readonly others: readonly Draft[];
   readonly bareBytes: number;
@@ -111,14 +116,19 @@ function fewestPasses(spec: EventSpec, passOf: (size: number) => Draft): { sizes
   }
 }
 
-function draftPass(spec: EventSpec, count: number, window: Window): Draft {
-  const { memory, loss, directions, coefficientWords } = spec;
-  const coefficients = { ...window.coefficients, size: Math.max(16, count * coefficientWords * 4) };
-  const losses = { ...window.losses, size: count * lossBytes };
+/** Losses of a pass of `count` trials, whose coefficients lie in `coefficients`. */
+export function passLosses(event: EventGraph, count: number, coefficients: Storage): Tensor {
+  const { loss, directions, coefficientWords } = event;
   const along = new Map([...directions].map(([variable, all]) => [variable, all.map((storage) => externalTensor(storage, variable))]));
   const given = externalTensor(coefficients, { shape: [count * coefficientWords], dtype: 'f32', trials: 1 });
   const scaled = [...along.values()].some(({ length }) => length < coefficientWords);
-  const [fused] = fuse(trials([loss], { count, directions: along, coefficients: given, scaled }), fusions, spec.count);
-  const lowering = { ...lowerContextOf(memory.device), trials: spec.count };
-  return draft(memory, 'event', [{ tensor: fused, storage: losses }], [], lowering);
+  return fuse(trials([loss], { count, directions: along, coefficients: given, scaled }), fusions, event.count)[0];
+}
+
+function draftPass(spec: EventSpec, count: number, window: Window): Draft {
+  const { memory, coefficientWords, lowering } = spec;
+  const coefficients = { ...window.coefficients, size: Math.max(16, count * coefficientWords * 4) };
+  const losses = { ...window.losses, size: count * lossBytes };
+  const tensor = passLosses(spec, count, coefficients);
+  return draft(memory, 'event', [{ tensor, storage: losses }], [], { ...lowering, trials: spec.count });
 }

@@ -12,11 +12,22 @@ import { grad } from '../autograd/grad.ts';
 import { Control, controlWords } from '../graph/control.ts';
 import { add, crossEntropy, mean, scale } from '../graph/functional.ts';
 import { fuse } from '../graph/fuse/index.ts';
-import { emit, type Ref } from '../graph/lower/context.ts';
+import { emit, type LowerContext, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory, type MemoryReport } from '../graph/memory.ts';
 import type { Placement } from '../graph/placement.ts';
-import { allocateSlots, buildPlan, draft, Plan, placeDrafts, Uniforms, type Draft, type Output } from '../graph/plan.ts';
+import {
+  allocateSlots,
+  buildPlan,
+  draft,
+  lowerContextOf,
+  Plan,
+  placeDrafts,
+  Uniforms,
+  type Draft,
+  type Output,
+} from '../graph/plan.ts';
 import { ceil4, sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
+import type { Tuner } from '../graph/tune/tuner.ts';
 import { VariableStore } from '../graph/variables.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
 import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
@@ -24,7 +35,7 @@ import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteSt
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { TrialScheduler } from '../sched/index.ts';
-import { draftEvent, type EventDraft } from './eventPlan.ts';
+import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
 import { StepLog } from './stepLog.ts';
 import { TrialRule, type EventTrials } from './trialRule.ts';
 
@@ -58,9 +69,25 @@ export interface StepPlanOptions {
   readonly extra?: (plans: StepPlans) => readonly Draft[];
   /** Called while pipelines compile. */
   readonly onProgress?: (done: number, total: number) => void;
+  /** Makes the choices about convolutions by measurement. @default by estimate */
+  readonly tuner?: Tuner;
+  /** Called while it measures. */
+  readonly onTune?: (done: number, total: number) => void;
+}
+
+/** What the plans compute, before it is lowered. */
+interface Graphs {
+  readonly gradient: readonly Output[];
+  readonly evaluation: { readonly batch: Batch; readonly logits: Tensor; readonly losses: Tensor } | null;
+  readonly event: EventGraph | null;
 }
 
 const scalarBytes = 16;
+
+function evaluationGraph(model: Module, batch: Batch): NonNullable<Graphs['evaluation']> {
+  const [logits] = fuse([model.forward(batch.x, inferenceContext())]);
+  return { batch, logits, losses: crossEntropy(logits, batch.labels) };
+}
 
 export class StepPlans {
   gradient!: Plan;
@@ -118,18 +145,19 @@ export class StepPlans {
       mean(crossEntropy(model.forward(x, context), labels, { labelSmoothing }));
     const loss = lossOf(batch, training);
     const batchStatistics = new Arena(memory, 'statistics', 'batch statistics', store.statistics.map(sizeBytes));
-    const gradient = draft(
-      memory,
-      'gradient',
-      this.#gradientOutputs(loss, training.updates, batchStatistics),
-      this.#checks(batchStatistics),
-    );
+    const graphs: Graphs = {
+      gradient: this.#gradientOutputs(loss, training.updates, batchStatistics),
+      evaluation: options.evaluation ? evaluationGraph(model, options.evaluation) : null,
+      event: options.trials ? this.#eventGraph(options.trials, lossOf) : null,
+    };
+    const lowering = await this.#lowering(graphs, options);
+    const gradient = draft(memory, 'gradient', graphs.gradient, this.#checks(batchStatistics), lowering);
     const tried = options.trials?.isGrid ? this.rates : null;
     const direction = draft(memory, 'direction', [], sgd.direction(this.control.storage, this.flags, tried));
     const placed = [gradient, direction];
-    if (options.evaluation) placed.push(this.#draftEvaluation(model, options.evaluation));
+    if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
     const bare = placeDrafts(memory.device, placed);
-    const event = options.trials ? this.#draftEvent(options.trials, lossOf, placed, bare.totalBytes) : null;
+    const event = graphs.event ? this.#draftEvent(graphs.event, options.trials!, lowering, placed, bare.totalBytes) : null;
     const placement = event?.placement ?? bare;
     this.#trialSlotBytes = placement.totalBytes - bare.totalBytes;
     const update = draft(
@@ -202,9 +230,19 @@ export class StepPlans {
     );
   }
 
-  #draftEvaluation(model: Module, { x, labels }: Batch): Draft {
-    const [logits] = fuse([model.forward(x, inferenceContext())]);
-    const losses = crossEntropy(logits, labels);
+  /** How convolutions are computed: by estimate, or as a tuner has measured on the graphs. */
+  async #lowering({ gradient, evaluation, event }: Graphs, { tuner, onTune }: StepPlanOptions): Promise<LowerContext> {
+    if (!tuner) return lowerContextOf(this.memory.device);
+    const once = [...gradient.map(({ tensor }) => tensor), ...(evaluation ? [evaluation.logits] : [])];
+    const graphs = [{ outputs: () => once }];
+    // No coefficient is read: memory that is there stands for them.
+    const passes = event && { trials: event.count, outputs: (count: number) => [passLosses(event, count, this.rates)] };
+    await tuner.tune(passes ? [...graphs, passes] : graphs, onTune);
+    return tuner.lowering;
+  }
+
+  #draftEvaluation({ batch, logits, losses }: NonNullable<Graphs['evaluation']>, lowering: LowerContext): Draft {
+    const { labels } = batch;
     const [, classes] = logits.shape;
     return draft(
       this.memory,
@@ -217,13 +255,12 @@ export class StepPlans {
           grid: [1, 1, 1],
         }),
       ],
+      lowering,
     );
   }
 
-  /** The passes of an event, and the rule that ends it. */
-  #draftEvent(options: TrialPlanOptions, lossOf: (batch: Batch) => Tensor, others: readonly Draft[], bareBytes: number): EventDraft {
-    const { count, direction, batch, rule, isGrid = false, memoryBudget = 0 } = options;
-    const { memory, store, sgd } = this;
+  #eventGraph({ count, direction, batch, isGrid = false }: TrialPlanOptions, lossOf: (batch: Batch) => Tensor): EventGraph {
+    const { store, sgd } = this;
     const ofGrid = sgd.buffer ? [sgd.buffer, sgd.gradients] : [sgd.gradients];
     const arenas = isGrid ? ofGrid : [direction === 'gradient' ? sgd.gradients : sgd.directions];
     const directions = new Map(store.parameters.map((variable, i) => [variable, arenas.map((arena) => arena.at(i))]));
@@ -236,7 +273,19 @@ export class StepPlans {
             losses.reduce((sum, one) => add(sum, one)),
             1 / losses.length,
           );
-    const event = draftEvent({ memory, loss, count, directions, coefficientWords, others, bareBytes, memoryBudget });
+    return { loss, count, directions, coefficientWords };
+  }
+
+  /** The passes of an event, and the rule that ends it. */
+  #draftEvent(
+    graph: EventGraph,
+    { rule, memoryBudget = 0 }: TrialPlanOptions,
+    lowering: LowerContext,
+    others: readonly Draft[],
+    bareBytes: number,
+  ): EventDraft {
+    const { memory, sgd } = this;
+    const event = draftEvent({ ...graph, memory, lowering, others, bareBytes, memoryBudget });
     this.trials = event.trials;
     if (rule) this.rule = new TrialRule(memory, rule, sgd.options, this.rates, event.trials);
     this.log.rule = this.rule;

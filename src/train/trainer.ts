@@ -6,6 +6,7 @@ import { defaultDevice, type Device } from '../gpu/device.ts';
 import { Control, floatBits } from '../graph/control.ts';
 import { Memory, type MemoryReport } from '../graph/memory.ts';
 import type { Plan } from '../graph/plan.ts';
+import { Tuner } from '../graph/tune/tuner.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
 import { TrialScheduler, type TrialEvent } from '../sched/index.ts';
@@ -129,6 +130,8 @@ export class Trainer {
         evaluation: test.batch(batchSize, 'cursor', 'counter', false),
         trials: trialPlan(options, train),
         onProgress: options.onCompile,
+        tuner: options.tune ? await Tuner.open(device) : undefined,
+        onTune: options.onTune,
       });
       test.writeOrder(order);
       const hostRule = scheduler && !plans.rule ? new HostRule(memory, scheduler, plans) : null;

@@ -36,6 +36,13 @@ export interface TrainerOptions {
   readonly memoryBudget?: number;
   /** Called while kernels compile. */
   readonly onCompile?: (done: number, total: number) => void;
+  /**
+   * Measures the ways to compute each convolution on this adapter and takes the fastest; what was measured is kept for later runs, in the
+   * user's cache folder or IndexedDB. Sums may be added in another order than without. @default false
+   */
+  readonly tune?: boolean;
+  /** Called while ways are measured. */
+  readonly onTune?: (done: number, total: number) => void;
 }
 
 const optionNames: Record<keyof TrainerOptions, true> = {
@@ -53,6 +60,8 @@ const optionNames: Record<keyof TrainerOptions, true> = {
   seed: true,
   memoryBudget: true,
   onCompile: true,
+  tune: true,
+  onTune: true,
 };
 
 export interface Evaluation {
@@ -91,10 +100,12 @@ const refuse = (arg: string, rule: string, got: unknown, fix: string): never => 
 
 /** @throws AttrError for the first option that is wrong */
 export function checkTrainerOptions(options: TrainerOptions): void {
-  const { dataset, batchSize = 32, epochs = 1, maxSteps, shuffle = true, augment = 'none', schedule, memoryBudget } = options;
+  const { dataset, batchSize = 32, epochs = 1, maxSteps, shuffle = true, augment = 'none', schedule, memoryBudget, tune = false, onTune } = options;
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(optionNames, name));
   if (unknown !== undefined) refuse(unknown, 'must be an option', unknown, `options are ${Object.keys(optionNames).join(', ')}`);
   if (typeof shuffle !== 'boolean') refuse('shuffle', 'must be true or false', shuffle, 'leave it out for true');
+  if (typeof tune !== 'boolean') refuse('tune', 'must be true or false', tune, 'leave it out for false');
+  if (onTune && !tune) refuse('onTune', 'must go with tune', `tune ${tune}`, 'pass tune: true, or leave it out');
   for (const [arg, value] of Object.entries({ epochs, maxSteps: maxSteps ?? 1, batchSize })) {
     if (!Number.isInteger(value) || value < 1) refuse(arg, 'must be an integer ≥ 1', value, 'pass 1 or more');
   }

@@ -100,6 +100,27 @@ describe('forkstep train', () => {
   });
 });
 
+describe('--tune', () => {
+  it('measures once, says how far it is, and keeps what devices tells of', () => {
+    const env = { XDG_CACHE_HOME: join(folder, 'cache') };
+    const train = (out: string) =>
+      forkstep(['train', ...small, '--scheduler', 'constant', '--max-steps', '2', '--tune', '--out', join(folder, out), '--json'], env);
+    const losses = (out: string) => linesOf(join(folder, out)).map(({ loss }) => loss);
+    const first = train('tuned');
+    expect(first.code).toBe(0);
+    const [, total] = /^constant: tuning 0\/(\d+)\nconstant: tuning \1\/\1$/m.exec(first.stderr)!;
+    const again = train('again');
+    expect([again.code, again.stderr.includes('tuning')]).toEqual([0, false]);
+    expect(losses('again')).toEqual(losses('tuned'));
+    const { adapters } = JSON.parse(forkstep(['devices', '--json'], env).stdout) as { adapters: { tuned?: { place: string; choices: number } }[] };
+    const [{ tuned }, ...others] = adapters;
+    expect(tuned!.choices).toBe(Number(total));
+    expect(existsSync(tuned!.place) && tuned!.place.startsWith(env.XDG_CACHE_HOME)).toBe(true);
+    expect(others.filter((other) => other.tuned)).toEqual([]);
+    expect(forkstep(['devices'], env).stdout).toContain(`tuned: ${total} convolutions, ${tuned!.place}`);
+  }, 300_000);
+});
+
 describe('forkstep compare', () => {
   it('runs both from the same start and reports them together', () => {
     const out = join(folder, 'compare');

@@ -165,7 +165,7 @@ describe.each(nets)('$name', (net) => {
     }
   });
 
-  test.each([1, 2, 3])('trials along %d directions have the bits of separate ones', async (K) => {
+  test.each([1, 2, 3])('trials along %d directions are the same within rounding', async (K) => {
     const { y, parameters } = make(net);
     const together = trialsOf(y, parameters, K);
     const [values] = await runGuarded(device(), together, { fusions: fusions.filter((name) => name !== 'sharedInput') });

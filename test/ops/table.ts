@@ -10,6 +10,7 @@ import type { LowerContext } from '../../src/graph/lower/context.ts';
 import { defaultLowerContext } from '../../src/graph/lower/convChoice.ts';
 import { op, type ForwardOp } from '../../src/graph/ops.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
+import { tileName } from '../../src/kernels/igemm.ts';
 import type { Tolerance } from '../support/close.ts';
 import { roundHalves } from '../support/half.ts';
 import { randomDistinct, randomInts, randomNd, type RandomOptions } from '../support/random.ts';
@@ -85,7 +86,8 @@ export const linear = (N: number, K: number, M: number): ValueCase => ({
 });
 
 /** Every tile, once as it comes and once with K split wherever it can be. */
-const tiled = defaultLowerContext(16384, 256, false).tiles.flatMap((tile): ValueCase[] => {
+const gpu = defaultLowerContext(32768, 256, false);
+const tiled = gpu.tiles.flatMap((tile): ValueCase[] => {
   const at = (wantedWorkgroups: number): LowerContext => ({ wantedWorkgroups, tiles: [tile] });
   const name = `tile ${tile.m}×${tile.n}×${tile.k}`;
   return [
@@ -94,6 +96,13 @@ const tiled = defaultLowerContext(16384, 256, false).tiles.flatMap((tile): Value
     conv({ x: [2, 16, 19, 31], k: [3, 3, 36], padding: 1, lowering: at(4096), trialTolerance: sumOf(279), why: `${name}, split` }),
     conv({ x: [3, 21, 17, 30], k: [3, 3, 66], stride: 2, padding: 1, lowering: at(4096), trialTolerance: sumOf(270), why: `${name}, split` }),
   ];
+});
+
+/** The tiles that only measuring chooses: more than one in rows, columns and K, none of them full. */
+const tried = gpu.otherTiles!.map((tile): ValueCase => {
+  const lowering = { wantedWorkgroups: 4096, tiles: [tile] };
+  const why = `tile ${tileName(tile)}, split`;
+  return conv({ x: [3, 21, 17, 30], k: [3, 3, 132], stride: 2, padding: 1, lowering, trialTolerance: sumOf(270), why });
 });
 
 export interface NormRow {
@@ -240,6 +249,7 @@ export const table = {
     conv({ x: [1, 160, 155, 4], k: [3, 3, 4], stride: 2, padding: 1, why: 'several tiles of rows a panel,' }),
     conv({ x: [1, 2, 167, 3], k: [1, 163, 2], trialTolerance: sumOf(489), why: 'a line that no panel holds,' }),
     ...tiled,
+    ...tried,
     linear(1, 1, 1), linear(5, 7, 3), linear(33, 130, 10), linear(130, 17, 67),
     refused('channels that differ', { cls: ShapeError, op: 'conv2d', arg: 'weight.shape[2]' }, () =>
       f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 3, 8]))),

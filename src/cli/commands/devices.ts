@@ -1,6 +1,8 @@
 /** `forkstep devices`: what adapters there are, which one forkstep chooses and why. */
 import { adapterAdvice, requestAdapter } from '../../gpu/host.node.ts';
+import { summarizeAdapter } from '../../gpu/device.ts';
 import { DeviceError } from '../../gpu/errors.ts';
+import { keptChoices } from '../../graph/tune/tuner.ts';
 import type { DevicesValues } from '../options.ts';
 
 interface AdapterReport {
@@ -12,6 +14,8 @@ interface AdapterReport {
   isChosen: boolean;
   /** Why it is the one chosen; absent for the others. */
   reason?: string;
+  /** Of the chosen one: where --tune keeps what it has measured, and for how many convolutions there is something. */
+  tuned?: { place: string; choices: number };
   features: string[];
   limits: Record<string, number>;
 }
@@ -65,6 +69,7 @@ async function findAdapters(): Promise<AdapterReport[]> {
   }
   const all = [...found.values()];
   all[0].reason = reasonFor(all);
+  all[0].tuned = await keptChoices(summarizeAdapter(chosen));
   return all;
 }
 
@@ -86,6 +91,7 @@ function asText(adapters: readonly AdapterReport[]): string {
         ...(adapter.reason ? [`    chosen: ${adapter.reason}`] : []),
         `    vendor ${adapter.vendor}, architecture ${adapter.architecture}`,
         `    features: ${adapter.features.join(', ')}`,
+        ...(adapter.tuned ? [`    tuned: ${adapter.tuned.choices} convolutions, ${adapter.tuned.place}`] : []),
         ...shownLimits.map((limit) => `    ${limit}: ${adapter.limits[limit]}`),
       ];
       return `${lines.join('\n')}\n`;

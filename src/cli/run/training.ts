@@ -99,6 +99,11 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
   const compiling = (done: number, total: number) => {
     if (stream.isTTY) stream.write(`\r\x1b[2K${job.name}: compiling kernels ${done}/${total}${done === total ? '\n' : ''}`);
   };
+  const tuning = (done: number, total: number) => {
+    const line = `${job.name}: tuning ${done}/${total}`;
+    if (stream.isTTY) stream.write(`\r\x1b[2K${line}${done === total ? '\n' : ''}`);
+    else if (done === 0 || done === total) stream.write(`${line}\n`);
+  };
   const trainer = await Trainer.create({
     model,
     dataset,
@@ -113,6 +118,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     seed: values.seed,
     memoryBudget: schedule instanceof TrialScheduler ? values.memoryBudget : undefined,
     onCompile: compiling,
+    ...(values.tune ? { tune: true, onTune: tuning } : {}),
   });
   try {
     const record = new RunRecord(job.folder);

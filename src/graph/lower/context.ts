@@ -16,17 +16,22 @@ export type Ref = Tensor | Scratch | Storage;
 export interface LowerContext {
   /** Workgroups that fill the adapter: K is split to reach it. */
   readonly wantedWorkgroups: number;
-  /** Tiles to choose from on this adapter. */
+  /** Tiles to choose from on this adapter by estimate. */
   readonly tiles: readonly Tile[];
+  /** Tiles that may be better there, which only measuring can tell. @default none */
+  readonly otherTiles?: readonly Tile[];
   /** Subgroup size of an adapter that is served better by lanes than by tiles (a software one). @default tiles */
   readonly lanes?: number;
   /**
-   * Trials that an event has in all its passes: K is split as for a pass of them all, so that the losses have the same bits however the trials
-   * are cut into passes. @default those of the tensor at hand
+   * Trials that an event has in all its passes: K is split as for a pass of them all, so that the losses have the same bits however the
+   * trials are cut into passes. @default those of the tensor at hand
    */
   readonly trials?: number;
-  /** Picks one of the ways to compute a convolution. Must go by what is the same for all passes of an event. @default the first */
-  readonly choose?: (problem: ConvProblem, choices: readonly ConvChoice[]) => ConvChoice;
+  /**
+   * Picks one of the ways to compute a convolution, given the launches that each comes to. Must go by the problem's name: what differs from
+   * pass to pass of an event may not decide. @default the first
+   */
+  readonly choose?: (problem: ConvProblem, choices: readonly ConvChoice[], launches: (choice: ConvChoice) => Launch<Ref>[]) => ConvChoice;
 }
 
 /** Whether anything reads a tensor: an output that nobody wants need not be written. */

@@ -1,11 +1,12 @@
 /** Lowering of the convolutions: what each is and what it reads. `convChoice.ts` has how it is computed, `convLaunch.ts` the launches. */
+import type { Launch } from '../../kernels/contract.ts';
 import { maxDirections } from '../../kernels/conv2d.ts';
 import type { ConvInput } from '../../kernels/convInput.ts';
 import { lastDim, type Node, type Shape, type Tensor } from '../tensor.ts';
 import type { LowerContext, LowerRule, Ref } from './context.ts';
 import { chooseConv } from './convChoice.ts';
 import { convLaunches } from './convLaunch.ts';
-import { chunksOfChoice, type Chunks, type ConvProblem } from './convProblem.ts';
+import { chunksOfChoice, type Chunks, type ConvChoice, type ConvProblem } from './convProblem.ts';
 
 /** Sizes of a convolution; a matrix product is a 1 × 1 convolution of 1 × 1 images. */
 function sizes(x: Shape, weight: Shape, y: Shape, { stride, padding }: { stride: number; padding: number }) {
@@ -49,12 +50,18 @@ const perturbedOperands = ({ base, directions, coefficients }: Perturbation): Re
   coefficients,
 });
 
-function forwardProblem(node: Node<'conv2d'>, context: LowerContext): ConvProblem {
+/** A convolution, and its launches by each way to compute it. */
+interface Planned {
+  readonly problem: ConvProblem;
+  readonly launches: (choice: ConvChoice) => Launch<Ref>[];
+}
+
+function forward(node: Node<'conv2d'>, context: LowerContext): Planned {
   const [x, weight] = node.inputs;
-  const [y] = node.outputs;
+  const [y, sums] = node.outputs;
   const perturbed = perturbation(weight);
-  const { x: own, input, isAffineShared } = inputOf(x);
-  return {
+  const { x: own, input, operands, isAffineShared } = inputOf(x);
+  const problem: ConvProblem = {
     kind: 'forward',
     ...sizes(x.shape, weight.shape, y.shape, node.attrs),
     isHalf: x.dtype === 'f16',
@@ -68,41 +75,28 @@ function forwardProblem(node: Node<'conv2d'>, context: LowerContext): ConvProble
     isAffineShared,
     after: node.attrs.moments ? { by: 'moments' } : null,
   };
+  const all = { ...operands, ...(perturbed ? perturbedOperands(perturbed) : { weight }) };
+  return { problem, launches: (choice) => convLaunches(problem, choice, all, y, node.attrs.moments ? { sums } : {}) };
 }
 
-export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => {
-  const [x, weight] = node.inputs;
-  const [y, sums] = node.outputs;
-  const problem = forwardProblem(node, context);
-  const perturbed = perturbation(weight);
-  const operands = { ...inputOf(x).operands, ...(perturbed ? perturbedOperands(perturbed) : { weight }) };
-  return convLaunches(problem, chooseConv(problem, context), operands, y, node.attrs.moments ? { sums } : {});
-};
-
-function inputGradientProblem(node: Node<'conv2dBackwardInput'>): ConvProblem {
-  const [dy, weight] = node.inputs;
-  const [dx] = node.outputs;
-  const { addend = false, sums = null } = node.attrs;
-  return {
+function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
+  const [dy, weight, ...rest] = node.inputs;
+  const [dx, sums] = node.outputs;
+  const { addend = false, sums: mask = null } = node.attrs;
+  const problem: ConvProblem = {
     kind: 'backwardInput',
     ...sizes(dx.shape, weight.shape, dy.shape, node.attrs),
     isHalf: dy.dtype === 'f16',
     ...alone,
     input: 'plain',
-    after: addend || sums ? { by: 'gradient', addend, mask: sums } : null,
+    after: addend || mask ? { by: 'gradient', addend, mask } : null,
   };
+  const names = [...(addend ? ['addend'] : []), 'norm_x', 'norm_affine', 'norm_y'];
+  const after = { ...Object.fromEntries(rest.map((tensor, i) => [names[i], tensor])), ...(mask ? { sums } : {}) };
+  return { problem, launches: (choice) => convLaunches(problem, choice, { dy, weight }, dx, after) };
 }
 
-export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => {
-  const [dy, weight, ...rest] = node.inputs;
-  const [dx, sums] = node.outputs;
-  const problem = inputGradientProblem(node);
-  const names = [...(node.attrs.addend ? ['addend'] : []), 'norm_x', 'norm_affine', 'norm_y'];
-  const after = Object.fromEntries(rest.map((tensor, i) => [names[i], tensor]));
-  return convLaunches(problem, chooseConv(problem, context), { dy, weight }, dx, { ...after, ...(sums ? { sums } : {}) });
-};
-
-export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => {
+function weightGradient(node: Node<'conv2dBackwardWeight'>): Planned {
   const [x, dy] = node.inputs;
   const [dw] = node.outputs;
   const { input, operands } = inputOf(x);
@@ -114,12 +108,18 @@ export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (nod
     input,
     after: null,
   };
-  return convLaunches(problem, chooseConv(problem, context), { ...operands, dy }, dw, {});
-};
+  return { problem, launches: (choice) => convLaunches(problem, choice, { ...operands, dy }, dw, {}) };
+}
+
+const chosen = ({ problem, launches }: Planned, context: LowerContext): ConvChoice => chooseConv(problem, context, launches);
+const lowered = (planned: Planned, context: LowerContext): Launch<Ref>[] => planned.launches(chosen(planned, context));
+
+export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => lowered(forward(node, context), context);
+export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => lowered(inputGradient(node), context);
+export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => lowered(weightGradient(node), context);
 
 /** How the rows of a convolution's output are cut into chunks, each with the pair of sums that its second output holds. */
 export function chunksOf(node: Node, context: LowerContext): Chunks {
-  const problem =
-    node.op === 'conv2d' ? forwardProblem(node as Node<'conv2d'>, context) : inputGradientProblem(node as Node<'conv2dBackwardInput'>);
-  return chunksOfChoice(problem, chooseConv(problem, context));
+  const planned = node.op === 'conv2d' ? forward(node as Node<'conv2d'>, context) : inputGradient(node as Node<'conv2dBackwardInput'>);
+  return chunksOfChoice(planned.problem, chosen(planned, context));
 }

@@ -1,9 +1,10 @@
 /** How convolutions are launched: the tile, the split of K, the panel. All such choices are made here. */
+import type { Launch } from '../../kernels/contract.ts';
 import { threadsOf, workgroupBytesOf, type Tile } from '../../kernels/igemm.ts';
 import { isLaneCount, laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
 import { mostTaps } from '../../kernels/igemmPanel.ts';
-import type { LowerContext } from './context.ts';
-import { ceilDivide, keepsSize, matrixOf, panelChannels, panelLines, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
+import type { LowerContext, Ref } from './context.ts';
+import { ceilDivide, choiceName, keepsSize, matrixOf, panelChannels, panelLines, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
 
 /** Multiply-adds spent outside the matrix cost time too; a larger tile moves fewer bytes a multiply-add. */
 function tileCost(tile: Tile, m: number, n: number, k: number): number {
@@ -21,9 +22,6 @@ export function chooseSplits(workgroups: number, kTiles: number, wantedWorkgroup
   return Math.max(1, Math.min(wanted, Math.floor(kTiles / leastTiles), 256));
 }
 
-/** Tiles of rows that share a panel of the weight; fewer where more would leave cores idle. */
-const mostTilesPerGroup = 16;
-
 /** The block that a workgroup of so many lanes computes. */
 const laneTile = (lanes: number): Tile => ({ m: lanes * laneRows, n: laneColumns, k: 4 });
 
@@ -33,15 +31,16 @@ function fitsPanel(p: ConvProblem, lanes: number): boolean {
   return isConvolution && p.kW <= mostTaps(lanes);
 }
 
-function panelChoice(p: ConvProblem, lanes: number, wantedWorkgroups: number): ConvChoice {
+/** The most tiles of rows that share a panel by default, and the workgroups that there have to be for every wanted one. */
+const [mostTiles, groupsPerWanted] = [16, 4];
+
+function panelChoice(p: ConvProblem, lanes: number, wantedWorkgroups: number): Extract<ConvChoice, { by: 'panel' }> {
   const tile = laneTile(lanes);
-  const mTiles = ceilDivide(matrixOf(p).m, tile.m);
-  const tiles = mTiles * ceilDivide(vec4s(panelChannels(p).cout) * 4, tile.n);
+  const tiles = ceilDivide(matrixOf(p).m, tile.m) * ceilDivide(vec4s(panelChannels(p).cout) * 4, tile.n);
   const lines = panelLines(p);
   const wanted = chooseSplits(tiles * p.eventTrials, lines, wantedWorkgroups, ceilDivide(32, p.kW));
   const splits = ceilDivide(lines, ceilDivide(lines, wanted));
-  const tilesPerGroup = Math.min(mostTilesPerGroup, mTiles, Math.max(1, Math.floor((tiles * p.trials) / (4 * wantedWorkgroups))));
-  return { by: 'panel', lanes, splits, tilesPerGroup };
+  return { by: 'panel', lanes, splits, mostTiles, leastGroups: groupsPerWanted * wantedWorkgroups };
 }
 
 /** Splits of K by tiles of a shape that fill the adapter. A part is worth a workgroup from `leastTiles` tiles of K on. */
@@ -63,20 +62,67 @@ function tileChoice(p: ConvProblem, tile: Tile, wantedWorkgroups: number): ConvC
   return { by: 'tile', tile, splits: splitsOf(p, tile, kTiles, p.kind === 'backwardWeight' ? 16 : 8, wantedWorkgroups) };
 }
 
-/** Ways to compute a problem on an adapter, the one that is best by estimate first. */
-export function convChoices(p: ConvProblem, { lanes, tiles, wantedWorkgroups }: LowerContext): ConvChoice[] {
+/** The best way by estimate. */
+function estimated(p: ConvProblem, { lanes, tiles, wantedWorkgroups }: LowerContext): ConvChoice {
+  if (lanes !== undefined && fitsPanel(p, lanes)) return panelChoice(p, lanes, wantedWorkgroups);
+  if (lanes !== undefined && p.kind !== 'forward') return lanesChoice(p, lanes, wantedWorkgroups);
   const { m, n, k } = matrixOf(p);
-  if (lanes !== undefined && fitsPanel(p, lanes)) return [panelChoice(p, lanes, wantedWorkgroups)];
-  if (lanes !== undefined && p.kind !== 'forward') return [lanesChoice(p, lanes, wantedWorkgroups)];
-  const best = chooseTile(tiles, m, n, k);
-  return [best, ...tiles.filter((tile) => tile !== best)].map((tile) => tileChoice(p, tile, wantedWorkgroups));
+  return tileChoice(p, chooseTile(tiles, m, n, k), wantedWorkgroups);
 }
 
-/** The way that a convolution takes: the context's choice among the adapter's, by default the first. */
-export function chooseConv(problem: ConvProblem, context: LowerContext): ConvChoice {
-  const choices = convChoices(problem, context);
-  return context.choose?.(problem, choices) ?? choices[0];
+/** K cut twice as often, half as often and not at all. */
+function otherSplits(p: ConvProblem, choice: ConvChoice): ConvChoice[] {
+  const depth = choice.by === 'panel' ? panelLines(p) : ceilDivide(matrixOf(p).k, choice.by === 'tile' ? choice.tile.k : 4);
+  const wanted = [2 * choice.splits, Math.round(choice.splits / 2), 1].filter((splits) => splits >= 1 && splits <= Math.min(depth, 256));
+  // As even parts as there can be: none is empty.
+  return wanted.map((splits) => ({ ...choice, splits: ceilDivide(depth, ceilDivide(depth, splits)) }));
 }
+
+/** Other tiles by their cost: some of 8 × 8 outputs a thread, and some of fewer, which make more of a small output. */
+function otherTiles(p: ConvProblem, first: Tile, { tiles, otherTiles: others = [], wantedWorkgroups }: LowerContext): ConvChoice[] {
+  const { m, n, k } = matrixOf(p);
+  const ranked = [...tiles, ...others].filter((tile) => tile !== first).sort((a, b) => tileCost(a, m, n, k) - tileCost(b, m, n, k));
+  const isLarge = ({ rows = 8, columns = 8 }: Tile): boolean => rows * columns === 64;
+  const picked = [...ranked.filter(isLarge).slice(0, 3), ...ranked.filter((tile) => !isLarge(tile)).slice(0, 2)];
+  return picked.map((tile) => tileChoice(p, tile, wantedWorkgroups));
+}
+
+/** Fewer and more tiles that share a panel, fewer workgroups for it; the kernel by lanes where there is one. */
+function otherPanels(p: ConvProblem, first: Extract<ConvChoice, { by: 'panel' }>, wantedWorkgroups: number): ConvChoice[] {
+  const shared = [1, 4, 64].map((most) => ({ ...first, mostTiles: most }));
+  const fewer = { ...first, mostTiles: 64, leastGroups: wantedWorkgroups };
+  return [...shared, fewer, ...(p.kind === 'backwardInput' ? [lanesChoice(p, first.lanes, wantedWorkgroups)] : [])];
+}
+
+/**
+ * Up to 8 ways to compute a problem on an adapter, the best by estimate first. They do not depend on the trials of the launch: all passes of an
+ * event have the same.
+ */
+export function convChoices(p: ConvProblem, context: LowerContext): ConvChoice[] {
+  const first = estimated(p, context);
+  const others = {
+    tile: () => (first.by === 'tile' ? otherTiles(p, first.tile, context) : []),
+    lanes: () => [],
+    panel: () => (first.by === 'panel' ? otherPanels(p, first, context.wantedWorkgroups) : []),
+  };
+  const all = [first, ...otherSplits(p, first), ...others[first.by]()];
+  return [...new Map(all.map((choice) => [choiceName(choice), choice])).values()].slice(0, 8);
+}
+
+/** The way that a convolution takes: the context's pick among the adapter's, by default the best by estimate. */
+export function chooseConv(p: ConvProblem, context: LowerContext, launches: (choice: ConvChoice) => Launch<Ref>[]): ConvChoice {
+  return context.choose ? context.choose(p, convChoices(p, context), launches) : estimated(p, context);
+}
+
+/** Tiles that are worth measuring beside those chosen by estimate. */
+const triedTiles: readonly Tile[] = [
+  { m: 64, n: 64, k: 8 },
+  { m: 128, n: 64, k: 8 },
+  { m: 128, n: 128, k: 8 },
+  { m: 64, n: 32, k: 16, columns: 4 },
+  { m: 32, n: 32, k: 16, rows: 4, columns: 4 },
+  { m: 128, n: 16, k: 8, columns: 4 },
+];
 
 /**
  * What an adapter is served best with. Measured on lavapipe: lanes take a third of the time of tiles; among tiles, for 16 columns, 64 rows
@@ -88,12 +134,12 @@ export function defaultLowerContext(
   isSoftware: boolean,
   subgroupSize: number | null = null,
 ): LowerContext {
-  const all: Tile[] = [
+  const fits = (tile: Tile): boolean => workgroupBytesOf(tile) <= workgroupBytes && threadsOf(tile) <= maxInvocations;
+  const tiles: Tile[] = [
     { m: 64, n: 64, k: 16 },
     { m: 128, n: 32, k: 8 },
     { m: isSoftware ? 64 : 128, n: 16, k: 8 },
   ];
-  const tiles = all.filter((tile) => workgroupBytesOf(tile) <= workgroupBytes && threadsOf(tile) <= maxInvocations);
   const lanes = isSoftware && subgroupSize !== null && isLaneCount(subgroupSize) ? subgroupSize : undefined;
-  return { wantedWorkgroups: isSoftware ? 8 : 264, tiles, lanes };
+  return { wantedWorkgroups: isSoftware ? 8 : 264, tiles: tiles.filter(fits), otherTiles: triedTiles.filter(fits), lanes };
 }

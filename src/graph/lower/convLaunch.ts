@@ -98,7 +98,7 @@ type Lowering<B extends ConvChoice['by']> = (p: ConvProblem, way: Way<B>, operan
 
 /** By panels of the weight: the forward convolution, and the input gradient of one that keeps the size of its image. */
 const panel: Lowering<'panel'> = (p, way, operands, to) => {
-  const { lanes, tilesPerGroup } = way;
+  const { lanes } = way;
   const { cin, cout } = panelChannels(p);
   const block = laneBlock(lanes);
   const { m, n } = matrixOf(p);
@@ -106,6 +106,9 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
   const nTiles = ceilDivide(n, block.n);
   const lines = panelLines(p);
   const splits = splitsOf(p, way);
+  // More tiles share a panel where there are so many that its workgroups still fill the adapter; that does not touch the order of a sum.
+  const sharing = Math.floor((mTiles * nTiles * p.trials) / way.leastGroups);
+  const tilesPerGroup = Math.min(way.mostTiles, mTiles, Math.max(1, sharing));
   const window = keepsSize(p) ? p.kW : null;
   const uniforms = {
     ...windowUniforms({ ...p, cin, cout }),

@@ -1,7 +1,7 @@
 /** What a convolution is to its kernels, in numbers: whatever decides how it is launched, and the ways to launch it. */
 import type { ConvInput } from '../../kernels/convInput.ts';
 import type { GradientEpilogue } from '../../kernels/epilogue.ts';
-import type { Tile } from '../../kernels/igemm.ts';
+import { tileName, type Tile } from '../../kernels/igemm.ts';
 import { laneRows } from '../../kernels/igemmLanes.ts';
 import { linesPerPanel } from '../../kernels/igemmPanel.ts';
 import { sumRows } from '../../kernels/reduce.ts';
@@ -62,12 +62,31 @@ export interface Chunks {
  * How it is computed, with K cut into `splits` parts that are added in order afterwards:
  *   tile   by tiles through workgroup memory
  *   lanes  by subgroups of `lanes` without workgroup memory (software adapters)
- *   panel  likewise, a panel of the weight kept for `tilesPerGroup` tiles of rows
+ *   panel  likewise, a panel of the weight kept for up to `mostTiles` tiles of rows, as long as there are `leastGroups` workgroups
  */
 export type ConvChoice =
   | { readonly by: 'tile'; readonly tile: Tile; readonly splits: number }
   | { readonly by: 'lanes'; readonly lanes: number; readonly splits: number }
-  | { readonly by: 'panel'; readonly lanes: number; readonly splits: number; readonly tilesPerGroup: number };
+  | { readonly by: 'panel'; readonly lanes: number; readonly splits: number; readonly mostTiles: number; readonly leastGroups: number };
+
+/** What a pass decides: how many trials it has, and with that whether its operands have a trial axis. */
+const ofPass: readonly (keyof ConvProblem)[] = ['trials', 'isXShared', 'isWeightShared', 'isAffineShared'];
+
+/** All that a problem says but what differs from pass to pass of an event: one name, one choice. */
+export const problemName = (problem: ConvProblem): string =>
+  Object.entries(problem)
+    .filter(([name]) => !(ofPass as readonly string[]).includes(name))
+    .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .sort()
+    .join(' ');
+
+/** One name a choice. */
+export function choiceName(choice: ConvChoice): string {
+  const splits = `${choice.splits === 1 ? '' : `, K in ${choice.splits}`}`;
+  if (choice.by === 'tile') return `tile ${tileName(choice.tile)}${splits}`;
+  if (choice.by === 'lanes') return `lanes ${choice.lanes}${splits}`;
+  return `panel ${choice.lanes}, ≤ ${choice.mostTiles} tiles, ≥ ${choice.leastGroups} groups${splits}`;
+}
 
 export const ceilDivide = (a: number, b: number): number => Math.ceil(a / b);
 /** vec4s of a row of `n`. */

@@ -1,0 +1,40 @@
+/** How long a plan takes, by the clocks that say something on an adapter. */
+import { cpuTimeMs } from '#gpu-host';
+import type { Device } from '../../gpu/device.ts';
+import { PassTimer } from '../../gpu/passTimer.ts';
+import type { Plan } from '../plan.ts';
+
+/** Milliseconds of one of `repeats` runs of a plan in one pass, by each clock. */
+export type Sampler = (plan: Plan, repeats: number) => Promise<readonly number[]>;
+
+export interface Meter {
+  readonly sample: Sampler;
+  /** A sample must last so long for its clocks to be exact enough. */
+  readonly leastMs: number;
+  release(): void;
+}
+
+/**
+ * GPU time by timestamps; without them wall time. A software adapter computes in this process: there wall time is what one waits for, and
+ * processor time is what holds on a busy machine, so that both are taken.
+ */
+export function meterOf(device: Device): Meter {
+  const { isSoftware } = device.adapter;
+  const timer = isSoftware ? null : PassTimer.create(device);
+  const sample: Sampler = async (plan, repeats) => {
+    const wallBefore = performance.now();
+    const cpuBefore = cpuTimeMs();
+    const encoder = device.gpu.createCommandEncoder({ label: 'tune' });
+    const pass = encoder.beginComputePass({ label: 'tune', timestampWrites: timer?.writes });
+    for (let i = 0; i < repeats; i++) plan.encode(pass);
+    pass.end();
+    timer?.resolve(encoder);
+    device.gpu.queue.submit([encoder.finish()]);
+    if (timer) return [(await timer.readMs()) / repeats];
+    await device.idle();
+    const times = [performance.now() - wallBefore];
+    if (isSoftware && cpuBefore !== null) times.push(cpuTimeMs()! - cpuBefore);
+    return times.map((ms) => ms / repeats);
+  };
+  return { sample, leastMs: isSoftware ? 10 : 4, release: () => timer?.release() };
+}
