@@ -89,6 +89,11 @@ export interface InternalAttrs {
   globalAvgPool2dBackward: { readonly xShape: Shape };
   /** dLosses [N], logits, labels → dLogits. */
   crossEntropyBackward: { readonly labelSmoothing: number };
+  /**
+   * x [N, H, W, C], weight [C, M], bias [M], labels u32 [N][, dLosses [N] when `gradient`] → losses [N] of linear(mean over each image)
+   * [, the means [N, C] and dLogits [N, M] when `gradient`].
+   */
+  classifierHead: { readonly labelSmoothing: number; readonly gradient: boolean };
   /** A scalar, times `factor`, in every element of `shape`. */
   broadcast: { readonly shape: Shape; readonly factor: number; readonly dtype: FloatDtype };
   /**
@@ -432,6 +437,11 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
   maxPool2dBackward: ([dy], { xShape }) => [like(dy, xShape)],
   globalAvgPool2dBackward: ([dy], { xShape }) => [like(dy, xShape)],
   crossEntropyBackward: ([, logits]) => [like(logits, logits.shape)],
+  classifierHead: ([x, weight, bias], { gradient }) => {
+    const [n, , , c] = x.shape;
+    const losses = f32([n], trialsOf('classifierHead', [x, weight, bias]));
+    return gradient ? [losses, like(x, [n, c]), like(x, [n, weight.shape[1]])] : [losses];
+  },
   broadcast: (_, { shape, dtype }) => [{ shape, dtype, trials: 1 }],
   perturbed: ([variable], { trials }) => [f32(variable.shape, trials)],
   copy: ([x]) => [{ shape: x.shape, dtype: x.dtype, trials: x.trials }],

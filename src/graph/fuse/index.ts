@@ -1,6 +1,7 @@
 /** Graph passes that save launches, memory traffic and arithmetic. Each can be switched off; what each does stands in its file. */
 import type { Tensor } from '../tensor.ts';
 import { gradientSums } from './gradientSums.ts';
+import { head } from './head.ts';
 import { convMoments, normOnLoad } from './convNorm.ts';
 import { normRelu, normReluBackward } from './normRelu.ts';
 import { sharedInput } from './sharedInput.ts';
@@ -8,7 +9,7 @@ import { sharedInput } from './sharedInput.ts';
 type Pass = (outputs: readonly Tensor[], trials?: number) => Tensor[];
 
 /** In the order in which they run. */
-const passes = { normRelu, normReluBackward, sharedInput, normOnLoad, convMoments, gradientSums } satisfies Record<string, Pass>;
+const passes = { normRelu, normReluBackward, sharedInput, normOnLoad, convMoments, gradientSums, classifierHead: head } satisfies Record<string, Pass>;
 
 export type Fusion = keyof typeof passes;
 export const fusions = Object.keys(passes) as readonly Fusion[];
