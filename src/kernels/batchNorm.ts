@@ -7,7 +7,7 @@
 import { builtins, defineKernel, linearIndex, read, readFloats, relu4, write, writeFloats, type Binding } from './contract.ts';
 import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
-const merge = /* wgsl */ `
+export const mergeMoments = /* wgsl */ `
 struct Moments { n: f32, mean: vec4f, m2: vec4f }
 /** Chan, Golub & LeVeque: the moments of two sets together. */
 fn merge(a: Moments, b: Moments) -> Moments {
@@ -17,12 +17,48 @@ fn merge(a: Moments, b: Moments) -> Moments {
   return Moments(n, a.mean + delta * ratio, a.m2 + b.m2 + delta * delta * (a.n * ratio));
 }`;
 
-/** partials[t, chunk, 0 | 1, c] = mean | Σ(x − mean)² of the chunk's rows. */
-export const batchNormPartials = defineKernel({
-  name: 'batchNormPartials',
-  bindings: { x: readFloats('vec4f'), partials: write('vec4f') },
-  uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', x_stride: 'u32' },
-  wgsl: /* wgsl */ `${merge}
+/** What rides behind partial moments: nothing; weight and bias; those of trials along one direction. */
+export type Carried = null | 'plain' | { readonly scaled: boolean };
+
+const carriedBindings = (carried: Carried): Record<string, Binding> => {
+  if (carried === null) return {};
+  if (carried === 'plain') return { weight: read('vec4f'), bias: read('vec4f') };
+  return { weight: read('vec4f'), d_weight: read('vec4f'), bias: read('vec4f'), d_bias: read('vec4f'), coefficients: read('f32') };
+};
+
+const carriedName = (carried: Carried): string => {
+  if (carried === null) return '';
+  return `_carrying${carried === 'plain' ? '' : perturbedName(1, carried.scaled)}`;
+};
+
+/** WGSL that writes weight and bias behind the moments at `out` of the first chunk. */
+function carriedWgsl(carried: Carried): string {
+  if (carried === null) return '';
+  const { scaled = false } = carried === 'plain' ? {} : carried;
+  const directions = carried === 'plain' ? 0 : 1;
+  return `if (chunk == 0u) {
+    let behind = out + 2u * u.chunks * u.c4;
+    ${readCoefficients(directions, scaled, 'wid.z')}
+    var own_weight = weight[wid.z * u.weight_stride + channel];
+    ${formPerturbed(directions, scaled, 'own_weight', () => 'd_weight[channel]')}
+    var own_bias = bias[wid.z * u.bias_stride + channel];
+    ${formPerturbed(directions, scaled, 'own_bias', () => 'd_bias[channel]')}
+    partials[behind] = own_weight;
+    partials[behind + u.c4] = own_bias;
+  }`;
+}
+
+/**
+ * partials[t, chunk, 0 | 1, c] = mean | Σ(x − mean)² of the chunk's rows; for a kernel that merges them itself, weight and bias as two more
+ * rows behind, so that it has bindings left.
+ */
+export const batchNormPartials = (carried: Carried) => defineKernel({
+  name: `batchNormPartials${carriedName(carried)}`,
+  bindings: { x: readFloats('vec4f'), ...carriedBindings(carried), partials: write('vec4f') } as Record<string, Binding>,
+  uniforms: {
+    rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', partials_stride: 'u32', x_stride: 'u32', weight_stride: 'u32', bias_stride: 'u32',
+  },
+  wgsl: /* wgsl */ `${mergeMoments}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
@@ -42,9 +78,10 @@ fn main(${builtins}) {
     all = merge(all, Moments(4.0, mean, (da * da + db * db) + (dc * dc + dd * dd)));
   }
   for (; row < end; row += 1u) { all = merge(all, Moments(1.0, load_x(start + row * u.c4), vec4f())); }
-  let out = ((wid.z * u.chunks + chunk) * 2u) * u.c4 + channel;
+  let out = wid.z * u.partials_stride + 2u * chunk * u.c4 + channel;
   partials[out] = all.mean;
   partials[out + u.c4] = all.m2;
+  ${carriedWgsl(carried)}
 }`,
 });
 
@@ -75,7 +112,7 @@ export const batchNormFinish = defineKernel({
     mean: write('vec4f'), inv_std: write('vec4f'), variance: write('vec4f'), affine: write('vec4f'),
   },
   uniforms: { ...finishUniforms, weight_stride: 'u32', bias_stride: 'u32' },
-  wgsl: /* wgsl */ `${merge}${mergeChunks}
+  wgsl: /* wgsl */ `${mergeMoments}${mergeChunks}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let channel = wid.x;
@@ -115,7 +152,7 @@ export const batchNormFinishPerturbed = (scaled: boolean) =>
     name: `batchNormFinish${perturbedName(1, scaled)}`,
     bindings: { partials: read('vec4f'), ...perturbedBindings },
     uniforms: finishUniforms,
-    wgsl: /* wgsl */ `${merge}${mergeChunks}
+    wgsl: /* wgsl */ `${mergeMoments}${mergeChunks}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let channel = wid.x;
@@ -194,25 +231,29 @@ fn main(${builtins}) {
   });
 
 /** How [y > 0] is known behind the activation: there is none; from y; or from x, by the affine map. */
-type MaskBy = 'none' | 'output' | 'affine';
+export type MaskBy = 'none' | 'output' | 'affine';
 
-const maskBindings: Record<MaskBy, Record<string, Binding>> = { none: {}, output: { y: readFloats('vec4f') }, affine: { affine: read('vec4f') } };
+export const maskBindings: Record<MaskBy, Record<string, Binding>> = { none: {}, output: { y: readFloats('vec4f') }, affine: { affine: read('vec4f') } };
 
 /** WGSL that masks `dz`, a vec4 of dy at `at`, where there is an activation; `value` is the vec4 of x. */
-const maskWgsl: Record<MaskBy, string> = {
+export const maskWgsl: Record<MaskBy, string> = {
   none: '',
   output: 'dz = select(vec4f(), dz, load_y(at) > vec4f());',
   affine: 'dz = select(vec4f(), dz, (value - affine[channel]) * affine[channel + u.c4] + affine[channel + 2u * u.c4] > vec4f());',
 };
 
-const maskName: Record<MaskBy, string> = { none: '', output: '_masked', affine: '_maskedByX' };
+export const maskName: Record<MaskBy, string> = { none: '', output: '_masked', affine: '_maskedByX' };
 
-/** partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. */
-export const batchNormBackwardPartials = (mask: MaskBy) =>
+/**
+ * partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. For a kernel that adds them itself, `carries` mean, invStd
+ * and weight as three more rows behind.
+ */
+export const batchNormBackwardPartials = (mask: MaskBy, carries: boolean) =>
   defineKernel({
-    name: `batchNormBackwardPartials${maskName[mask]}`,
+    name: `batchNormBackwardPartials${maskName[mask]}${carries ? '_carrying' : ''}`,
     bindings: {
-      dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], mean: read('vec4f'), inv_std: read('vec4f'), partials: write('vec4f'),
+      dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], mean: read('vec4f'), inv_std: read('vec4f'),
+      ...(carries ? { weight: read('vec4f') } : {}), partials: write('vec4f'),
     } as Record<string, Binding>,
     uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32' },
     wgsl: /* wgsl */ `
@@ -238,6 +279,12 @@ fn main(${builtins}) {
   }
   partials[chunk * 2u * u.c4 + channel] = sum;
   partials[(chunk * 2u + 1u) * u.c4 + channel] = dot;
+  ${carries ? `if (chunk == 0u) {
+    let behind = 2u * u.chunks * u.c4 + channel;
+    partials[behind] = m;
+    partials[behind + u.c4] = inv;
+    partials[behind + 2u * u.c4] = weight[channel];
+  }` : ''}
 }`,
   });
 

@@ -1,6 +1,7 @@
 /** The kernels, for those who study and edit them: contracts, and the whole WGSL of any variant in `.source`. */
 export * from './assembleBatch.ts';
 export * from './batchNorm.ts';
+export * from './batchNormMerged.ts';
 export * from './classifierHead.ts';
 export * from './contract.ts';
 export * from './conv2d.ts';

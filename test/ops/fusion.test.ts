@@ -179,7 +179,7 @@ test('a mask that several need comes out of the fused kernel', async () => {
   const p = make();
   const y = relu(add(norm(p).y, mul(p.r, constant(randomNd(shape, 40)))));
   const names = kernelNames(device(), grad(lossOf([y]), [p.x, p.r]), fusions);
-  expect(names).toContain('batchNormBackwardApply_masked_residual');
+  expect(names).toContain('batchNormBackwardMergeApply_masked_residual');
   expect(names).not.toContain('reluBackward');
 });
 

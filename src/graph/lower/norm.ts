@@ -10,6 +10,7 @@ import {
   batchNormFromRunningPerturbed,
   batchNormPartials,
 } from '../../kernels/batchNorm.ts';
+import { batchNormBackwardMergeApply, batchNormMergeApply, mostMergedChunks } from '../../kernels/batchNormMerged.ts';
 import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { blockVec4s, rowCount, rowVec4s, type Node, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type IsWanted, type LowerContext, type LowerRule, type Ref } from './context.ts';
@@ -22,7 +23,26 @@ export function chunking(rows: number): Chunks {
   return { rowsPerChunk, chunks: Math.ceil(rows / rowsPerChunk) };
 }
 
+/**
+ * Chunks so few that each workgroup merges those of its channels itself, which saves a launch; null where that would leave the adapter idle
+ * while the partial sums are taken.
+ */
+function mergedChunking(rows: number, { wantedWorkgroups }: LowerContext): (Chunks & { rowsPerGroup: number }) | null {
+  const rowsPerChunk = Math.max(16, Math.ceil(rows / mostMergedChunks / 4) * 4);
+  if (rowsPerChunk > 64 && wantedWorkgroups > 64) return null;
+  const rowsPerGroup = Math.max(64, Math.ceil(rows / (2 * wantedWorkgroups) / 16) * 16);
+  return { rowsPerChunk, chunks: Math.ceil(rows / rowsPerChunk), rowsPerGroup };
+}
+
 type Norm = Node<'batchNorm'> | Node<'normAffine'>;
+
+const partialSizes = (x: Tensor, { rowsPerChunk, chunks }: Chunks) => ({
+  rows: rowCount(x.shape),
+  c4: rowVec4s(x.shape),
+  rows_per_chunk: rowsPerChunk,
+  chunks,
+  x_stride: trialStride(x, blockVec4s(x.shape)),
+});
 
 /** Partial moments, and how they are cut: those that a convolution has written, or a launch that takes them of x. */
 function momentsOf(node: Norm, context: LowerContext): { launches: Launch<Ref>[]; partials: Ref; chunks: Chunks; stride: number } {
@@ -37,9 +57,9 @@ function momentsOf(node: Norm, context: LowerContext): { launches: Launch<Ref>[]
   const chunks = chunking(rows);
   const stride = chunks.chunks * 2 * c4;
   const partials = new Scratch(x.trials * stride * 16);
-  const launch = emit(batchNormPartials, {
+  const launch = emit(batchNormPartials(null), {
     bindings: { x, partials },
-    uniforms: { rows, c4, rows_per_chunk: chunks.rowsPerChunk, chunks: chunks.chunks, x_stride: trialStride(x, blockVec4s(x.shape)) },
+    uniforms: { ...partialSizes(x, chunks), partials_stride: stride, weight_stride: 0, bias_stride: 0 },
     grid: grid1d(chunks.chunks * c4, 64, x.trials),
   });
   return { launches: [launch], partials, chunks, stride: x.trials > 1 ? stride : 0 };
@@ -143,8 +163,46 @@ function apply(x: Tensor, affine: Ref, affineTrials: number, residual: Tensor | 
   });
 }
 
+/** A norm by itself in two launches. */
+function mergedNorm(
+  node: Node<'batchNorm'>,
+  { rowsPerGroup, ...chunks }: Chunks & { rowsPerGroup: number },
+  fused: FusedPerturbation | null,
+): Launch<Ref>[] {
+  const [x, weight, bias] = node.inputs;
+  const [y, mean, invStd, variance] = node.outputs;
+  const { relu, residual, eps } = node.attrs;
+  const other = residual ? node.inputs[node.inputs.length - 1] : null;
+  const sizes = partialSizes(x, chunks);
+  const { rows, c4 } = sizes;
+  const stride = (2 * chunks.chunks + 2) * c4;
+  const { trials } = mean;
+  const partials = new Scratch(trials * stride * 16);
+  const shared = { ...sizes, partials_stride: stride };
+  return [
+    emit(batchNormPartials(fused ? { scaled: fused.scaled } : 'plain'), {
+      bindings: { x, ...(fused?.bindings ?? { weight, bias }), partials },
+      uniforms: { ...shared, weight_stride: fused ? 0 : trialStride(weight, c4), bias_stride: fused ? 0 : trialStride(bias, c4) },
+      grid: grid1d(chunks.chunks * c4, 64, trials),
+    }),
+    emit(batchNormMergeApply(residual), {
+      bindings: { x, partials, ...(other ? { residual: other } : {}), mean, inv_std: invStd, variance, y },
+      uniforms: {
+        ...shared,
+        residual_stride: other ? trialStride(other, rows * c4) : 0,
+        rows_per_group: rowsPerGroup,
+        relu: Number(relu),
+        eps,
+      },
+      grid: [Math.ceil(rows / rowsPerGroup), Math.ceil(c4 / 4), trials],
+    }),
+  ];
+}
+
 export const lowerBatchNorm: LowerRule<'batchNorm'> = (node, context, isWanted) => {
   const [x] = node.inputs;
+  const merged = node.attrs.training ? mergedChunking(rowCount(x.shape), context) : null;
+  if (merged) return mergedNorm(node, merged, fusedPerturbation(node, isWanted));
   const [y, { trials }] = node.outputs;
   const { relu, residual } = node.attrs;
   const affine = new Scratch(trials * affineVec4s(rowVec4s(x.shape)) * 16);
@@ -169,10 +227,27 @@ export const lowerBatchNormBackward: LowerRule<'batchNormBackward'> = (node, con
   const c4 = rowVec4s(x.shape);
   const n = blockVec4s(x.shape);
   const last = node.inputs[node.inputs.length - 1];
+  const merged = sums ? null : mergedChunking(rows, context);
+  if (merged) {
+    const { rowsPerChunk, chunks, rowsPerGroup } = merged;
+    const partials = new Scratch((2 * chunks + 3) * c4 * 16);
+    return [
+      emit(batchNormBackwardPartials(mask, true), {
+        bindings: { dy, x, ...masking, mean, inv_std: invStd, weight, partials },
+        uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
+        grid: grid1d(chunks * c4, 64),
+      }),
+      emit(batchNormBackwardMergeApply(mask, residual), {
+        bindings: { dy, x, ...masking, partials, d_weight: dWeight, d_bias: dBias, dx, ...(residual ? { dz } : {}) },
+        uniforms: { rows, c4, chunks, rows_per_group: rowsPerGroup, inv_rows: training ? 1 / rows : 0 },
+        grid: [Math.ceil(rows / rowsPerGroup), Math.ceil(c4 / 4), 1],
+      }),
+    ];
+  }
   const { rowsPerChunk, chunks } = sums ? chunksOf(last.node, context) : chunking(rows);
   const partials: Ref = sums ? last : new Scratch(chunks * 2 * c4 * 16);
   const factors = new Scratch(5 * c4 * 16);
-  const first = emit(batchNormBackwardPartials(mask), {
+  const first = emit(batchNormBackwardPartials(mask, false), {
     bindings: { dy, x, ...masking, mean, inv_std: invStd, partials },
     uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
     grid: grid1d(chunks * c4, 64),
