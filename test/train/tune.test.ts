@@ -79,13 +79,13 @@ describe('tuning', () => {
     const tuners = turnAllChoices();
     const told: [number, number][] = [];
     const tuned = await run({ tune: true, onTune: (done, total) => told.push([done, total]) });
-    // 3 layers forward, 2 of their inputs' gradients, 3 of their weights', and forward in an event: the first one of no perturbed weight.
+    // 3 layers forward, the two before norms in training and in evaluation; 2 gradients of inputs, 3 of weights; forward in an event.
     expect(told).toEqual(Array.from({ length: told.length }, (_, i) => [i, told.length - 1]));
     expect(told.length - 1).toBe(tuners[0].verdicts.size);
     const problems = [...tuners[0].verdicts.keys()];
     const count = (what: RegExp) => problems.filter((problem) => what.test(problem)).length;
     expect([count(/kind=backwardWeight/), count(/kind=backwardInput/)]).toEqual([3, 2]);
-    expect([count(/eventTrials=1 .*kind=forward/), count(/eventTrials=7 .*kind=forward/)]).toEqual([3, 3]);
+    expect([count(/eventTrials=1 .*kind=forward/), count(/eventTrials=7 .*kind=forward/)]).toEqual([5, 3]);
     expect(readdirSync(cache())).toEqual([expect.stringMatching(/^tuning-[0-9a-f]{16}\.json$/)]);
 
     const estimated = await run();
