@@ -4,16 +4,16 @@
  *   out[m, n] = Σ_k A[m, k] · B[k, n]
  *
  * A workgroup computes a `tileM × tileN` block with 8 × 8 outputs a thread, or fewer where there are few. Tiles of A and B pass through
- * workgroup memory as vec4 along m and n; the next tile is fetched into registers while the current one is used, and stored into the other half of a double
- * buffer, so that one barrier a tile is enough. Operands whose memory runs along k are fetched as 4 × 4 blocks and transposed in
- * registers: no two invocations ever write parts of the same vec4.
+ * workgroup memory as vec4 along m and n; the next tile is fetched into registers while the current one is used, and stored into the other
+ * half of a double buffer, so that one barrier a tile is enough. Operands whose memory runs along k are fetched as 4 × 4 blocks and
+ * transposed in registers: no two invocations ever write parts of the same vec4.
  *
  * What A, B and out are is given by WGSL fragments; see `conv2d.ts`, and `epilogue.ts` for what is done with out beside storing it.
  */
 import type { Epilogue } from './epilogue.ts';
 
 export interface Tile {
-  /** Rows of out a workgroup computes: a multiple of `rows`. */
+  /** Rows of out a workgroup computes: a power of two times `rows`. */
   readonly m: number;
   /** Columns of out a workgroup computes: a multiple of `columns`. */
   readonly n: number;

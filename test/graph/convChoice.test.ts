@@ -48,7 +48,8 @@ describe.each(contexts)('the ways on %s', (_, context) => {
     expect(choices.every(({ splits }) => Number.isInteger(splits) && splits >= 1 && splits <= 256)).toBe(true);
     // What the pass alone decides has no say, in the name or in what there is to choose.
     const inEvent = { ...problem, trials: 3, eventTrials: 7, directions: 1 };
-    const others = [{ ...inEvent, trials: 1 }, { ...inEvent, isXShared: false }, { ...inEvent, isWeightShared: false }, { ...inEvent, isAffineShared: false }];
+    const shared = ['isXShared', 'isWeightShared', 'isAffineShared'].map((name) => ({ ...inEvent, [name]: false }));
+    const others: ConvProblem[] = [{ ...inEvent, trials: 1 }, ...shared];
     for (const other of others) {
       expect(problemName(other)).toBe(problemName(inEvent));
       expect(convChoices(other, context)).toEqual(convChoices(inEvent, context));
@@ -59,11 +60,13 @@ describe.each(contexts)('the ways on %s', (_, context) => {
 test('a problem has another name wherever anything else differs', () => {
   const changed = Object.entries(base).flatMap(([name, value]) => {
     if (['trials', 'isXShared', 'isWeightShared', 'isAffineShared'].includes(name)) return [];
-    const other = typeof value === 'number' ? value + 1 : typeof value === 'boolean' ? !value : 'backwardInput';
+    const other = typeof value === 'number' ? value + 1 : typeof value === 'boolean' ? !value : value === null ? { by: 'moments' } : 'another';
     return [problemName({ ...base, [name]: other } as ConvProblem)];
   });
   expect(new Set([problemName(base), ...changed]).size).toBe(1 + changed.length);
   expect(changed).toHaveLength(18);
+  const sums = (mask: 'affine' | 'none') => problemName({ ...base, after: { by: 'gradient', addend: false, mask } });
+  expect(sums('affine')).not.toBe(sums('none'));
 });
 
 const [N, H, W, Cin, Cout] = [2, 12, 13, 22, 18];

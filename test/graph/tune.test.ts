@@ -2,7 +2,8 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { AdapterSummary } from '../../src/gpu/device.ts';
 import { grad } from '../../src/autograd/grad.ts';
-import { conv2d, mul, sum } from '../../src/graph/functional.ts';
+import { batchNorm, cast, conv2d, mul, relu, sum } from '../../src/graph/functional.ts';
+import { fuse } from '../../src/graph/fuse/index.ts';
 import type { LowerContext } from '../../src/graph/lower/context.ts';
 import { choiceName } from '../../src/graph/lower/convProblem.ts';
 import { lowerContextOf } from '../../src/graph/plan.ts';
@@ -53,6 +54,7 @@ const meterBy = (timeOf: (choice: string) => readonly number[]): Meter & { sampl
 
 const [x, weight] = [randomNd([2, 12, 13, 22], 1), randomNd([3, 3, 22, 18], 2)].map((value) => parameter(value));
 const dy = constant(randomNd([2, 12, 13, 18], 3));
+const weight6 = parameter(randomNd([3, 3, 6, 9], 4));
 /** A convolution with both gradients: three subjects. */
 const outputs = (): Tensor[] => {
   const y = conv2d(x, weight, { padding: 1 });
@@ -113,6 +115,32 @@ describe('measuring a convolution', () => {
     expect([...failed.keys()].sort()).toEqual([wrong, broken].sort());
     expect(failed.get(wrong)).toMatch(/its result is 1 from the first's/);
     expect(failed.get(broken)).toMatch(/must compile/);
+  });
+
+  test('with norms in its loads and stores finds all choices to agree', async () => {
+    const [a, b] = [[3, 3, 6, 9], [3, 3, 9, 5]].map((shape, i) => parameter(randomNd(shape, 5 + i)));
+    const [scale, shift] = [7, 8].map((seed) => parameter(randomNd([9], seed)));
+    const image = constant(randomNd([2, 9, 8, 6], 9));
+    const y = conv2d(relu(batchNorm(conv2d(image, a, { padding: 1 }), scale, shift).y), b, { padding: 1 });
+    const dz = constant(randomNd([2, 9, 8, 5], 10));
+    const fused = fuse([y, ...grad(sum(mul(y, dz)), [a, b, scale, shift])]);
+    const found = collectSubjects([{ outputs: () => fused }], lowerContextOf(device()), device().limits.maxStorageBufferBindingSize);
+    expect(found.map(({ name }) => name).join('\n')).toMatch(/after=\{"by":"gradient"[^]*after=\{"by":"moments"|after=\{"by":"moments"[^]*after=\{"by":"gradient"/);
+    expect(found).toHaveLength(5);
+    for (const subject of found) {
+      const meter = preferLast();
+      const { failed } = await measure(device(), subject, meter);
+      expect([...failed]).toEqual([]);
+      for (const name of namesOf(subject)) expect(meter.samples).toContain(name);
+    }
+  });
+
+  test('of f16 activations finds all choices to agree', async () => {
+    const half = { outputs: () => [conv2d(cast(constant(randomNd([2, 9, 8, 6], 9)), 'f16'), weight6, { padding: 1 })] };
+    const [subject, ...others] = collectSubjects([half], lowerContextOf(device()), device().limits.maxStorageBufferBindingSize);
+    expect([subject.name.includes('isHalf=true'), others.length]).toEqual([true, 0]);
+    const { failed } = await measure(device(), subject, preferLast());
+    expect([...failed]).toEqual([]);
   });
 
   test('by real clocks ends with one of the choices', async () => {
