@@ -9,14 +9,14 @@ const device = useDevice();
 const tile = { m: 64, n: 64, k: 16 };
 const inputs = ['plain', 'affine', 'affineRelu'] as const;
 const masks = ['none', 'output', 'affine'] as const;
-const epilogues = [
-  kernels.noEpilogue, kernels.gradientEpilogue({ addend: true, mask: null }, 'u.cout4'),
-  ...masks.map((mask) => kernels.gradientEpilogue({ addend: mask === 'none', mask }, 'u.cout4')),
+const epilogues = (c4: string) => [
+  kernels.noEpilogue, kernels.gradientEpilogue({ addend: true, mask: null }, c4),
+  ...masks.map((mask) => kernels.gradientEpilogue({ addend: mask === 'none', mask }, c4)),
 ];
 const directed = { directions: 2, scaled: true, input: 'affineRelu', epilogue: kernels.momentsEpilogue } as const;
 const panels = ([null, 3] as const).flatMap((window) => [
   ...inputs.map((input) => kernels.conv2dPanel({ lanes: 8, window, weight: 'forward', input })),
-  ...epilogues.map((epilogue) => kernels.conv2dPanel({ lanes: 8, window, weight: 'transposed', epilogue })),
+  ...epilogues('u.cout4').map((epilogue) => kernels.conv2dPanel({ lanes: 8, window, weight: 'transposed', epilogue })),
   kernels.conv2dPanel({ lanes: 8, window, weight: 'forward', ...directed }),
 ]);
 const generated: Kernel[] = [
@@ -24,8 +24,8 @@ const generated: Kernel[] = [
   ...inputs.flatMap((input) => [
     kernels.conv2dForward(tile, { input }), kernels.conv2dBackwardWeight(tile, input), kernels.conv2dBackwardWeightLanes(8, input),
   ]),
-  ...epilogues.flatMap((epilogue) => [kernels.conv2dBackwardInputLanes(8, epilogue), kernels.sumPartialsThen(epilogue)]),
-  ...epilogues.map((epilogue) => kernels.conv2dBackwardInput(tile, epilogue)),
+  ...epilogues('u.cin4').flatMap((epilogue) => [kernels.conv2dBackwardInputLanes(8, epilogue), kernels.conv2dBackwardInput(tile, epilogue)]),
+  ...epilogues('u.c4').map((epilogue) => kernels.sumPartialsThen(epilogue)),
   ...[false, true].flatMap((residual) => [kernels.batchNormApply(residual), ...masks.map((mask) => kernels.batchNormBackwardApply(mask, residual))]),
   ...masks.map((mask) => kernels.batchNormBackwardPartials(mask)),
 ];
