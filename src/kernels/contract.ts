@@ -28,7 +28,10 @@ export interface KernelContract<B extends string, U extends string> {
   readonly uniforms: Readonly<Record<U, UniformType>>;
   /** WGSL language features it needs. @default none */
   readonly enable?: readonly string[];
-  /** Declares `operand(vec4f)`: what enters a product, rounded to f16 in variants with halves, as matrix units take it. @default false */
+  /**
+   * Declares `operand(vec4f)`: what enters a product, rounded to f16 in variants with halves, as matrix units take it; less than 2^-14 may be 0.
+   * @default false
+   */
   readonly hasProduct?: boolean;
   /** WGSL without binding declarations; uniforms are read as `u.name`. */
   readonly wgsl: string;
@@ -48,14 +51,17 @@ type FloatType = 'f32' | 'vec4f';
 /** Activations and their gradients, never weights, statistics, losses or partial sums: `load_NAME(i)`. */
 export const readFloats = (type: FloatType): Binding => ({ access: 'read', type, isFloats: true });
 /** As `readFloats`, with `store_NAME(i, value)` too. */
-export const writeFloats = (type: FloatType): Binding => ({ access: 'write', type, isFloats: true });
+export const writeFloats = (type: 'vec4f'): Binding => ({ access: 'write', type, isFloats: true });
 
 const halfTypes: Record<FloatType, string> = { f32: 'f16', vec4f: 'vec4h' };
 
-const toHalf = (type: FloatType): string => /* wgsl */ `
-fn half_${type}(value: ${type}) -> ${halfTypes[type]} {
-  return ${halfTypes[type]}(select(value, value * 1e38, abs(value) >= ${type}(65520.0)));
-}`;
+/** Adapters may cut numbers beyond f16 to its largest: here they are Inf before. */
+const halfFunctions = /* wgsl */ `
+fn in_half(value: vec4f) -> vec4f { return select(value, value * 1e38, abs(value) >= vec4f(65520.0)); }`;
+
+/** `quantizeToF16`, as compilers drop a conversion to f16 and back. */
+const operandFunction = (hasHalves: boolean): string =>
+  `fn operand(value: vec4f) -> vec4f { return ${hasHalves ? 'quantizeToF16(in_half(value))' : 'value'}; }`;
 
 /** Declaration of a binding, with the functions that reach it. */
 function declare(name: string, index: number, { access, type, isFloats }: Binding, isHalf: boolean): string {
@@ -63,7 +69,7 @@ function declare(name: string, index: number, { access, type, isFloats }: Bindin
   const stored = isHalf ? halfTypes[type as FloatType] : type;
   const functions = [
     `fn load_${name}(i: u32) -> ${type} { return ${isHalf ? `${type}(${name}[i])` : `${name}[i]`}; }`,
-    ...(access === 'write' ? [`fn store_${name}(i: u32, value: ${type}) { ${name}[i] = ${isHalf ? `half_${type}(value)` : 'value'}; }`] : []),
+    ...(access === 'write' ? [`fn store_${name}(i: u32, value: ${type}) { ${name}[i] = ${isHalf ? `vec4h(in_half(value))` : 'value'}; }`] : []),
   ];
   return [`@group(0) @binding(${index}) var<storage, ${mode}> ${name}: array<${stored}>;`, ...(isFloats ? functions : [])].join('\n');
 }
@@ -87,8 +93,8 @@ function generate<B extends string, U extends string>(contract: KernelContract<B
     `struct Uniforms {\n${uniformNames.map((name) => `  ${name}: ${contract.uniforms[name]},`).join('\n')}\n}`,
     ...bindingNames.map((name, index) => declare(name, index, contract.bindings[name], halves.includes(name))),
     `@group(0) @binding(${bindingNames.length}) var<uniform> u: Uniforms;`,
-    ...(hasHalves ? (['f32', 'vec4f'] as const).map(toHalf) : []),
-    ...(contract.hasProduct ? [`fn operand(value: vec4f) -> vec4f { return ${hasHalves ? 'vec4f(half_vec4f(value))' : 'value'}; }`] : []),
+    ...(hasHalves ? [halfFunctions] : []),
+    ...(contract.hasProduct ? [operandFunction(hasHalves)] : []),
   ];
   return { ...contract, halves, source: `// ${contract.name}\n${declarations.join('\n')}\n${contract.wgsl}` };
 }

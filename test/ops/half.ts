@@ -1,5 +1,6 @@
 /** Rows of the op table once more, with activations stored as f16. */
 import { cast } from '../../src/graph/functional.ts';
+import type { Nd } from '../support/nd.ts';
 import type { Tolerance } from '../support/close.ts';
 import { roundHalves } from '../support/half.ts';
 import type { ValueCase } from './check.ts';
@@ -18,12 +19,14 @@ export function inHalf(row: ValueCase): ValueCase {
   const { activations = [0], isProduct = false, hasF32Result = false, gradTolerance = row.tolerance, trialTolerance } = row;
   const isHalf = (input: number) => activations.includes(input);
   const ofGradient = (input: number) => (typeof gradTolerance === 'function' ? gradTolerance(input) : gradTolerance);
+  const operands = (inputs: Nd[]) => (isProduct ? inputs.map(roundHalves) : inputs);
   return {
     ...row,
     name: `f16, ${row.name}`,
-    inputs: () => row.inputs().map((input, i) => (isProduct || isHalf(i) ? roundHalves(input) : input)),
+    inputs: () => row.inputs().map((input, i) => (isHalf(i) ? roundHalves(input) : input)),
     build: (inputs) => cast(row.build(inputs.map((input, i) => (isHalf(i) ? cast(input, 'f16') : input))), 'f32'),
-    vjp: (inputs, dy) => row.vjp(inputs, hasF32Result ? dy : roundHalves(dy)),
+    reference: (inputs) => row.reference(operands(inputs)),
+    vjp: (inputs, dy) => row.vjp(operands(inputs), hasF32Result ? dy : roundHalves(dy)),
     tolerance: hasF32Result ? row.tolerance : roundedToHalf(row.tolerance),
     gradTolerance: (input) => (isHalf(input) ? roundedToHalf(ofGradient(input)) : ofGradient(input)),
     ...(trialTolerance && { trialTolerance: roundedToHalf(trialTolerance) }),

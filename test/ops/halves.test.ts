@@ -30,7 +30,8 @@ const generated: Kernel[] = [
   ...[false, true].flatMap((residual) => [kernels.batchNormApply(residual), ...masks.map((mask) => kernels.batchNormBackwardApply(mask, residual))]),
   ...[false, true].flatMap((carries) => masks.map((mask) => kernels.batchNormBackwardPartials(mask, carries))),
   ...[false, true].flatMap((more) => [
-    kernels.batchNormPartials(more ? { scaled: true } : null), kernels.batchNormMergeApply(more), ...masks.map((mask) => kernels.batchNormBackwardMergeApply(mask, more)),
+    kernels.batchNormPartials(more ? { scaled: true } : null), kernels.batchNormMergeApply(more),
+    kernels.classifierHead({ gradient: more }), ...masks.map((mask) => kernels.batchNormBackwardMergeApply(mask, more)),
   ]),
 ];
 const isKernel = (value: unknown): value is Kernel => typeof value === 'object' && value !== null && 'source' in value;

@@ -8,7 +8,7 @@ import { fuse, fusions, type Fusion } from '../../src/graph/fuse/index.ts';
 import type { LowerContext } from '../../src/graph/lower/context.ts';
 import { Memory } from '../../src/graph/memory.ts';
 import { allocateSlots, buildPlan, draft, placeDrafts, type Draft, type Plan } from '../../src/graph/plan.ts';
-import { ceil4, lastDim, pack, sizeBytes, unpack, Variable, type Node, type Storage, type Tensor } from '../../src/graph/tensor.ts';
+import { ceil4, lastDim, numbersOf, pack, sizeBytes, unpack, Variable, type Node, type Storage, type Tensor } from '../../src/graph/tensor.ts';
 
 export interface GuardedOptions {
   readonly fusions?: readonly Fusion[];
@@ -72,9 +72,9 @@ function checked({ tensor }: Guarded, words: Uint32Array, label: string): Uint32
   if (unwritten >= 0) throw new Error(`${label}: word ${unwritten} of ${tensor} was never written`);
   const width = lastDim(tensor.shape);
   const stride = ceil4(width);
-  // The sign bit is shifted out: −0 is a zero too.
-  const stray = body.findIndex((word, i) => i % stride >= width && word << 1 !== 0);
-  if (stray >= 0) throw new Error(`${label}: padding word ${stray} of ${tensor} is not zero`);
+  const values = tensor.dtype === 'u32' ? body : numbersOf(tensor.dtype, body.slice().buffer);
+  const stray = values.findIndex((value, i) => i % stride >= width && value !== 0);
+  if (stray >= 0) throw new Error(`${label}: padding element ${stray} of ${tensor} is not zero`);
   return body.slice();
 }
 
@@ -125,7 +125,11 @@ export async function runGuarded(device: Device, tensors: readonly Tensor[], opt
     const second = await replay(device, plan, outputs, slots);
     first.forEach((words, i) => expect(firstDifference(second[i], words), `output ${i}, first bit that differs in the second run`).toBe(-1));
     await expectInputsUnchanged(device, one);
-    return first.map((words, i) => unpack(outputs[i].tensor, new Float32Array(words.buffer)));
+    return first.map((words, i) => {
+      const { tensor } = outputs[i];
+      // Words of u32 as they are, in a Float32Array's memory.
+      return unpack(tensor, tensor.dtype === 'f16' ? (numbersOf('f16', words.buffer as ArrayBuffer) as Float32Array) : new Float32Array(words.buffer));
+    });
   } finally {
     memory.release();
   }
