@@ -6,15 +6,19 @@
  * fixed order. Overwrites all its outputs; losses 0 in the padding up to `padded`.
  */
 import { defineKernel, read, readFloats, write, writeFloats, type Binding } from './contract.ts';
-import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
+import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 /** Most channels and classes: what workgroup memory holds. */
 export const mostHeadChannels = 2048;
 export const mostHeadClasses = 1024;
 
 export interface HeadVariant {
-  /** Weight and bias are formed along one direction, for the trial of the workgroup's z. @default null: they are bound as they are */
-  readonly perturbed?: { readonly scaled: boolean } | null;
+  /** Directions `d0`, … along which the weight of the workgroup's trial is formed. @default 0: it is bound as it is */
+  readonly directions?: number;
+  /** Trials scale what is formed. @default false */
+  readonly scaled?: boolean;
+  /** The bias is formed along `bias_d0`, by the same coefficients. @default false: it is bound as it is */
+  readonly formsBias?: boolean;
   /** Writes pooled and dLogits too; without trials. @default false */
   readonly gradient?: boolean;
 }
@@ -34,20 +38,24 @@ const gradientWgsl = /* wgsl */ `
   }
   for (var c = thread; c < u.c4; c += 64u) { store_pooled(image * u.c4 + c, means[c]); }`;
 
-export function classifierHead({ perturbed = null, gradient = false }: HeadVariant = {}) {
-  const directions = perturbed ? 1 : 0;
-  const scaled = perturbed?.scaled ?? false;
-  const form = (name: string, index: string) =>
-    `var ${name}_value = ${name}[${index}]; ${formPerturbed(directions, scaled, `${name}_value`, () => `d_${name}[${index}]`)}`;
+export function classifierHead({ directions = 0, scaled = false, formsBias = false, gradient = false }: HeadVariant = {}) {
+  const names = directionNames(directions);
+  const weightAt = (index: string) =>
+    `var own_weight = weight[wid.z * u.weight_stride + ${index}]; ${formPerturbed(directions, scaled, 'own_weight', (k) => `${names[k]}[${index}]`)}`;
+  const biasAt = (index: string) =>
+    `var own_bias = bias[wid.z * u.bias_stride + ${index}]; ${formsBias ? formPerturbed(1, scaled, 'own_bias', () => `bias_d0[${index}]`) : ''}`;
   return defineKernel({
-    name: `classifierHead${perturbedName(directions, scaled)}${gradient ? '_gradient' : ''}`,
+    name: `classifierHead${perturbedName(directions, scaled)}${formsBias ? '_bias' : ''}${gradient ? '_gradient' : ''}`,
     bindings: {
-      x: readFloats('vec4f'), weight: read('vec4f'), ...(perturbed ? { d_weight: read('vec4f') } : {}),
-      bias: read('vec4f'), ...(perturbed ? { d_bias: read('vec4f'), coefficients: read('f32') } : {}),
+      x: readFloats('vec4f'), weight: read('vec4f'), ...Object.fromEntries(names.map((name) => [name, read('vec4f')])),
+      ...(directions ? { coefficients: read('f32') } : {}), bias: read('vec4f'), ...(formsBias ? { bias_d0: read('vec4f') } : {}),
       labels: read('u32'), ...(gradient ? { d_losses: read('f32') } : {}), losses: write('f32'),
       ...(gradient ? { pooled: writeFloats('vec4f'), d_logits: writeFloats('vec4f') } : {}),
     } as Record<string, Binding>,
-    uniforms: { images: 'u32', padded: 'u32', plane: 'u32', c: 'u32', c4: 'u32', classes: 'u32', m4: 'u32', x_stride: 'u32', smoothing: 'f32' },
+    uniforms: {
+      images: 'u32', padded: 'u32', plane: 'u32', c: 'u32', c4: 'u32', classes: 'u32', m4: 'u32', x_stride: 'u32', weight_stride: 'u32', bias_stride: 'u32',
+      smoothing: 'f32',
+    },
     wgsl: /* wgsl */ `
 var<workgroup> means: array<vec4f, ${mostHeadChannels / 4}>;
 var<workgroup> logits: array<vec4f, ${mostHeadClasses / 4}>;
@@ -66,8 +74,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thre
   for (var g = 0u; g < u.m4; g += 1u) {
     var total = vec4f();
     for (var c = thread; c < u.c; c += 64u) {
-      ${form('weight', 'c * u.m4 + g')}
-      total += means[c / 4u][c % 4u] * weight_value;
+      ${weightAt('c * u.m4 + g')}
+      total += means[c / 4u][c % 4u] * own_weight;
     }
     parts[thread] = total;
     for (var apart = 32u; apart > 0u; apart /= 2u) {
@@ -75,8 +83,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thre
       if (thread < apart) { parts[thread] += parts[thread + apart]; }
     }
     if (thread == 0u) {
-      ${form('bias', 'g')}
-      logits[g] = parts[0] + bias_value;
+      ${biasAt('g')}
+      logits[g] = parts[0] + own_bias;
     }
     workgroupBarrier();
   }

@@ -140,7 +140,8 @@ function kernelNames(outputs: readonly Tensor[]): string[] {
   }
 }
 
-const rounding: readonly Fusion[] = ['convMoments', 'gradientSums'];
+/** They take statistics or sums over other chunks. */
+const rounding: readonly Fusion[] = ['normOnLoad', 'convMoments', 'gradientSums'];
 
 describe.each(nets)('$name', (net) => {
   test('takes place', () => {
@@ -155,7 +156,7 @@ describe.each(nets)('$name', (net) => {
     const expected = await runGuarded(device(), gradients, { fusions: [], lowering });
     const exact = fusions.filter((name) => !rounding.includes(name));
     expect(await runGuarded(device(), gradients, { fusions: exact, lowering })).toEqual(expected);
-    for (const enabled of [[...exact, 'convMoments'], fusions] as Fusion[][]) {
+    for (const enabled of [[...exact, 'normOnLoad'], [...exact, 'convMoments'], fusions] as Fusion[][]) {
       const values = await runGuarded(device(), gradients, { fusions: enabled, lowering });
       values.forEach((value, i) => {
         // Moments in another order move an output by roundings of the largest; a gradient behind a norm cancels most of what it is made of.

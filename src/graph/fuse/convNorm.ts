@@ -2,7 +2,7 @@
  *   normOnLoad   conv2d(relu(batchNorm(x)), …)  →  the convolution normalises and clips x while it loads it, and so does its weight gradient; the
  *                activation is never written, and the mask of its gradient comes from x again
  *   convMoments  batchNorm(conv2d(x, …))  →  the convolution writes the moments of its output tile by tile as well: the norm does not read it for them
- * The first leaves every value as it is; the second takes the moments over other chunks, so it rounds otherwise.
+ * Both merge moments in another order than a norm by itself does, so they round otherwise.
  */
 import { op } from '../ops.ts';
 import type { Node, Tensor } from '../tensor.ts';

@@ -15,14 +15,6 @@ interface Head {
   readonly gradient: Node<'crossEntropyBackward'> | null;
 }
 
-/** Weight and bias as they are, or both along one direction by the same coefficients. */
-function canForm(weight: Tensor, bias: Tensor): boolean {
-  const [w, b] = [weight.node, bias.node];
-  if (w.op !== 'perturbed' && b.op !== 'perturbed') return weight.trials === 1 && bias.trials === 1;
-  if (w.op !== 'perturbed' || b.op !== 'perturbed' || w.inputs.length !== 3 || b.inputs.length !== 3) return false;
-  return w.inputs[2] === b.inputs[2] && (w as Node<'perturbed'>).attrs.scaled === (b as Node<'perturbed'>).attrs.scaled;
-}
-
 /** Images are a dimension of the grid. */
 const mostImages = 65535;
 
@@ -32,7 +24,7 @@ function match(loss: Node<'crossEntropy'>, { consumers, kept, isSingle, dependsO
   const [product, bias] = logits.node.inputs;
   if (product.node.op !== 'conv2d' || product.shape.length !== 2 || !isSingle(product)) return null;
   const [pooled, weight] = product.node.inputs;
-  if (pooled.node.op !== 'globalAvgPool2d' || kept.has(pooled) || !canForm(weight, bias)) return null;
+  if (pooled.node.op !== 'globalAvgPool2d' || kept.has(pooled)) return null;
   if (pooled.shape[1] > mostHeadChannels || logits.shape[1] > mostHeadClasses || logits.shape[0] > mostImages) return null;
   const readsPooled = consumers.get(pooled)!.filter(({ node }) => node !== product.node);
   if (!readsPooled.every(({ node, input }) => node.op === 'conv2dBackwardWeight' && input === 0)) return null;

@@ -5,7 +5,7 @@ import type { Node, Tensor } from '../tensor.ts';
 import type { IsWanted, LowerContext, LowerRule, Ref } from './context.ts';
 import { isLazy, lowerConv2d, lowerConv2dBackwardInput, lowerConv2dBackwardWeight, perturbation } from './conv.ts';
 import { fusedPerturbation, lowerBatchNorm, lowerBatchNormBackward, lowerNormAffine, lowerNormalize } from './norm.ts';
-import { headPerturbation, lowerClassifierHead } from './head.ts';
+import { headForms, lowerClassifierHead } from './head.ts';
 import * as simple from './simple.ts';
 
 /** Leaves have their memory already. */
@@ -54,7 +54,7 @@ const formed: Partial<{ [O in OpName]: (node: Node<O>, input: number, isWanted: 
   conv2d: (node, input) => (input === 0 ? isLazy(node.inputs[0]) : perturbation(node.inputs[1]) !== null),
   conv2dBackwardWeight: (node, input) => input === 0 && isLazy(node.inputs[0]),
   batchNorm: (node, input, isWanted) => (input === 1 || input === 2) && fusedPerturbation(node, isWanted) !== null,
-  classifierHead: (node, input) => (input === 1 || input === 2) && headPerturbation(node) !== null,
+  classifierHead: headForms,
   normAffine: (node, input, isWanted) => (input === 1 || input === 2) && fusedPerturbation(node, isWanted) !== null,
 };
 
