@@ -40,6 +40,7 @@ function memoryStore(texts = new Map<string, string>()): TextStore & { texts: Ma
 /** Plans take what `timeOf` says of their choice's name, on each of several clocks. */
 const meterBy = (timeOf: (choice: string) => readonly number[]): Meter & { samples: string[]; released: number } => {
   const meter = {
+    clocks: ['one', 'other'],
     samples: [] as string[],
     released: 0,
     sample: async ({ label }: { label: string }) => {

@@ -53,6 +53,7 @@ function turnAllChoices() {
   vi.spyOn(Tuner, 'open').mockImplementation(async (on, more) => {
     const seen: string[] = [];
     const meter = {
+      clocks: ['given'],
       // A subject's first sample is of its estimated choice, alone.
       sample: async ({ label }: { label: string }) => (seen.push(label), [label === seen[0] ? 10 : 5]),
       leastMs: 1, release: () => {},

@@ -26,6 +26,8 @@ export interface Verdict {
   readonly timesFirst: number;
   /** Milliseconds of the estimated choice, by each clock. */
   readonly firstMs: readonly number[];
+  /** Times of all choices that were compared, by name and clock, in times of the estimated choice's. */
+  readonly times: ReadonlyMap<string, readonly number[]>;
   /** Choices that failed, by name, and how: not compiled, or another result. */
   readonly failed: ReadonlyMap<string, string>;
 }
@@ -152,18 +154,20 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Times of plans in times of the first's, the medians of rounds in which each has its turn; by several clocks the worse. */
-async function compare(meter: Meter, plans: readonly Plan[], repeats: number, rounds: number): Promise<number[]> {
-  const ratios: number[][][] = plans.map(() => []);
+/** Medians by each clock over rounds in which all candidates have their turn: of the first's time, and of all times in times of that. */
+async function compare(meter: Meter, candidates: readonly Candidate[], repeats: number, rounds: number) {
+  const firsts: number[][] = [];
+  const ratios: number[][][] = candidates.map(() => []);
   for (let round = 0; round < rounds; round++) {
     const times: (readonly number[])[] = [];
-    for (let i = 0; i < plans.length; i++) {
-      const at = (round + i) % plans.length;
-      times[at] = await meter.sample(plans[at], repeats);
+    for (let i = 0; i < candidates.length; i++) {
+      const at = (round + i) % candidates.length;
+      times[at] = await meter.sample(candidates[at].plan, repeats);
     }
+    times[0].forEach((ms, clock) => (firsts[clock] ??= []).push(ms));
     times.forEach((own, at) => own.forEach((ms, clock) => (ratios[at][clock] ??= []).push(ms / times[0][clock])));
   }
-  return ratios.map((byClock) => Math.max(...byClock.map(median)));
+  return { firstMs: firsts.map(median), ratios: ratios.map((byClock) => byClock.map(median)) };
 }
 
 /**
@@ -176,22 +180,24 @@ export async function measure(device: Device, subject: Subject, meter: Meter): P
   try {
     const candidates = await candidatesOf(memory, subject, failed);
     const [first, ...others] = candidates;
-    const firstMs = await meter.sample(first.plan, 1);
+    let firstMs: readonly number[] = await meter.sample(first.plan, 1);
     const longest = Math.max(...firstMs, 1e-3);
     const repeats = Math.max(1, Math.min(1000, Math.ceil(meter.leastMs / longest)));
     const roundsOf = (plans: number, least: number, most: number): number =>
       Math.max(least, Math.min(most, Math.floor(stageMs / (plans * repeats * longest))));
-    const ratios = await compare(meter, candidates.map(({ plan }) => plan), repeats, roundsOf(candidates.length, 1, 3));
-    const challengers = others
-      .map((candidate, i) => ({ candidate, ratio: ratios[i + 1] }))
-      .sort((a, b) => a.ratio - b.ratio)
-      .slice(0, 2)
-      .map(({ candidate }) => candidate);
-    const finalists = [first, ...challengers];
-    const final = await compare(meter, finalists.map(({ plan }) => plan), repeats, roundsOf(finalists.length, 3, 7));
-    const best = final.indexOf(Math.min(...final.slice(1), Infinity));
-    const isBeaten = best > 0 && final[best] <= 1 - margin;
-    return { choice: finalists[isBeaten ? best : 0].choice, timesFirst: isBeaten ? final[best] : 1, firstMs, failed };
+    const times = new Map<string, readonly number[]>();
+    // By several clocks the worse counts.
+    const worst = ({ choice }: Candidate): number => Math.max(...times.get(choiceName(choice))!);
+    const stage = async (some: readonly Candidate[], rounds: number): Promise<Candidate[]> => {
+      const compared = await compare(meter, some, repeats, rounds);
+      firstMs = compared.firstMs;
+      some.forEach(({ choice }, i) => times.set(choiceName(choice), compared.ratios[i]));
+      return some.slice(1).sort((a, b) => worst(a) - worst(b));
+    };
+    const challengers = (await stage([first, ...others], roundsOf(candidates.length, 1, 3))).slice(0, 2);
+    const [best] = await stage([first, ...challengers], roundsOf(1 + challengers.length, 3, 7));
+    const isBeaten = best !== undefined && worst(best) <= 1 - margin;
+    return { choice: (isBeaten ? best : first).choice, timesFirst: isBeaten ? worst(best) : 1, firstMs, times, failed };
   } finally {
     memory.release();
   }

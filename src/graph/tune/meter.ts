@@ -8,6 +8,8 @@ import type { Plan } from '../plan.ts';
 export type Sampler = (plan: Plan, repeats: number) => Promise<readonly number[]>;
 
 export interface Meter {
+  /** Names of the clocks, in the order of a sample's times. */
+  readonly clocks: readonly string[];
   readonly sample: Sampler;
   /** A sample must last so long for its clocks to be exact enough. */
   readonly leastMs: number;
@@ -21,9 +23,9 @@ export interface Meter {
 export function meterOf(device: Device): Meter {
   const { isSoftware } = device.adapter;
   const timer = isSoftware ? null : PassTimer.create(device);
+  const hasCpuTime = isSoftware && cpuTimeMs() !== null;
   const sample: Sampler = async (plan, repeats) => {
-    const wallBefore = performance.now();
-    const cpuBefore = cpuTimeMs();
+    const [wallBefore, cpuBefore] = [performance.now(), cpuTimeMs()];
     const encoder = device.gpu.createCommandEncoder({ label: 'tune' });
     const pass = encoder.beginComputePass({ label: 'tune', timestampWrites: timer?.writes });
     for (let i = 0; i < repeats; i++) plan.encode(pass);
@@ -32,9 +34,9 @@ export function meterOf(device: Device): Meter {
     device.gpu.queue.submit([encoder.finish()]);
     if (timer) return [(await timer.readMs()) / repeats];
     await device.idle();
-    const times = [performance.now() - wallBefore];
-    if (isSoftware && cpuBefore !== null) times.push(cpuTimeMs()! - cpuBefore);
+    const times = [performance.now() - wallBefore, ...(hasCpuTime ? [cpuTimeMs()! - cpuBefore!] : [])];
     return times.map((ms) => ms / repeats);
   };
-  return { sample, leastMs: isSoftware ? 10 : 4, release: () => timer?.release() };
+  const clocks = timer ? ['gpu'] : ['wall', ...(hasCpuTime ? ['cpu'] : [])];
+  return { clocks, sample, leastMs: isSoftware ? 10 : 4, release: () => timer?.release() };
 }
