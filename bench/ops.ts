@@ -10,32 +10,15 @@ import { blockVec4s, elements, rowVec4s, sizeBytes, type Tensor } from '../src/g
 import { conv2dNaiveBackwardInput, conv2dNaiveBackwardWeight, conv2dNaiveForward } from '../src/kernels/conv2dNaive.ts';
 import { grid1d } from '../src/kernels/contract.ts';
 import { CounterRandom } from '../src/nn/random.ts';
+import { distance } from './support/compare.ts';
+import { convName, convShapes, type ConvShape } from './support/convShapes.ts';
 import { countGpu } from './support/gpuCounts.ts';
 import { interleave, sample, timing, type Sample } from './support/measure.ts';
 import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
-import { insist, options, positive, printTable, writeReport, type Row } from './support/report.ts';
-
-interface Shape {
-  readonly batch: number;
-  readonly size: number;
-  readonly cin: number;
-  readonly cout: number;
-  readonly kernel: 1 | 3;
-  readonly stride: 1 | 2;
-}
-
-/** The shapes that the peers were measured with: ResNet18's at width 64, batch 8, and at width 16, batch 32. */
-const shapes: readonly Shape[] = [[8, 64], [32, 16]].flatMap(([batch, width]) => [
-  ...[0, 1, 2, 3].map((stage) => ({ batch, size: 32 >> stage, cin: width << stage, cout: width << stage, kernel: 3, stride: 1 }) as const),
-  { batch, size: 32, cin: width, cout: 2 * width, kernel: 3, stride: 2 } as const,
-  { batch, size: 32, cin: width, cout: 2 * width, kernel: 1, stride: 2 } as const,
-]);
-
-const nameOf = ({ batch, size, cin, cout, kernel, stride }: Shape): string =>
-  `b${batch} ${kernel}×${kernel}${stride > 1 ? ` s${stride}` : ''} ${cin}→${cout}, ${size}²`;
+import { chosen, insist, optionsAndWords, positive, printTable, writeReport, type Row } from './support/report.ts';
 
 /** Inputs, the three results of the engine as graphs, and the naive launches that write the same. */
-function setUp(memory: Memory, { batch, size, cin, cout, kernel, stride }: Shape) {
+function setUp(memory: Memory, { batch, size, cin, cout, kernel, stride }: ConvShape) {
   const random = new CounterRandom(1, 2000);
   const normal = (shape: readonly number[]): Tensor => tensor(Float32Array.from({ length: elements(shape) }, () => random.normal()), shape);
   const padding = (kernel - 1) / 2;
@@ -50,7 +33,8 @@ function setUp(memory: Memory, { batch, size, cin, cout, kernel, stride }: Shape
   ];
   const values = results.map((one) => memory.storage('slots', 'naive', sizeBytes(one)));
   const uniforms = (n: number) => ({
-    n, h: size, w: size, cin, cin4: rowVec4s(x.shape), h_out: out, w_out: out, cout4: rowVec4s(dy.shape), k_h: kernel, k_w: kernel, stride, padding, images: batch,
+    n, h: size, w: size, cin, cin4: rowVec4s(x.shape), h_out: out, w_out: out, cout4: rowVec4s(dy.shape),
+    k_h: kernel, k_w: kernel, stride, padding, images: batch,
   });
   const size4 = results.map((one) => blockVec4s(one.shape));
   const naive = [
@@ -64,17 +48,7 @@ function setUp(memory: Memory, { batch, size, cin, cout, kernel, stride }: Shape
 /** A sample lasts at least so long. */
 const leastMs = 50;
 
-/** ‖a − b‖ / ‖b‖ */
-function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let [apart, norm] = [0, 0];
-  for (let i = 0; i < b.length; i++) {
-    apart += (a[i] - b[i]) ** 2;
-    norm += b[i] ** 2;
-  }
-  return Math.sqrt(apart / norm);
-}
-
-async function measure(device: Device, shape: Shape, samples: number): Promise<Row[]> {
+async function measure(device: Device, shape: ConvShape, samples: number): Promise<Row[]> {
   const memory = new Memory(device);
   try {
     const { results, naive, naiveValues, flops } = setUp(memory, shape);
@@ -86,7 +60,7 @@ async function measure(device: Device, shape: Shape, samples: number): Promise<R
     for (const [i, result] of results.entries()) {
       const ours = await readStorage(device, result, all.values[i]);
       const error = distance(ours, await readStorage(device, result, naiveValues[i]));
-      insist(error <= 1e-5, `${result.node.op} of ${nameOf(shape)} is ${error} from the naive kernel`);
+      insist(error <= 1e-5, `${result.node.op} of ${convName(shape)} is ${error} from the naive kernel`);
     }
     const repeated = async (plan: Pick<Plan, 'encode'>): Promise<() => Promise<Sample>> => {
       const repeats = Math.ceil(leastMs / (await sample(() => replay(device, [plan]))).wallMs);
@@ -97,7 +71,8 @@ async function measure(device: Device, shape: Shape, samples: number): Promise<R
     }, samples);
     const row = (what: string, work: number, one: readonly Sample[]): Row => {
       const time = timing(one);
-      return { shape: nameOf(shape), what, time, gflopsPerSecond: work / time.wallMs.median / 1e6, gflopsPerCpuSecond: work / time.cpuMs.median / 1e6 };
+      const per = (ms: number): number => work / ms / 1e6;
+      return { shape: convName(shape), what, time, gflopsPerSecond: per(time.wallMs.median), gflopsPerCpuSecond: per(time.cpuMs.median) };
     };
     return Object.entries(taken).map(([what, one]) => row(what, what === 'f+b' ? 3 * flops : flops, one));
   } finally {
@@ -105,14 +80,13 @@ async function measure(device: Device, shape: Shape, samples: number): Promise<R
   }
 }
 
-const values = options({ samples: { type: 'string', default: '10' }, only: { type: 'string' } });
+const { values, words } = optionsAndWords({ samples: { type: 'string', default: '10' } });
 const samples = positive('samples', values.samples);
-const chosen = shapes.filter((shape) => nameOf(shape).includes(values.only ?? ''));
-insist(chosen.length > 0, `no shape has ${JSON.stringify(values.only)} in its name; there is ${shapes.map(nameOf).join('; ')}`);
+const shapes = chosen('shape', convShapes, convName, words);
 await countGpu();
 const device = await openDevice();
 const rows: Row[] = [];
-for (const shape of chosen) rows.push(...(await measure(device, shape, samples)));
+for (const shape of shapes) rows.push(...(await measure(device, shape, samples)));
 printTable('Convolutions: wall / CPU ms', rows);
 writeReport('ops', device.adapter, rows, values.json);
 process.exit(0);

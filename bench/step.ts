@@ -10,7 +10,7 @@ import type { Stem } from '../src/nn/resnet.ts';
 import { countGpu, gpuCounts } from './support/gpuCounts.ts';
 import { interleave, sample, timing } from './support/measure.ts';
 import { dispatchesOf, replay, soloPlan, timeReplay, type Dispatch } from './support/plans.ts';
-import { insist, options, positive, printTable, writeReport, type Row } from './support/report.ts';
+import { chosen, insist, optionsAndWords, positive, printTable, writeReport, type Row } from './support/report.ts';
 import { Training } from './support/training.ts';
 
 const boundSize = (ref: Ref): number => (ref instanceof Tensor ? sizeBytes(ref) : ref instanceof Scratch ? ref.sizeBytes : ref.size);
@@ -58,10 +58,12 @@ async function profile(training: Training, samples: number, isPerLaunch: boolean
   return [...rows, { kernel: 'sum of the parts', dispatches: rows.reduce((sum, row) => sum + (row.dispatches as number), 0), cpuMs: total }];
 }
 
-const values = options({
+const partNames = ['step', 'forward', 'forward + backward'] as const;
+const { values, words } = optionsAndWords({
   width: { type: 'string', default: '16' }, batch: { type: 'string', default: '32' }, stem: { type: 'string', default: 'cifar' },
   samples: { type: 'string', default: '20' }, profile: { type: 'boolean', default: false }, launches: { type: 'boolean', default: false },
 });
+const measured = chosen('part', partNames, (name) => name, words);
 const samples = positive('samples', values.samples);
 const batchSize = positive('batch', values.batch);
 await countGpu();
@@ -73,26 +75,29 @@ await training.step();
 const before = gpuCounts();
 await training.step();
 const after = gpuCounts();
-const taken = await interleave({
-  step: () => sample(() => training.step()),
-  forward: () => sample(() => replay(device, [forwardOnly.plan])),
-  gradient: () => sample(() => replay(device, [plans.gradient])),
-}, samples);
+const runs: Readonly<Record<(typeof partNames)[number], () => Promise<void>>> = {
+  step: () => training.step(),
+  forward: () => replay(device, [forwardOnly.plan]),
+  'forward + backward': () => replay(device, [plans.gradient]),
+};
+const taken = await interleave(Object.fromEntries(measured.map((part) => [part, () => sample(runs[part])])), samples);
 const losses = await training.losses();
 insist(losses.every(Number.isFinite), `losses ${losses}`);
 insist(losses[losses.length - 1] < losses[0], `the loss did not fall on one batch: ${losses[0]} → ${losses[losses.length - 1]}`);
 const { report } = plans;
-const rows: Row[] = [
-  {
-    part: 'step', time: timing(taken.step), dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits,
+const counts: Readonly<Record<(typeof partNames)[number], Row>> = {
+  step: {
+    dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits,
     gpuMB: report.total / 1e6, buffersMade: after.buffers - before.buffers, bindGroupsMade: after.bindGroups - before.bindGroups,
   },
-  { part: 'forward', time: timing(taken.forward), dispatches: forwardOnly.plan.dispatches },
-  { part: 'forward + backward', time: timing(taken.gradient), dispatches: plans.gradient.dispatches },
-];
+  forward: { dispatches: forwardOnly.plan.dispatches },
+  'forward + backward': { dispatches: plans.gradient.dispatches },
+};
+const rows: Row[] = measured.map((part) => ({ part, time: timing(taken[part]), ...counts[part] }));
 printTable(`ResNet18 (${values.stem} stem), width ${values.width}, batch ${values.batch}: wall / CPU ms`, rows);
 const lossEnds = [losses[0], losses[losses.length - 1]];
-process.stdout.write(`loss ${lossEnds.map((loss) => loss.toFixed(4)).join(' → ')} in ${losses.length} steps; memory ${JSON.stringify(report)}\n`);
+const fall = lossEnds.map((loss) => loss.toFixed(4)).join(' → ');
+process.stdout.write(`loss ${fall} in ${losses.length} steps; memory ${JSON.stringify(report)}\n`);
 let parts: Row[] = [];
 if (values.profile) {
   parts = await profile(training, 3, values.launches);

@@ -11,11 +11,12 @@ import { topologicalOrder } from '../src/graph/traverse.ts';
 import { trainingContext } from '../src/nn/module.ts';
 import { CounterRandom } from '../src/nn/random.ts';
 import { resnet18, type Stem } from '../src/nn/resnet.ts';
+import { distance } from './support/compare.ts';
 import { countGpu } from './support/gpuCounts.ts';
 import { samplePass } from './support/gpuTime.ts';
 import { interleave, spread, type Sample } from './support/measure.ts';
 import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
-import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
+import { chosen, insist, optionsAndWords, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
 
 interface Layer {
   /** Of one trial. */
@@ -49,16 +50,6 @@ function layersOf(stem: Stem, width: number, batch: number): Layer[] {
 function nameOf({ x, weight, attrs }: Layer): string {
   if (x.length === 2) return `${weight[0]}→${weight[1]}`;
   return `${weight[0]}×${weight[1]}${attrs.stride > 1 ? ` s${attrs.stride}` : ''} ${weight[2]}→${weight[3]}, ${x[1]}²`;
-}
-
-/** ‖a − b‖ / ‖b‖ */
-function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let [apart, norm] = [0, 0];
-  for (let i = 0; i < b.length; i++) {
-    apart += (a[i] - b[i]) ** 2;
-    norm += b[i] ** 2;
-  }
-  return Math.sqrt(apart / norm);
 }
 
 /** Bytes of padded random numbers; padding holds numbers too, which no result depends on. */
@@ -147,17 +138,15 @@ async function measure(device: Device, timer: PassTimer | null, layer: Layer, tr
   }
 }
 
-const values = options({
+const { values, words } = optionsAndWords({
   width: { type: 'string', default: '16' },
   batch: { type: 'string', default: '32' },
   trials: { type: 'string', default: '5' },
   stem: { type: 'string', default: 'cifar' },
   samples: { type: 'string', default: '9' },
-  only: { type: 'string', default: '' },
 });
 const [width, batch, samples] = [positive('width', values.width), positive('batch', values.batch), positive('samples', values.samples)];
-const layers = layersOf(values.stem as Stem, width, batch).filter((layer) => nameOf(layer).includes(values.only));
-insist(layers.length > 0, `no layer has ${JSON.stringify(values.only)} in its name`);
+const layers = chosen('layer', layersOf(values.stem as Stem, width, batch), nameOf, words);
 await countGpu();
 const device = await openDevice();
 const timer = PassTimer.create(device);

@@ -13,7 +13,7 @@ import { countGpu, gpuCounts } from './support/gpuCounts.ts';
 import { samplePass } from './support/gpuTime.ts';
 import { interleave, spread, type Sample } from './support/measure.ts';
 import { replay } from './support/plans.ts';
-import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
+import { chosen, insist, optionsAndWords, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
 import { factorsAround, learningRate, Training } from './support/training.ts';
 import { extraBytes } from './support/trialMemory.ts';
 import { methodNames, trialMethods, type Method, type MethodName } from './support/trialMethods.ts';
@@ -217,7 +217,7 @@ async function measure(device: Device, timer: PassTimer | null, model: ResNet, s
     checked.set('jaxVmap', { maxRelativeError: peer.error, changedWeights: 0 });
   }
   const taken = await interleave(cases, samples);
-  peer?.jax.stop();
+  await peer?.jax.stop();
   const passes = training.plans.trials!.passes.join('+');
   training.release();
   return Object.keys(cases).map((name) => ({
@@ -260,23 +260,17 @@ function show({ stem, width, batch }: Setting, count: number, rows: readonly Row
 }
 
 async function main(): Promise<void> {
-  const values = options({
+  const { values, words } = optionsAndWords({
     width: { type: 'string', default: '16' },
     batch: { type: 'string', default: '32' },
     trials: { type: 'string', default: '1,3,5,7,16' },
     stem: { type: 'string', default: 'cifar' },
     samples: { type: 'string', default: '9' },
-    methods: { type: 'string', default: allMethods.join(',') },
     child: { type: 'boolean', default: false },
   });
   if (values.child) return serveJaxVmap();
   const counts = positives('trials', values.trials);
-  const methods = allMethods.filter((name) => values.methods.split(',').includes(name));
-  const unknown = values.methods.split(',').find((name) => !allMethods.includes(name as AnyMethod));
-  if (unknown !== undefined) {
-    process.stderr.write(`bench: --methods must be of ${allMethods.join(', ')}, got ${JSON.stringify(unknown)}\n`);
-    process.exit(2);
-  }
+  const methods = chosen('method', allMethods, (name) => name, words);
   const setting: Setting = {
     stem: values.stem as Stem,
     width: positive('width', values.width),

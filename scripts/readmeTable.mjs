@@ -22,9 +22,9 @@ function readReport(folder, name) {
   const file = join(folder, `${name}.json`);
   if (!existsSync(file)) return null;
   const report = JSON.parse(readFileSync(file, 'utf8'));
-  const size = /--(width(?! 16\b)|batch(?! 32\b)|stem(?! cifar\b)|only)\b.*/.exec(report.command);
+  const size = /--(width(?! 16\b)|batch(?! 32\b)|stem(?! cifar\b))\b.*/.exec(report.command);
   if (report.bench !== name || size) {
-    throw new Error(`${name}.json: the table is of the CIFAR stem, width 16, batch 32, all peers; got ${report.command}`);
+    throw new Error(`${name}.json: the table is of the CIFAR stem, width 16, batch 32; got ${report.command}`);
   }
   return report;
 }
@@ -36,27 +36,31 @@ function rowOf(report, column, words) {
   return row;
 }
 
-const peers = ['forkstep', 'jax-js', 'tfjs'];
+const methods = ['forkstep', 'jax-js', 'tfjs'];
+const wholeStep = 'step width 16, batch 32';
 
-/** One line a measurement: what it is, then a cell for each of the peers. */
+/** One line a measurement: what it is, then a cell for each of the libraries. */
 const rowsOf = {
   peers: (report) => {
-    const rows = peers.map((name) => rowOf(report, 'library', name));
+    const step = { ...report, rows: report.rows.filter((row) => row.case === wholeStep) };
+    const rows = methods.map((name) => rowOf(step, 'method', name));
     const line = (what, cell) => [what, ...rows.map(cell)];
     return [
-      line('training step, wall / CPU ms', ({ time }) => pair(short(time.wallMs.median), short(time.cpuMs.median))),
-      line('dispatches / submits of a step and of reading its loss', ({ dispatches, submits }) => pair(short(dispatches), short(submits))),
-      line('GPU buffers at their peak, MB', ({ peakMB }) => short(peakMB)),
+      line('training step, wall / CPU ms', ({ wallMs, cpuMs }) => pair(short(wallMs), short(cpuMs))),
+      line('dispatches / submits of a step', ({ dispatches, submits }) => pair(short(dispatches), short(submits))),
+      line('GPU buffers at their peak, MB', ({ peakBytes }) => short(peakBytes / 1e6)),
     ];
   },
   cold: (report) => {
     const [cold, warm] = ['cold', 'warm'].map((cache) => rowOf(report, 'cache', cache));
-    return [['process start to first step done, shader cache cold / warm, s', pair(short(cold.seconds), short(warm.seconds)), '–', '–']];
+    const what = 'process start to first step done, shader cache cold / warm, s';
+    return [[what, pair(short(cold.seconds), short(warm.seconds)), '–', '–']];
   },
   trials: (report) => {
     const five = { ...report, rows: report.rows.filter(({ trials }) => trials === 5) };
     const { wallTimesForward, cpuTimesForward } = rowOf(five, 'method', 'fused');
-    return [['event of 5 trials in forwards of the same 160 images, wall / CPU', pair(short(wallTimesForward), short(cpuTimesForward)), '–', '–']];
+    const what = 'event of 5 trials in forwards of the same 160 images, wall / CPU';
+    return [[what, pair(short(wallTimesForward), short(cpuTimesForward)), '–', '–']];
   },
 };
 
@@ -71,8 +75,9 @@ function caption(reports) {
 export function benchTable(folder = join(ROOT, 'bench/results')) {
   const reports = tableReports.map((name) => readReport(folder, name)).filter((report) => report !== null);
   const [first] = reports;
-  const version = (name) => (first?.bench === 'peers' ? ` ${rowOf(first, 'library', name).library.split(' ').at(-1)}` : '');
-  const head = ['ResNet18 (CIFAR stem), width 16, batch 32', 'forkstep', `jax-js${version('jax-js')}`, `TensorFlow.js${version('tfjs')}`];
+  const version = (name) => (first?.bench === 'peers' ? ` ${first.packages[name]}` : '');
+  const libraries = ['forkstep', `jax-js${version('@jax-js/jax')}`, `TensorFlow.js${version('@tensorflow/tfjs')}`];
+  const head = ['ResNet18 (CIFAR stem), width 16, batch 32', ...libraries];
   const lines = [head, ['---', '--:', '--:', '--:'], ...reports.flatMap((report) => rowsOf[report.bench](report))];
   const table = lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
   return reports.length > 0 ? `${table}\n\n${caption(reports)}` : table;

@@ -40,19 +40,22 @@ describe("the README's table", () => {
     expect(markedTable(readme)).toBe(benchTable());
   });
 
-  const spread = (median: number) => ({ median, iqr: 1, min: median });
-  const time = (wall: number, cpu: number) => ({ wallMs: spread(wall), cpuMs: spread(cpu), samples: 5 });
   const report = (bench: string, rows: object[], command = `npm run bench -- ${bench}`) => ({
     bench, command, rows,
     commit: 'abc', adapter: '', driver: 'llvmpipe: Mesa 25', node: 'v20.1.0', dawn: 'webgpu 0.6.2', cores: 2, load: 0.5,
   });
+  const row = (method: string, wallMs: number, cpuMs: number, dispatches: number, submits: number, peakBytes: number) => ({
+    case: 'step width 16, batch 32', method, wallMs, cpuMs, dispatches, submits, peakBytes,
+  });
+  const steps = [
+    row('forkstep', 912.3, 1702, 221, 1, 55.25e6),
+    row('jax-js', 2780, 5222, 530, 656, 207.1e6),
+    row('tfjs', 5757, 11040, 1388, 94, 331e6),
+  ];
+  const others = ['forkstep', 'jax-js', 'tfjs'].map((method) => ({ ...row(method, 1, 2, 3, 4, 5), case: 'step width 64, batch 8' }));
+  const packages = { '@jax-js/jax': '0.1.25', '@tensorflow/tfjs': '4.22.0', '@tensorflow/tfjs-backend-webgpu': '4.22.1' };
   const reports = {
-    peers: report('peers', [
-      { library: 'forkstep this commit', time: time(912.3, 1702), dispatches: 221, submits: 1, peakMB: 55.25 },
-      { library: 'jax-js 0.1.25', time: time(2780, 5222), dispatches: 530, submits: 656, peakMB: 207.1 },
-      { library: 'jax-js, not polling while it waits, 0.1.25', time: time(1, 2), dispatches: 3, submits: 4, peakMB: 5 },
-      { library: 'tfjs 4.22.0', time: time(5757, 11040), dispatches: 1388, submits: 94, peakMB: 331 },
-    ]),
+    peers: { ...report('peers', [...others, ...steps]), packages },
     cold: report('cold', [{ cache: 'cold', seconds: 41.26 }, { cache: 'warm', seconds: 3.614 }]),
     trials: report('trials', [
       { trials: 3, method: 'fused', wallTimesForward: 3, cpuTimesForward: 3 },
@@ -79,7 +82,7 @@ describe("the README's table", () => {
         '| ResNet18 (CIFAR stem), width 16, batch 32 | forkstep | jax-js 0.1.25 | TensorFlow.js 4.22.0 |',
         '| --- | --: | --: | --: |',
         '| training step, wall / CPU ms | 912 / 1,702 | 2,780 / 5,222 | 5,757 / 11,040 |',
-        '| dispatches / submits of a step and of reading its loss | 221 / 1 | 530 / 656 | 1,388 / 94 |',
+        '| dispatches / submits of a step | 221 / 1 | 530 / 656 | 1,388 / 94 |',
         '| GPU buffers at their peak, MB | 55.3 | 207 | 331 |',
         '| process start to first step done, shader cache cold / warm, s | 41.3 / 3.61 | – | – |',
         '| event of 5 trials in forwards of the same 160 images, wall / CPU | 1.1 / 1.05 | – | – |',
@@ -101,6 +104,7 @@ describe("the README's table", () => {
     ['another stem', { trials: { ...reports.trials, command: 'npm run bench -- trials --stem imagenet' } }, /--stem imagenet/],
     ['another number of trials', { trials: { ...reports.trials, rows: reports.trials.rows.slice(0, 2) } }, /trials\.json has no row fused/],
     ['the report of another bench', { cold: reports.trials }, /cold\.json/],
+    ['peers without the whole step', { peers: { ...report('peers', others), packages } }, /peers\.json has no row forkstep/],
     ['a report without its rows', { cold: report('cold', []) }, /cold\.json has no row cold/],
   ])('is not made of %s', (_, given, message) => expect(() => tableOf(given)).toThrow(message));
 

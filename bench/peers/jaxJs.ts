@@ -1,5 +1,7 @@
-/** jax-js: the whole step under one `jit`, NCHW and OIHW as its convolution takes them, batch norm written out (it has none). */
-import { blocks, imageSize, numClasses, permute4, sgd, type Peer, type Problem } from './problem.ts';
+/** jax-js: all of a case under one `jit`, NCHW and OIHW as its convolution takes them, batch norm written out (it has none). */
+import type { OpCase, Operation } from './cases.ts';
+import type { Offered } from './navigator.ts';
+import { blocks, imageSize, numClasses, permute4, sgd, type OpProblem, type Peer, type StepProblem } from './problem.ts';
 
 /** Its arrays are used up by whatever reads them; `.ref` keeps one for another reader. */
 export interface Arr {
@@ -12,6 +14,7 @@ export interface Arr {
   reshape(shape: readonly number[]): Arr;
   jsAsync(): Promise<number>;
   data(): Promise<Float32Array>;
+  dispose(): void;
 }
 export type Params = Record<string, Arr>;
 
@@ -20,6 +23,7 @@ export interface Jax {
   defaultDevice(backend: string): void;
   blockUntilReady(tree: unknown): Promise<void>;
   jit<F>(f: F): F;
+  vjp(f: (...inputs: Arr[]) => Arr, inputs: readonly Arr[]): [Arr, (dy: Arr) => Arr[]];
   vmap<A extends unknown[]>(f: (...args: A) => Arr, inAxes: readonly (number | null)[]): (...args: A) => Arr;
   valueAndGrad(f: (params: Params, x: Arr, y: Arr) => Arr): (params: Params, x: Arr, y: Arr) => [Arr, Params];
   tree: { ref(params: Params): Params };
@@ -37,16 +41,22 @@ export interface Jax {
   };
 }
 
-function network({ numpy: np, lax, nn }: Jax, take: (params: Params, name: string) => Arr) {
-  const batchNorm = (x: Arr, weight: Arr, bias: Arr): Arr => {
-    const channels = [1, x.shape[1], 1, 1];
-    const centred = x.ref.sub(np.mean(x, [0, 2, 3], { keepdims: true }));
-    const variance = np.mean(centred.ref.mul(centred.ref), [0, 2, 3], { keepdims: true });
-    return centred.mul(np.reciprocal(np.sqrt(variance.add(1e-5)))).mul(weight.reshape(channels)).add(bias.reshape(channels));
-  };
+function conv2d({ lax }: Jax, x: Arr, weight: Arr, stride: number, padding: number): Arr {
+  return lax.convGeneralDilated(x, weight, [stride, stride], [[padding, padding], [padding, padding]]);
+}
+
+function batchNorm({ numpy: np }: Jax, x: Arr, weight: Arr, bias: Arr): Arr {
+  const channels = [1, x.shape[1], 1, 1];
+  const centred = x.ref.sub(np.mean(x, [0, 2, 3], { keepdims: true }));
+  const variance = np.mean(centred.ref.mul(centred.ref), [0, 2, 3], { keepdims: true });
+  return centred.mul(np.reciprocal(np.sqrt(variance.add(1e-5)))).mul(weight.reshape(channels)).add(bias.reshape(channels));
+}
+
+function network(jax: Jax, take: (params: Params, name: string) => Arr) {
+  const { numpy: np, nn } = jax;
   const convNorm = (p: Params, x: Arr, conv: string, norm: string, stride: number, padding: number): Arr => {
-    const y = lax.convGeneralDilated(x, take(p, `${conv}.weight`), [stride, stride], [[padding, padding], [padding, padding]]);
-    return batchNorm(y, take(p, `${norm}.weight`), take(p, `${norm}.bias`));
+    const y = conv2d(jax, x, take(p, `${conv}.weight`), stride, padding);
+    return batchNorm(jax, y, take(p, `${norm}.weight`), take(p, `${norm}.bias`));
   };
   return (p: Params, image: Arr): Arr => {
     let x = nn.relu(convNorm(p, image, 'conv1', 'bn1', 1, 1));
@@ -74,7 +84,7 @@ export async function loadJax(): Promise<Jax> {
   return jax;
 }
 
-export async function openJaxJs({ batch, weights, x: image, labels }: Problem, version: string, fence: () => Promise<void>): Promise<Peer> {
+export async function openStep({ batch, weights, x: image, labels }: StepProblem, { fence, adapter }: Offered): Promise<Peer> {
   const jax = await loadJax();
   const { numpy: np, tree } = jax;
   const loss = meanLoss(jax, batch);
@@ -96,14 +106,86 @@ export async function openJaxJs({ batch, weights, x: image, labels }: Problem, v
   }
   const x = np.array(permute4(image, [batch, imageSize, imageSize, 3], [0, 3, 1, 2])).reshape([batch, 3, imageSize, imageSize]);
   const y = np.array(Int32Array.from(labels), { dtype: np.int32 });
+  let last: Arr | null = null;
   return {
-    name: 'jax-js', version,
-    step: async () => {
+    adapter,
+    run: async () => {
+      last?.dispose();
       const out = step(params, momentum, x.ref, y.ref);
-      [, params, momentum] = out;
+      [last, params, momentum] = out;
       await jax.blockUntilReady(out);
       await fence();
-      return out[0].jsAsync();
+    },
+    results: async () => {
+      const loss = last!;
+      last = null;
+      return [Float32Array.of(await loss.jsAsync())];
+    },
+  };
+}
+
+type Forward<O> = (jax: Jax, inputs: readonly Arr[], operation: Extract<Operation, { op: O }>) => Arr;
+
+const forwards: { readonly [O in Operation['op']]: Forward<O> } = {
+  conv2d: (jax, [x, weight], { stride, padding }) => conv2d(jax, x, weight, stride, padding),
+  batchNorm: (jax, [x, weight, bias]) => batchNorm(jax, x, weight, bias),
+  relu: ({ nn }, [x]) => nn.relu(x),
+  matmul: ({ numpy }, [a, b]) => numpy.matmul(a, b),
+};
+
+type Axes = readonly [number, number, number, number];
+/** Where each axis here is there, and back; null where layouts are the same. */
+type Layout = { readonly to: Axes; readonly from: Axes } | null;
+const nchw: Layout = { to: [0, 3, 1, 2], from: [0, 2, 3, 1] };
+const oihw: Layout = { to: [3, 2, 0, 1], from: [2, 3, 1, 0] };
+
+/** Of the inputs; outputs are laid out as the first. */
+const layouts: Readonly<Record<Operation['op'], readonly Layout[]>> = {
+  conv2d: [nchw, oihw],
+  batchNorm: [nchw, null, null],
+  relu: [null],
+  matmul: [null, null],
+};
+
+export async function openOp(
+  { operation, isBackward, inputs: shapes, output }: OpCase,
+  problem: OpProblem,
+  { fence, adapter }: Offered,
+): Promise<Peer> {
+  const jax = await loadJax();
+  const permuted = (shape: readonly number[], layout: Layout): readonly number[] => (layout ? layout.to.map((axis) => shape[axis]) : shape);
+  const upload = (data: Float32Array, shape: readonly number[], layout: Layout): Arr =>
+    jax.numpy.array(layout ? permute4(data, shape, layout.to) : data).reshape(permuted(shape, layout));
+  const forward = (...inputs: Arr[]): Arr =>
+    (forwards[operation.op] as (jax: Jax, inputs: Arr[], operation: Operation) => Arr)(jax, inputs, operation);
+  const run = jax.jit((inputs: Arr[], dy: Arr[]): Arr[] => {
+    if (!isBackward) return [forward(...inputs)];
+    const [y, pull] = jax.vjp(forward, inputs);
+    return [y, ...pull(dy[0])];
+  });
+  const inputLayouts = layouts[operation.op];
+  const [x] = inputLayouts;
+  const inputs = problem.inputs.map((data, i) => upload(data, shapes[i], inputLayouts[i]));
+  const dy = isBackward ? [upload(problem.dy, output, x)] : [];
+  let last: Arr[] = [];
+  return {
+    adapter,
+    run: async () => {
+      for (const one of last) one.dispose();
+      last = run(inputs.map((one) => one.ref), dy.map((one) => one.ref));
+      await jax.blockUntilReady(last);
+      await fence();
+    },
+    results: async () => {
+      const read: Float32Array[] = [];
+      for (const [i, one] of last.entries()) {
+        const layout = i === 0 ? x : inputLayouts[i - 1];
+        const { shape } = one;
+        const data = await one.data();
+        read.push(layout ? permute4(data, shape, layout.from) : data);
+      }
+      last = [];
+      return read;
     },
   };
 }

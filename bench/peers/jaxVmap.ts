@@ -1,11 +1,11 @@
 /** jax-js: N losses by `vmap` over stacked parameters W − η_t·D, which the same `jit` forms. In a process of its own, as jax-js polls. */
-import { fork, type ChildProcess } from 'node:child_process';
 import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { politely } from '../../src/gpu/host.node.ts';
 import { decodeSafetensors, encodeSafetensors, type SafetensorsTensor } from '../../src/nn/safetensors.ts';
 import { countGpu, gpuCounts, restartPeak, type GpuCounts } from '../support/gpuCounts.ts';
 import { sample, type Sample } from '../support/measure.ts';
+import { MeasuredProcess, serve } from '../support/process.ts';
 import { peersFolder } from './install.ts';
 import { loadJax, meanLoss, type Arr, type Params } from './jaxJs.ts';
 import { offerNavigator } from './navigator.ts';
@@ -91,31 +91,27 @@ interface Answer {
   readonly extraBytes: number;
 }
 
-/** In the child: one event for every message. */
+/** In the child: one event for every question. */
 export async function serveJaxVmap(): Promise<void> {
   await countGpu();
-  const vmapped = await open(await offerNavigator());
-  process.on('message', () => {
-    void (async () => {
-      restartPeak();
-      const before = gpuCounts();
-      const taken = await sample(() => politely(vmapped.run()));
-      const after = gpuCounts();
-      const counts = { dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits };
-      process.send!({
-        sample: taken,
-        losses: await vmapped.losses(),
-        counts,
-        extraBytes: after.peakBytes - before.liveBytes,
-      } satisfies Answer);
-    })();
+  const vmapped = await open((await offerNavigator()).fence);
+  serve<'event', Answer>(async () => {
+    restartPeak();
+    const before = gpuCounts();
+    const taken = await sample(() => politely(vmapped.run()));
+    const after = gpuCounts();
+    return {
+      sample: taken,
+      losses: await vmapped.losses(),
+      counts: { dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits },
+      extraBytes: after.peakBytes - before.liveBytes,
+    };
   });
-  process.send!('ready');
 }
 
 export class JaxVmap {
   private constructor(
-    readonly child: ChildProcess,
+    readonly process: MeasuredProcess<'event', Answer>,
     readonly first: Answer,
   ) {}
 
@@ -124,34 +120,15 @@ export class JaxVmap {
     writeProblem(problem);
     const script = resolve(peersFolder, 'trials.mjs');
     copyFileSync(process.argv[1], script);
-    const child = fork(script, ['--child'], { cwd: peersFolder, execArgv: ['--expose-gc'] });
-    await next(child);
-    return new JaxVmap(child, await ask(child));
+    const started = await MeasuredProcess.start<'event', Answer>('jax-js', script, ['--child'], peersFolder);
+    return new JaxVmap(started, await started.ask('event'));
   }
 
   event(): Promise<Answer> {
-    return ask(this.child);
+    return this.process.ask('event');
   }
 
-  stop(): void {
-    this.child.kill();
+  stop(): Promise<void> {
+    return this.process.stop();
   }
-}
-
-function ask(child: ChildProcess): Promise<Answer> {
-  const answer = next(child);
-  child.send('event');
-  return answer as Promise<Answer>;
-}
-
-/** @throws Error when the child ends instead */
-function next(child: ChildProcess): Promise<unknown> {
-  return new Promise((done, fail) => {
-    const ended = (code: number | null): void => fail(new Error(`jax-js ended with code ${code}`));
-    child.once('exit', ended);
-    child.once('message', (message) => {
-      child.off('exit', ended);
-      done(message);
-    });
-  });
 }

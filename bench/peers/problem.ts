@@ -1,19 +1,27 @@
-/** The one problem that every library is given: weights, batch and optimizer, by value. */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { decodeSafetensors, encodeSafetensors, type SafetensorsTensor } from '../../src/nn/safetensors.ts';
-import { resnet18 } from '../../src/nn/resnet.ts';
-import { stateDict } from '../../src/nn/stateDict.ts';
+/** The values that every library is given: the same in every process, as they come from the same seed. */
+import type { AdapterSummary } from '../../src/gpu/device.ts';
+import { elements, type Shape } from '../../src/graph/tensor.ts';
 import { CounterRandom } from '../../src/nn/random.ts';
+import { resnet18, type ResNet } from '../../src/nn/resnet.ts';
+import { stateDict } from '../../src/nn/stateDict.ts';
+import type { OpCase, StepCase } from './cases.ts';
 
-export interface Problem {
-  readonly width: number;
+export interface StepProblem {
   readonly batch: number;
-  /** torchvision's names and layouts, running statistics left out. */
+  readonly model: ResNet;
+  /** The model's, by torchvision's names and layouts, running statistics left out. */
   readonly weights: ReadonlyMap<string, { shape: readonly number[]; data: Float32Array }>;
   /** f32 [batch, 32, 32, 3], standard normal. */
   readonly x: Float32Array;
   /** 0…9 */
   readonly labels: Uint8Array;
+}
+
+/** Standard normal, in the layouts of the case. */
+export interface OpProblem {
+  readonly inputs: readonly Float32Array[];
+  /** Of the output. */
+  readonly dy: Float32Array;
 }
 
 export const imageSize = 32;
@@ -22,34 +30,34 @@ export const numClasses = 10;
 export const sgd = { lr: 0.05, momentum: 0.9, weightDecay: 5e-4 };
 
 /** Convolution stages in order: torchvision's prefix, stride, and whether a 1×1 convolution carries the shortcut. */
-export const blocks: readonly { readonly name: string; readonly stride: number; readonly hasDownsample: boolean }[] = [1, 2, 3, 4].flatMap((stage) =>
-  [0, 1].map((i) => ({ name: `layer${stage}.${i}`, stride: stage > 1 && i === 0 ? 2 : 1, hasDownsample: stage > 1 && i === 0 })),
+export const blocks: readonly { readonly name: string; readonly stride: number; readonly hasDownsample: boolean }[] = [1, 2, 3, 4].flatMap(
+  (stage) => [0, 1].map((i) => ({ name: `layer${stage}.${i}`, stride: stage > 1 && i === 0 ? 2 : 1, hasDownsample: stage > 1 && i === 0 })),
 );
 
 const seed = 1;
 const dataStream = 1000;
 
-export function writeProblem(file: string, width: number, batch: number): void {
-  const random = new CounterRandom(seed, dataStream);
-  const x = Float32Array.from({ length: batch * imageSize * imageSize * 3 }, () => random.normal());
-  const labels = Uint8Array.from({ length: batch }, (_, i) => (i * 7) % numClasses);
-  const tensors = new Map<string, SafetensorsTensor>(stateDict(resnet18({ width, seed })));
-  tensors.set('x', { dtype: 'F32', shape: [batch, imageSize, imageSize, 3], data: x });
-  tensors.set('labels', { dtype: 'U8', shape: [batch], data: labels });
-  writeFileSync(file, encodeSafetensors(tensors, { width: String(width), batch: String(batch) }));
+function normal(shape: Shape, stream: number): Float32Array {
+  const random = new CounterRandom(seed, stream);
+  return Float32Array.from({ length: elements(shape) }, () => random.normal());
 }
 
-export function readProblem(file: string): Problem {
-  const { tensors, metadata } = decodeSafetensors(readFileSync(file));
+export function stepProblem({ width, batch }: StepCase): StepProblem {
+  const model = resnet18({ width, seed });
   const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
-  for (const [name, { shape, data }] of tensors) {
-    if (name !== 'x' && data instanceof Float32Array && !name.includes('running_')) weights.set(name, { shape, data });
+  for (const [name, { shape, data }] of stateDict(model)) {
+    if (data instanceof Float32Array && !name.includes('running_')) weights.set(name, { shape, data });
   }
   return {
-    width: Number(metadata.width), batch: Number(metadata.batch), weights,
-    x: tensors.get('x')!.data as Float32Array, labels: tensors.get('labels')!.data as Uint8Array,
+    batch, model, weights, x: normal([batch, imageSize, imageSize, 3], dataStream),
+    labels: Uint8Array.from({ length: batch }, (_, i) => (i * 7) % numClasses),
   };
 }
+
+export const opProblem = ({ inputs, output }: OpCase): OpProblem => ({
+  inputs: inputs.map((shape, i) => normal(shape, dataStream + 1 + i)),
+  dy: normal(output, dataStream),
+});
 
 /** [A, B, C, D] → the axes in the order `to`. */
 export function permute4(data: Float32Array, shape: readonly number[], to: readonly [number, number, number, number]): Float32Array {
@@ -64,10 +72,11 @@ export function permute4(data: Float32Array, shape: readonly number[], to: reado
   return out;
 }
 
-/** A library with the problem loaded. */
+/** A library with a case's values on the GPU. */
 export interface Peer {
-  readonly name: string;
-  readonly version: string;
-  /** One whole training step, finished on the GPU when it returns. @returns the loss before the update */
-  step(): Promise<number>;
+  /** The work once, finished on the GPU when it returns; nothing is read back. Frees what the run before left. */
+  run(): Promise<void>;
+  /** What the last run left, to be asked once: the loss before a step; of an op y, and the gradients of its inputs. */
+  results(): Promise<Float32Array[]>;
+  adapter(): AdapterSummary;
 }

@@ -1,6 +1,7 @@
 /**
- * What a process asks of WebGPU, counted at the API itself, so that the same figures hold for any library: the prototypes are wrapped before
- * the first device is opened. Every GPU error ends the process: a bench that computes nothing is fast.
+ * What a process asks of WebGPU, counted at the API itself, so that the same figures hold for any library: the prototypes are wrapped
+ * before the first device is opened. Every GPU error, and the loss of the device, ends the process with code 1: a bench that computes
+ * nothing is fast.
  */
 export interface GpuCounts {
   dispatches: number;
@@ -38,10 +39,15 @@ function wrap(type: { prototype: object }, name: string, after: (result: unknown
   };
 }
 
+function stop(message: string): void {
+  process.stderr.write(`GPU error: ${message.slice(0, 1000)}\n`);
+  process.exit(1);
+}
+
 function stopAtErrors(device: GPUDevice): void {
-  device.addEventListener('uncapturederror', (event) => {
-    process.stderr.write(`GPU error: ${(event as GPUUncapturedErrorEvent).error.message.slice(0, 1000)}\n`);
-    process.exit(3);
+  device.addEventListener('uncapturederror', (event) => stop((event as GPUUncapturedErrorEvent).error.message));
+  void device.lost.then(({ reason, message }) => {
+    if (reason !== 'destroyed') stop(`the device is lost: ${message}`);
   });
 }
 
@@ -63,7 +69,9 @@ function countBuffers(): void {
 /** Makes WebGPU's classes global and counts from here on. Call it once, before any device is opened. */
 export async function countGpu(): Promise<void> {
   const { globals } = await import('webgpu');
-  for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  for (const [name, value] of Object.entries(globals)) {
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  }
   countBuffers();
   wrap(GPUQueue, 'submit', () => counts.submits++);
   wrap(GPUComputePassEncoder, 'dispatchWorkgroups', () => counts.dispatches++);
@@ -73,7 +81,8 @@ export async function countGpu(): Promise<void> {
   wrap(GPUDevice, 'createBindGroup', (group, [descriptor]) => {
     counts.bindGroups++;
     const { entries } = descriptor as GPUBindGroupDescriptor;
-    const bytes = [...entries].map(({ resource }) => resource as GPUBufferBinding).filter(({ buffer }) => buffer?.usage & GPUBufferUsage.STORAGE);
+    const bound = [...entries].map(({ resource }) => resource as GPUBufferBinding);
+    const bytes = bound.filter(({ buffer }) => buffer?.usage & GPUBufferUsage.STORAGE);
     storageBytes.set(group as GPUBindGroup, bytes.reduce((sum, { size, buffer }) => sum + (size ?? buffer.size), 0));
   });
   wrap(GPUAdapter, 'requestDevice', (device) => void (device as Promise<GPUDevice>).then(stopAtErrors));

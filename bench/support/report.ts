@@ -5,27 +5,56 @@ import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import type { AdapterSummary } from '../../src/gpu/device.ts';
+import { matching } from './filter.ts';
 import { load, type Timing } from './measure.ts';
 
 export type Row = Record<string, string | number | boolean | null | Timing>;
 
-/** Exits with one line and code 2 for what the bench does not take. */
-export function options<const T extends NonNullable<ParseArgsConfig['options']>>(config: T) {
+/** Ends the bench with one line and code 2: the command line is at fault. */
+export function refuse(message: string): never {
+  process.stderr.write(`bench: ${message}\n`);
+  process.exit(2);
+}
+
+/** Ends the bench with one line and code 1. */
+export function fail(message: string): never {
+  process.stderr.write(`bench: ${message}\n`);
+  process.exit(1);
+}
+
+type Config = NonNullable<ParseArgsConfig['options']>;
+
+function parse<const T extends Config>(config: T, allowPositionals: boolean) {
   try {
-    return parseArgs({ options: { json: { type: 'string' }, ...config } as T & { json: { type: 'string' } }, strict: true }).values;
+    const options = { json: { type: 'string' }, ...config } as T & { json: { type: 'string' } };
+    return parseArgs({ options, strict: true, allowPositionals });
   } catch (error) {
-    process.stderr.write(`bench: ${(error as Error).message.split('\n')[0]}\n`);
-    process.exit(2);
+    return refuse((error as Error).message.split('\n')[0]);
+  }
+}
+
+/** Refuses what the bench does not take. */
+export const options = <const T extends Config>(config: T) => parse(config, false).values;
+
+/** Of a bench that takes words besides, each of which selects by a part of a name. */
+export function optionsAndWords<const T extends Config>(config: T) {
+  const { values, positionals } = parse(config, true);
+  return { values, words: positionals };
+}
+
+/** `matching()`, refusing a word that nothing has in its name. */
+export function chosen<T>(what: string, items: readonly T[], nameOf: (item: T) => string, words: readonly string[]): T[] {
+  try {
+    return matching(what, items, nameOf, words);
+  } catch (error) {
+    return refuse((error as Error).message);
   }
 }
 
 /** A number given on the command line. */
 export function positive(name: string, text: string): number {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) {
-    process.stderr.write(`bench: --${name} must be an integer ≥ 1, got ${JSON.stringify(text)}\n`);
-    process.exit(2);
-  }
+  if (!Number.isInteger(value) || value < 1) refuse(`--${name} must be an integer ≥ 1, got ${JSON.stringify(text)}`);
   return value;
 }
 
@@ -54,7 +83,13 @@ function command(name: string): string {
 }
 
 /** Writes `--json FILE`. */
-export function writeReport(name: string, adapter: AdapterSummary, rows: readonly Row[], file: string | undefined, more: Record<string, unknown> = {}): void {
+export function writeReport(
+  name: string,
+  adapter: AdapterSummary,
+  rows: readonly Row[],
+  file: string | undefined,
+  more: Record<string, unknown> = {},
+): void {
   if (file === undefined) return;
   const report = {
     bench: name, command: command(name), commit: commit(), date: new Date().toISOString().slice(0, 10),
@@ -82,7 +117,5 @@ export function printTable(title: string, rows: readonly Row[]): void {
 
 /** Ends the bench with code 1: its figures would be of something that is wrong. */
 export function insist(condition: boolean, message: string): void {
-  if (condition) return;
-  process.stderr.write(`bench: wrong result: ${message}\n`);
-  process.exit(1);
+  if (!condition) fail(`wrong result: ${message}`);
 }
