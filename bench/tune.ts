@@ -1,4 +1,4 @@
-/** Convolutions of a ResNet18 step and event: the choice made by estimate, all that tuning compares with it, and tiles on software adapters. */
+/** Convolutions of ResNet18's step and event: by estimate, tuned, and on a software adapter by tiles. */
 import { grad } from '../src/autograd/grad.ts';
 import { openDevice } from '../src/gpu/device.ts';
 import { crossEntropy, mean, tensor } from '../src/graph/functional.ts';
@@ -50,7 +50,8 @@ const bindingBytes = device.limits.maxStorageBufferBindingSize;
 const subjects = collectSubjects(graphs(), lowering, bindingBytes).filter(({ name }) => shortName(name).includes(values.only));
 insist(subjects.length > 0, `no convolution has ${JSON.stringify(values.only)} in its name`);
 // What the same convolutions would be computed by if this adapter had no kernels of its own.
-const tiles = new Map(collectSubjects(graphs(), { ...lowering, lanes: undefined }, bindingBytes).map(({ name, choices }) => [name, choices[0]]));
+const byTiles = collectSubjects(graphs(), { ...lowering, lanes: undefined }, bindingBytes);
+const tiles = new Map(byTiles.map(({ name, choices }) => [name, choices[0]]));
 const meter = meterOf(device);
 const clock = meter.clocks.length - 1;
 const round = (value: number): number => Number(value.toPrecision(4));
@@ -78,7 +79,8 @@ for (const [i, subject] of subjects.entries()) {
     totals.set(key, sum);
   }
   rows.push({
-    convolution: shortName(subject.name), estimated: choiceName(first), ms: round(firstMs[clock]), tuned: choiceName(choice), tunedTimes: round(tuned),
+    convolution: shortName(subject.name), estimated: choiceName(first), ms: round(firstMs[clock]),
+    tuned: choiceName(choice), tunedTimes: round(tuned),
     ...(tileTimes === null ? {} : { tile: choiceName(tile), tileTimes: round(tileTimes) }),
   });
   if (values.choices) for (const [name, all] of times) rows.push({ convolution: '', estimated: name, tunedTimes: round(all[clock]) });
@@ -90,6 +92,7 @@ for (const [key, { ms, tunedMs, tilesMs }] of totals) {
   if (lowering.lanes !== undefined) row.tileTimes = round(tilesMs / ms);
   rows.push(row);
 }
-printTable(`Convolutions of ResNet18 (${values.stem} stem), width ${width}, batch ${batch}: ${meter.clocks[clock]} ms, and times of that`, rows);
+const what = `ResNet18 (${values.stem} stem), width ${width}, batch ${batch}`;
+printTable(`Convolutions of ${what}: ${meter.clocks[clock]} ms by estimate, and times of that`, rows);
 writeReport('tune', device.adapter, rows, values.json, { clock: meter.clocks[clock] });
 process.exit(0);

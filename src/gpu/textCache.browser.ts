@@ -1,4 +1,4 @@
-/** Texts that outlive the page, by name (`#text-cache`): rows of an IndexedDB. Node gets `textCache.node.ts`; both export the same names. */
+/** Texts that outlive the page, by name (`#text-cache`): rows of an IndexedDB. Node gets `textCache.node.ts` with the same names. */
 
 const database = 'forkstep';
 const table = 'texts';

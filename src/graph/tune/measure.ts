@@ -125,7 +125,8 @@ async function candidatesOf(memory: Memory, { choices, launches }: Subject, fail
   const refs = externals(launches(fitting[0]));
   const storages = rooms(memory, refs);
   const uncompared = ofOwnChunks(launches(fitting[0]));
-  const outputs = [...refs].filter(([ref, isWritten]) => isWritten && !uncompared.has(ref)).map(([ref]) => ({ ref, storage: storages.get(ref)! }));
+  const results = [...refs].filter(([ref, isWritten]) => isWritten && !uncompared.has(ref));
+  const outputs = results.map(([ref]) => ({ ref, storage: storages.get(ref)! }));
   const drafts = fitting.map((choice) => draft(memory, choiceName(choice), [], inRooms(launches(choice), storages)));
   const placement = placeDrafts(device, drafts);
   const slots = allocateSlots(memory, placement);
@@ -139,9 +140,9 @@ async function candidatesOf(memory: Memory, { choices, launches }: Subject, fail
       failed.set(choiceName(choice), outcome.reason.message);
       continue;
     }
-    const results = await resultsOf(device, outcome.value, outputs, slots);
-    expected ??= results;
-    const apart = results.map((result, k) => distance(result, expected![k]));
+    const given = await resultsOf(device, outcome.value, outputs, slots);
+    expected ??= given;
+    const apart = given.map((result, k) => distance(result, expected![k]));
     if (i === 0 || apart.every((one, k) => one <= tolerance(outputs[k].ref))) candidates.push({ choice, plan: outcome.value });
     else failed.set(choiceName(choice), `its result is ${Math.max(...apart)} from the first's`);
   }
@@ -171,8 +172,8 @@ async function compare(meter: Meter, candidates: readonly Candidate[], repeats: 
 }
 
 /**
- * The best of a subject's choices. A few rounds of all find two challengers, more rounds decide between them and the estimated choice, which
- * stays unless it is beaten by a margin.
+ * The best of a subject's choices. A few rounds of all find two challengers, more rounds decide between them and the estimated choice,
+ * which stays unless it is beaten by a margin.
  */
 export async function measure(device: Device, subject: Subject, meter: Meter): Promise<Verdict> {
   const memory = new Memory(device);

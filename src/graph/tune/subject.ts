@@ -24,7 +24,10 @@ export interface TunedGraph {
 /** Trials that an event's convolutions are measured with: a pass holds about as many where it makes do with a step's memory. */
 const measuredTrials = 4;
 
-export const boundBytes = (ref: Ref): number => (ref instanceof Tensor ? sizeBytes(ref) : ref instanceof Scratch ? ref.sizeBytes : ref.size);
+export function boundBytes(ref: Ref): number {
+  if (ref instanceof Tensor) return sizeBytes(ref);
+  return ref instanceof Scratch ? ref.sizeBytes : ref.size;
+}
 
 /** Whether all that a choice's launches bind can be bound. */
 export const fitsBindings = (launches: readonly Launch<Ref>[], bindingBytes: number): boolean =>

@@ -1,6 +1,6 @@
 /**
- * Choices by measurement: what the estimates of `lower/convChoice.ts` leave to chance on an adapter that nobody has seen. The convolutions of
- * graphs are collected, those that no earlier run has measured are, and plans are then lowered with the choices.
+ * Choices by measurement: what the estimates of `lower/convChoice.ts` leave to chance on an adapter that nobody has seen. The convolutions
+ * of graphs are collected, those that no earlier run has measured are, and plans are then lowered with the choices.
  */
 import { runtimeName } from '#gpu-host';
 import { cachePlace, readCached, writeCached } from '#text-cache';
