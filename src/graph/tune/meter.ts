@@ -11,7 +11,7 @@ export interface Meter {
   /** Names of the clocks, in the order of a sample's times. */
   readonly clocks: readonly string[];
   readonly sample: Sampler;
-  /** A sample must last so long for its clocks to be exact enough. */
+  /** A sample must last so long for its clocks to be exact enough: browsers round timestamps to 0.1 ms. */
   readonly leastMs: number;
   release(): void;
 }
@@ -38,5 +38,5 @@ export function meterOf(device: Device): Meter {
     return times.map((ms) => ms / repeats);
   };
   const clocks = timer ? ['gpu'] : ['wall', ...(hasCpuTime ? ['cpu'] : [])];
-  return { clocks, sample, leastMs: isSoftware ? 10 : 4, release: () => timer?.release() };
+  return { clocks, sample, leastMs: isSoftware ? 10 : 8, release: () => timer?.release() };
 }
