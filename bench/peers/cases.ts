@@ -14,6 +14,11 @@ export interface StepCase {
   readonly batch: number;
   /** However many rounds are asked for. */
   readonly mostRounds: number;
+  /**
+   * How far losses of the first steps may be from ours, relative: the first shows the forward pass, the second gradients and their step,
+   * the third momentum. Roundings grow from step to step, by more the faster the loss falls.
+   */
+  readonly tolerances: readonly number[];
 }
 
 export type Operation =
@@ -33,8 +38,8 @@ export interface OpCase {
 
 export type PeerCase = StepCase | OpCase;
 
-const step = (width: number, batch: number, mostRounds: number): StepCase => ({
-  kind: 'step', name: `step width ${width}, batch ${batch}`, width, batch, mostRounds,
+const step = (width: number, batch: number, rest: Pick<StepCase, 'mostRounds' | 'tolerances'>): StepCase => ({
+  kind: 'step', name: `step width ${width}, batch ${batch}`, width, batch, ...rest,
 });
 
 export const opName = (of: string, isBackward: boolean): string => `${of} ${isBackward ? 'f+b' : 'f'}`;
@@ -62,9 +67,9 @@ function batchNorm(batch: number, channels: number): OpCase[] {
 
 const images: Shape = [8, 32, 32, 64];
 
-export const wholeStep = step(16, 32, 100);
-/** A step of the peers takes many seconds here, so it gets few rounds: it is there for its memory. */
-export const wideStep = step(64, 8, 3);
+export const wholeStep = step(16, 32, { mostRounds: 100, tolerances: [1e-5, 1e-4, 1e-3] });
+/** A step of the peers takes many seconds here, so it gets few rounds: it is there for its memory. Its loss falls to a third at once. */
+export const wideStep = step(64, 8, { mostRounds: 3, tolerances: [1e-5, 1e-3] });
 export const batchNorms: readonly OpCase[] = [...batchNorm(8, 64), ...batchNorm(32, 16)];
 
 export const cases: readonly PeerCase[] = [

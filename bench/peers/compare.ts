@@ -20,11 +20,6 @@ export interface CompareOptions {
 
 /** Farthest that a result of an op may be from ours, relative to its largest element: kernels sum in other orders. */
 const tolerance = 1e-4;
-/**
- * Of the losses of the first steps: the first shows the forward pass, the second gradients and their step, the third momentum. Roundings
- * grow from step to step: losses of later ones tell nothing.
- */
-const stepTolerances = [1e-5, 1e-4, 2e-3];
 /** A sample lasts at least so long. */
 const leastMs = 50;
 
@@ -103,7 +98,7 @@ export async function compare(
   }
   const processes = Object.fromEntries(started) as Processes;
   const comparison = new Comparison(one, processes, polling);
-  const [earliest, ...later] = one.kind === 'step' ? stepTolerances : [tolerance];
+  const [earliest, ...later] = one.kind === 'step' ? one.tolerances : [tolerance];
   const first = await comparison.check(earliest);
   for (const most of later) await comparison.check(most);
   const once = {} as PerMethod<Answer>;
