@@ -134,9 +134,9 @@ describe('a step', () => {
       });
     const one = await dispatches(1);
     expect(await dispatches(2)).toBe(one);
-    // The first layer, convolved with the weight and with the direction, and combined.
-    expect(await dispatches(3)).toBe(one + 2);
-    expect(await dispatches(7)).toBe(one + 2);
+    // The first layer, convolved with the weight and with the direction, and combined, of which the moments are then taken.
+    expect(await dispatches(3)).toBe(one + 3);
+    expect(await dispatches(7)).toBe(one + 3);
   });
 });
 
