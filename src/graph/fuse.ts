@@ -8,7 +8,7 @@
  *                     convolved once for the weight and once a direction instead of once a trial, where there are more trials than that
  */
 import { op } from './ops.ts';
-import type { Node, Tensor } from './tensor.ts';
+import { onBehalfOf, type Node, type Tensor } from './tensor.ts';
 import { consumersOf, topologicalOrder, withInputs } from './traverse.ts';
 
 export const fusions = ['normRelu', 'normReluBackward', 'sharedInput'] as const;
@@ -127,7 +127,7 @@ export function fuse(outputs: readonly Tensor[], enabled: readonly Fusion[] = fu
   const outputsOf = (node: Node): readonly Tensor[] => {
     let result = rebuilt.get(node);
     if (!result) {
-      result = rebuild(node);
+      result = onBehalfOf(node, () => rebuild(node));
       rebuilt.set(node, result);
     }
     return result;

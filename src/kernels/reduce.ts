@@ -1,5 +1,5 @@
 /** Sums in a fixed order: same grid, same bits. */
-import { builtins, defineKernel, linearIndex, read, write } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, treeStart, write } from './contract.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
 export const sumPartials = defineKernel({
@@ -56,7 +56,7 @@ fn main(${builtins}) {
   var total = vec4f();
   for (var i = chunk * ${sumChunk}u + lid.x; i < end; i += 64u) { total += x[wid.z * u.n + i]; }
   sums[lid.x] = total;
-  for (var half = 32u; half > 0u; half /= 2u) {
+  for (var half = ${treeStart('u.n')}; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid.x < half) { sums[lid.x] += sums[lid.x + half]; }
   }

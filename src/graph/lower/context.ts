@@ -1,5 +1,5 @@
 /** What lowering works with: tensors, scratch memory and storage stand for buffers until a plan places them. */
-import { launch, type Kernel, type Launch } from '../../kernels/contract.ts';
+import { launch, type Kernel, type Launch, type LaunchArgs } from '../../kernels/contract.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import type { OpName } from '../ops.ts';
 import type { Node, Storage, Tensor } from '../tensor.ts';
@@ -39,7 +39,7 @@ export const trialStride = (tensor: Tensor, block: number): number => (tensor.tr
 /** `launch` for lowering rules: what is bound are tensors, scratch memory and storage. */
 export function emit<B extends string, U extends string>(
   kernel: Kernel<B, U>,
-  args: { bindings: Record<NoInfer<B>, Ref>; uniforms: Record<NoInfer<U>, number>; grid: readonly [number, number, number] },
+  args: LaunchArgs<Ref, NoInfer<B>, NoInfer<U>>,
 ): Launch<Ref> {
   return launch<Ref, B, U>(kernel, args);
 }

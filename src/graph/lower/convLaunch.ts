@@ -73,7 +73,8 @@ const panel: Lowering<'panel'> = (p, { lanes, splits: wantedSplits, tilesPerGrou
   const linesPerSplit = ceilDivide(lines, wantedSplits);
   // None without lines: it would write nothing.
   const splits = ceilDivide(lines, linesPerSplit);
-  const window = keepsSize(p) ? p.kW : null;
+  // One tap shares its pixels with none.
+  const window = keepsSize(p) && p.kW > 1 ? p.kW : null;
   const uniforms = {
     ...windowUniforms({ ...p, cin, cout }),
     cout,
@@ -177,7 +178,11 @@ const lanes: Lowering<'lanes'> = (p, { lanes: count, splits }, operands, output)
 
 const ways: { [B in ConvChoice['by']]: Lowering<B> } = { tile, lanes, panel };
 
+/** Of every tap of every output, on the border too: the same for all three kinds. */
+const flopsOf = (p: ConvProblem): number => 2 * p.trials * p.images * p.hOut * p.wOut * p.cout * p.kH * p.kW * p.cin;
+
 /** Computes `problem` the chosen way: one launch, or partial results and their sum. */
 export function convLaunches(problem: ConvProblem, choice: ConvChoice, operands: ConvOperands, output: Ref): Launch<Ref>[] {
-  return (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, output);
+  const [main, ...rest] = (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, output);
+  return [{ ...main, flops: flopsOf(problem) }, ...rest];
 }
