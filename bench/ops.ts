@@ -12,7 +12,7 @@ import { grid1d } from '../src/kernels/contract.ts';
 import { CounterRandom } from '../src/nn/random.ts';
 import { countGpu } from './support/gpuCounts.ts';
 import { interleave, sample, timing, type Sample } from './support/measure.ts';
-import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
+import { replay, singly, soloPlan } from './support/plans.ts';
 import { insist, options, positive, printTable, writeReport, type Row } from './support/report.ts';
 
 interface Shape {
@@ -81,7 +81,7 @@ async function measure(device: Device, shape: Shape, samples: number): Promise<R
     const forward = await soloPlan(memory, [results[0]]);
     const all = await soloPlan(memory, results);
     const { plan: naivePlan } = await soloPlan(memory, results, naive);
-    const [naiveForward, ...naiveGradients] = dispatchesOf(naivePlan).slice(-3);
+    const [naiveForward, ...naiveGradients] = singly(naivePlan).slice(-3);
     await replay(device, [naiveForward, ...naiveGradients, all.plan]);
     for (const [i, result] of results.entries()) {
       const ours = await readStorage(device, result, all.values[i]);

@@ -1,5 +1,6 @@
 /** One convolution for N trials, fused against plain and stacked, over the layers of ResNet18: time, GFLOP/s and bytes. */
 import { openDevice, type Device } from '../src/gpu/device.ts';
+import { PassTimes } from '../src/gpu/timestamps.ts';
 import { tensor } from '../src/graph/functional.ts';
 import { Memory } from '../src/graph/memory.ts';
 import { externalTensor, op } from '../src/graph/ops.ts';
@@ -11,9 +12,9 @@ import { trainingContext } from '../src/nn/module.ts';
 import { CounterRandom } from '../src/nn/random.ts';
 import { resnet18, type Stem } from '../src/nn/resnet.ts';
 import { countGpu } from './support/gpuCounts.ts';
-import { PassTimer, samplePass } from './support/gpuTime.ts';
+import { samplePass } from './support/gpuTime.ts';
 import { interleave, spread, type Sample } from './support/measure.ts';
-import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
+import { replay, soloPlan } from './support/plans.ts';
 import { insist, options, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
 
 interface Layer {
@@ -78,7 +79,7 @@ const placeholder = (shape: Shape): Tensor =>
 /** A sample lasts at least so long. */
 const leastMs = 30;
 
-async function measure(device: Device, timer: PassTimer | null, layer: Layer, trials: number, samples: number): Promise<Row[] | null> {
+async function measure(device: Device, timer: PassTimes | null, layer: Layer, trials: number, samples: number): Promise<Row[] | null> {
   const { x: shape, weight: weightShape, attrs } = layer;
   const memory = new Memory(device);
   const spec = (of: Shape, count = 1): TensorSpec => ({ shape: of, dtype: 'f32', trials: count });
@@ -136,7 +137,7 @@ async function measure(device: Device, timer: PassTimer | null, layer: Layer, tr
         cpuTimesPlain: cpuMs! / median('plain', 'cpuMs')!,
         gflopsPerCpuSecond: flops / cpuMs! / 1e6,
         gflopsPerSecond: flops / (gpuMs ?? wallMs!) / 1e6,
-        boundBytes: dispatchesOf(plans[name].plan).reduce((sum, { bytes }) => sum + bytes, 0),
+        boundBytes: plans[name].plan.steps.reduce((sum, { bytes }) => sum + bytes, 0),
         maxRelativeError: name === 'fused' ? error : null,
         samples,
       };
@@ -159,7 +160,7 @@ const layers = layersOf(values.stem as Stem, width, batch).filter((layer) => nam
 insist(layers.length > 0, `no layer has ${JSON.stringify(values.only)} in its name`);
 await countGpu();
 const device = await openDevice();
-const timer = PassTimer.create(device);
+const timer = PassTimes.create(device);
 const rows: Row[] = [];
 for (const trials of positives('trials', values.trials)) {
   for (const layer of layers) {

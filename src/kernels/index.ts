@@ -9,6 +9,7 @@ export * from './crossEntropy.ts';
 export * from './elementwise.ts';
 export * from './igemm.ts';
 export * from './igemmLanes.ts';
+export * from './peak.ts';
 export * from './perturbed.ts';
 export * from './pool.ts';
 export * from './reduce.ts';
