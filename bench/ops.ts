@@ -14,7 +14,7 @@ import { distance } from './support/compare.ts';
 import { convName, convShapes, type ConvShape } from './support/convShapes.ts';
 import { countGpu } from './support/gpuCounts.ts';
 import { interleave, sample, timing, type Sample } from './support/measure.ts';
-import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
+import { replay, singly, soloPlan } from './support/plans.ts';
 import { chosen, insist, optionsAndWords, positive, printTable, writeReport, type Row } from './support/report.ts';
 
 /** Inputs, the three results of the engine as graphs, and the naive launches that write the same. */
@@ -55,7 +55,7 @@ async function measure(device: Device, shape: ConvShape, samples: number): Promi
     const forward = await soloPlan(memory, [results[0]]);
     const all = await soloPlan(memory, results);
     const { plan: naivePlan } = await soloPlan(memory, results, naive);
-    const [naiveForward, ...naiveGradients] = dispatchesOf(naivePlan).slice(-3);
+    const [naiveForward, ...naiveGradients] = singly(naivePlan).slice(-3);
     await replay(device, [naiveForward, ...naiveGradients, all.plan]);
     for (const [i, result] of results.entries()) {
       const ours = await readStorage(device, result, all.values[i]);

@@ -1,61 +1,51 @@
 /** A whole ResNet18 training step: time, dispatches, submits, memory; `--profile` says where the time goes. */
-import { grad } from '../src/autograd/grad.ts';
+import { groupDispatches, ratesOf, type Group } from '../src/cli/profile/table.ts';
 import { openDevice } from '../src/gpu/device.ts';
-import { Scratch, type Ref } from '../src/graph/lower/context.ts';
-import { lower } from '../src/graph/lower/index.ts';
-import { lowerContextOf } from '../src/graph/plan.ts';
-import { elements, sizeBytes, Tensor } from '../src/graph/tensor.ts';
-import { topologicalOrder } from '../src/graph/traverse.ts';
+import type { Peaks } from '../src/graph/peaks.ts';
 import type { Stem } from '../src/nn/resnet.ts';
+import { profileStep } from '../src/train/profile.ts';
 import { countGpu, gpuCounts } from './support/gpuCounts.ts';
-import { interleave, sample, timing } from './support/measure.ts';
-import { dispatchesOf, replay, soloPlan, timeReplay, type Dispatch } from './support/plans.ts';
+import { interleave, sample, spread, timing, type Spread } from './support/measure.ts';
+import { replay, soloPlan } from './support/plans.ts';
 import { chosen, insist, optionsAndWords, positive, printTable, writeReport, type Row } from './support/report.ts';
 import { Training } from './support/training.ts';
 
-const boundSize = (ref: Ref): number => (ref instanceof Tensor ? sizeBytes(ref) : ref instanceof Scratch ? ref.sizeBytes : ref.size);
-const launchKey = (name: string, grid: readonly number[], bytes: number): string => `${name} ${grid} ${bytes}`;
-
-/** Floating-point operations of each convolution launch, by its kernel, grid and bytes bound: equal only for layers of equal shape. */
-function convolutionFlops(outputs: readonly Tensor[], training: Training): Map<string, number> {
-  const flops = new Map<string, number>();
-  const context = lowerContextOf(training.device);
-  for (const node of topologicalOrder(outputs)) {
-    if (!node.op.startsWith('conv2d')) continue;
-    const [first, second] = node.inputs;
-    const [output] = node.outputs;
-    // Every tap of every output pixel: elements of y × taps × Cin, in each of the three directions.
-    const [y, weight] = node.op === 'conv2d' ? [output, second] : node.op === 'conv2dBackwardInput' ? [first, second] : [second, output];
-    const [launch] = lower(node, context, () => true);
-    const bytes = Object.values(launch.bindings).reduce((sum, ref) => sum + boundSize(ref), 0);
-    const work = (2 * elements(y.shape) * elements(weight.shape)) / weight.shape[weight.shape.length - 1];
-    flops.set(launchKey(launch.kernel.name, launch.grid, bytes), work);
+/** Host time to encode and submit a step, in µs a dispatch: nothing else is running meanwhile, as the wait for it is not counted. */
+async function encodeUsPerDispatch({ device, plans }: Training, samples: number): Promise<Spread> {
+  const run = [plans.gradient, plans.direction, plans.update];
+  const dispatches = run.reduce((sum, plan) => sum + plan.dispatches, 0);
+  const taken: number[] = [];
+  for (let i = 0; i < samples; i++) {
+    const start = performance.now();
+    const encoder = device.gpu.createCommandEncoder({ label: 'step' });
+    const pass = encoder.beginComputePass({ label: 'step' });
+    for (const plan of run) plan.encode(pass);
+    pass.end();
+    device.gpu.queue.submit([encoder.finish()]);
+    taken.push(((performance.now() - start) * 1000) / dispatches);
+    await device.idle();
   }
-  return flops;
+  return spread(taken);
 }
 
-async function profile(training: Training, samples: number, isPerLaunch: boolean): Promise<Row[]> {
-  const { plans, model, device } = training;
-  const loss = training.forwardLoss();
-  const flops = convolutionFlops([loss, ...grad(loss, model.parameters())], training);
-  const groups = new Map<string, Dispatch[]>();
-  for (const one of [plans.gradient, plans.direction, plans.update].flatMap(dispatchesOf)) {
-    const key = isPerLaunch ? `${one.name} ${one.grid}` : one.name;
-    groups.set(key, [...(groups.get(key) ?? []), one]);
-  }
-  const rows: Row[] = [];
-  for (const [kernel, dispatches] of groups) {
-    const time = await timeReplay(device, dispatches, samples);
-    const work = dispatches.reduce((sum, { name, grid, bytes: bound }) => sum + (flops.get(launchKey(name, grid, bound)) ?? 0), 0);
-    const bytes = dispatches.reduce((sum, one) => sum + one.bytes, 0);
-    rows.push({
-      kernel, dispatches: dispatches.length, cpuMs: time.cpuMs.median, wallMs: time.wallMs.median,
-      gflopsPerCpuSecond: work ? work / time.cpuMs.median / 1e6 : null, boundGBperCpuSecond: bytes / time.cpuMs.median / 1e6,
-    });
-  }
-  rows.sort((a, b) => (b.cpuMs as number) - (a.cpuMs as number));
-  const total = rows.reduce((sum, row) => sum + (row.cpuMs as number), 0);
-  return [...rows, { kernel: 'sum of the parts', dispatches: rows.reduce((sum, row) => sum + (row.dispatches as number), 0), cpuMs: total }];
+/** The GPU time of the step by kernel, or by kernel and layer. */
+async function profile({ plans }: Training, samples: number, by: 'kernel' | 'layer'): Promise<{ peaks: Peaks; rows: Row[] }> {
+  const { dispatches, peaks, passMs } = await profileStep(plans, { samples });
+  const row = (group: Group): Row => {
+    const { gflopsPerSecond, gigabytesPerSecond, ofPeak } = ratesOf(group, peaks);
+    const { kernel, layer, dispatches: n, ms } = group;
+    return {
+      kernel, ...(by === 'layer' ? { layer } : {}), dispatches: n, ms, gflopsPerSecond, gigabytesPerSecond,
+      ofPeak: ofPeak && ofPeak.share, peak: ofPeak && ofPeak.peak,
+    };
+  };
+  const groups = groupDispatches(dispatches, by);
+  const total = groups.reduce((sum, { ms }) => sum + ms, 0);
+  const ends: Row[] = [
+    { kernel: 'sum of the parts', dispatches: dispatches.length, ms: total },
+    { kernel: 'in one pass', dispatches: dispatches.length, ms: passMs },
+  ];
+  return { peaks, rows: [...groups.map(row), ...ends] };
 }
 
 const partNames = ['step', 'forward', 'forward + backward'] as const;
@@ -81,6 +71,7 @@ const runs: Readonly<Record<(typeof partNames)[number], () => Promise<void>>> = 
   'forward + backward': () => replay(device, [plans.gradient]),
 };
 const taken = await interleave(Object.fromEntries(measured.map((part) => [part, () => sample(runs[part])])), samples);
+const encode = await encodeUsPerDispatch(training, 200);
 const losses = await training.losses();
 insist(losses.every(Number.isFinite), `losses ${losses}`);
 insist(losses[losses.length - 1] < losses[0], `the loss did not fall on one batch: ${losses[0]} → ${losses[losses.length - 1]}`);
@@ -88,7 +79,7 @@ const { report } = plans;
 const counts: Readonly<Record<(typeof partNames)[number], Row>> = {
   step: {
     dispatches: after.dispatches - before.dispatches, submits: after.submits - before.submits,
-    gpuMB: report.total / 1e6, buffersMade: after.buffers - before.buffers, bindGroupsMade: after.bindGroups - before.bindGroups,
+    encodeUsPerDispatch: encode.median, gpuMB: report.total / 1e6, buffersMade: after.buffers - before.buffers, bindGroupsMade: after.bindGroups - before.bindGroups,
   },
   forward: { dispatches: forwardOnly.plan.dispatches },
   'forward + backward': { dispatches: plans.gradient.dispatches },
@@ -98,10 +89,13 @@ printTable(`ResNet18 (${values.stem} stem), width ${values.width}, batch ${value
 const lossEnds = [losses[0], losses[losses.length - 1]];
 const fall = lossEnds.map((loss) => loss.toFixed(4)).join(' → ');
 process.stdout.write(`loss ${fall} in ${losses.length} steps; memory ${JSON.stringify(report)}\n`);
-let parts: Row[] = [];
-if (values.profile) {
-  parts = await profile(training, 3, values.launches);
-  printTable('by kernel, each replayed alone', parts);
+process.stdout.write(`encoding: ${JSON.stringify(encode)} µs a dispatch, submit included\n`);
+const found = values.profile ? await profile(training, 5, values.launches ? 'layer' : 'kernel') : null;
+if (found) {
+  const { method, gflopsPerSecond, gigabytesPerSecond } = found.peaks;
+  const peaks = `${gflopsPerSecond.toFixed(1)} GFLOP/s (fma), ${gigabytesPerSecond.toFixed(1)} GB/s (copy)`;
+  printTable(`GPU time by kernel${values.launches ? ' and layer' : ''}, by ${method}; peaks ${peaks}`, found.rows);
 }
-writeReport('step', device.adapter, rows, values.json, { memory: report, lossEnds, ...(parts.length ? { parts } : {}) });
+const profiled = found ? { peaks: found.peaks, parts: found.rows } : {};
+writeReport('step', device.adapter, rows, values.json, { memory: report, lossEnds, encodeUsPerDispatch: encode, ...profiled });
 process.exit(0);

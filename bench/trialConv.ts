@@ -1,6 +1,6 @@
 /** One convolution for N trials, fused against plain and stacked, over the layers of ResNet18: time, GFLOP/s and bytes. */
 import { openDevice, type Device } from '../src/gpu/device.ts';
-import { PassTimer } from '../src/gpu/passTimer.ts';
+import { PassTimes } from '../src/gpu/timestamps.ts';
 import { tensor } from '../src/graph/functional.ts';
 import { Memory } from '../src/graph/memory.ts';
 import { externalTensor, op } from '../src/graph/ops.ts';
@@ -15,7 +15,7 @@ import { distance } from './support/compare.ts';
 import { countGpu } from './support/gpuCounts.ts';
 import { samplePass } from './support/gpuTime.ts';
 import { interleave, spread, type Sample } from './support/measure.ts';
-import { dispatchesOf, replay, soloPlan } from './support/plans.ts';
+import { replay, soloPlan } from './support/plans.ts';
 import { chosen, insist, optionsAndWords, positive, positives, printTable, writeReport, type Row } from './support/report.ts';
 
 interface Layer {
@@ -70,7 +70,7 @@ const placeholder = (shape: Shape): Tensor =>
 /** A sample lasts at least so long. */
 const leastMs = 30;
 
-async function measure(device: Device, timer: PassTimer | null, layer: Layer, trials: number, samples: number): Promise<Row[] | null> {
+async function measure(device: Device, timer: PassTimes | null, layer: Layer, trials: number, samples: number): Promise<Row[] | null> {
   const { x: shape, weight: weightShape, attrs } = layer;
   const memory = new Memory(device);
   const spec = (of: Shape, count = 1): TensorSpec => ({ shape: of, dtype: 'f32', trials: count });
@@ -128,7 +128,7 @@ async function measure(device: Device, timer: PassTimer | null, layer: Layer, tr
         cpuTimesPlain: cpuMs! / median('plain', 'cpuMs')!,
         gflopsPerCpuSecond: flops / cpuMs! / 1e6,
         gflopsPerSecond: flops / (gpuMs ?? wallMs!) / 1e6,
-        boundBytes: dispatchesOf(plans[name].plan).reduce((sum, { bytes }) => sum + bytes, 0),
+        boundBytes: plans[name].plan.steps.reduce((sum, { bytes }) => sum + bytes, 0),
         maxRelativeError: name === 'fused' ? error : null,
         samples,
       };
@@ -149,7 +149,7 @@ const [width, batch, samples] = [positive('width', values.width), positive('batc
 const layers = chosen('layer', layersOf(values.stem as Stem, width, batch), nameOf, words);
 await countGpu();
 const device = await openDevice();
-const timer = PassTimer.create(device);
+const timer = PassTimes.create(device);
 const rows: Row[] = [];
 for (const trials of positives('trials', values.trials)) {
   for (const layer of layers) {

@@ -1,7 +1,7 @@
 /** A fused event of N trials against every other way to their losses: time, dispatches, submits, bytes, and how far losses are apart. */
 import { proceduralDataset } from '../src/data/procedural.ts';
 import { openDevice, type Device } from '../src/gpu/device.ts';
-import { PassTimer } from '../src/gpu/passTimer.ts';
+import { PassTimes } from '../src/gpu/timestamps.ts';
 import { evaluate, readStorage } from '../src/graph/run.ts';
 import type { Plan } from '../src/graph/plan.ts';
 import type { Storage } from '../src/graph/tensor.ts';
@@ -178,7 +178,7 @@ function figures(taken: Readonly<Record<string, readonly Sample[]>>, method: str
   );
 }
 
-async function measure(device: Device, timer: PassTimer | null, model: ResNet, setting: Setting, count: number): Promise<Row[]> {
+async function measure(device: Device, timer: PassTimes | null, model: ResNet, setting: Setting, count: number): Promise<Row[]> {
   const { stem, width, batch, samples, methods } = setting;
   const factors = factorsAround(count);
   const rates = factors.map((factor) => factor * learningRate);
@@ -280,7 +280,7 @@ async function main(): Promise<void> {
   };
   await countGpu();
   const device = await openDevice();
-  const timer = PassTimer.create(device);
+  const timer = PassTimes.create(device);
   const model = resnet18({ stem: setting.stem, width: setting.width });
   const rows: Row[] = [];
   for (const count of counts) {

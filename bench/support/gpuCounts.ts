@@ -14,7 +14,6 @@ export interface GpuCounts {
 }
 
 const counts: GpuCounts = { dispatches: 0, submits: 0, pipelines: 0, bindGroups: 0, buffers: 0, liveBytes: 0, peakBytes: 0 };
-const storageBytes = new WeakMap<GPUBindGroup, number>();
 
 export const gpuCounts = (): GpuCounts => ({ ...counts });
 
@@ -22,9 +21,6 @@ export const gpuCounts = (): GpuCounts => ({ ...counts });
 export function restartPeak(): void {
   counts.peakBytes = counts.liveBytes;
 }
-
-/** Bytes of the storage bindings of a bind group: what its dispatch can touch at most once without coming back. */
-export const boundBytes = (group: GPUBindGroup): number => storageBytes.get(group) ?? 0;
 
 type Method = (this: object, ...args: never[]) => unknown;
 
@@ -78,12 +74,6 @@ export async function countGpu(): Promise<void> {
   wrap(GPUComputePassEncoder, 'dispatchWorkgroupsIndirect', () => counts.dispatches++);
   wrap(GPUDevice, 'createComputePipeline', () => counts.pipelines++);
   wrap(GPUDevice, 'createComputePipelineAsync', () => counts.pipelines++);
-  wrap(GPUDevice, 'createBindGroup', (group, [descriptor]) => {
-    counts.bindGroups++;
-    const { entries } = descriptor as GPUBindGroupDescriptor;
-    const bound = [...entries].map(({ resource }) => resource as GPUBufferBinding);
-    const bytes = bound.filter(({ buffer }) => buffer?.usage & GPUBufferUsage.STORAGE);
-    storageBytes.set(group as GPUBindGroup, bytes.reduce((sum, { size, buffer }) => sum + (size ?? buffer.size), 0));
-  });
+  wrap(GPUDevice, 'createBindGroup', () => counts.bindGroups++);
   wrap(GPUAdapter, 'requestDevice', (device) => void (device as Promise<GPUDevice>).then(stopAtErrors));
 }

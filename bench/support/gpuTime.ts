@@ -1,6 +1,6 @@
-/** A sample of a pass with its GPU time. */
+/** Plans timed by the host and, where there are timestamps, by the GPU. */
 import type { Device } from '../../src/gpu/device.ts';
-import type { PassTimer } from '../../src/gpu/passTimer.ts';
+import type { PassTimes } from '../../src/gpu/timestamps.ts';
 import type { Plan } from '../../src/graph/plan.ts';
 import { sample, type Sample } from './measure.ts';
 
@@ -8,17 +8,17 @@ import { sample, type Sample } from './measure.ts';
 export async function samplePass(
   device: Device,
   plans: readonly Pick<Plan, 'encode'>[],
-  timer: PassTimer | null,
+  timer: PassTimes | null,
   repeats = 1,
 ): Promise<Sample> {
   const one = await sample(async () => {
     const encoder = device.gpu.createCommandEncoder({ label: 'bench' });
-    const pass = encoder.beginComputePass({ label: 'bench', timestampWrites: timer?.writes });
+    const pass = encoder.beginComputePass({ label: 'bench', timestampWrites: timer?.writes() });
     for (let i = 0; i < repeats; i++) for (const plan of plans) plan.encode(pass);
     pass.end();
     timer?.resolve(encoder);
     device.gpu.queue.submit([encoder.finish()]);
     await device.idle();
   }, repeats);
-  return timer ? { ...one, gpuMs: (await timer.readMs()) / repeats } : one;
+  return timer ? { ...one, gpuMs: (await timer.readMs())[0] / repeats } : one;
 }

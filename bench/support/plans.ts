@@ -1,13 +1,11 @@
 /** Plans outside a trainer, and parts of plans: what the benches replay and time. */
 import { fuse } from '../../src/graph/fuse/index.ts';
 import type { Memory } from '../../src/graph/memory.ts';
-import { allocateSlots, buildPlan, draft, placeDrafts, type Plan } from '../../src/graph/plan.ts';
+import { allocateSlots, buildPlan, draft, placeDrafts, Plan } from '../../src/graph/plan.ts';
 import { sizeBytes, type Storage, type Tensor } from '../../src/graph/tensor.ts';
 import type { Launch } from '../../src/kernels/contract.ts';
 import type { Ref } from '../../src/graph/lower/context.ts';
 import type { Device } from '../../src/gpu/device.ts';
-import { boundBytes } from './gpuCounts.ts';
-import { sample, timing, type Sample, type Timing } from './measure.ts';
 
 /** A plan of its own for some tensors, and where their values lie. */
 export async function soloPlan(memory: Memory, outputs: readonly Tensor[], extra: readonly Launch<Ref>[] = []): Promise<{ plan: Plan; values: Storage[] }> {
@@ -28,45 +26,5 @@ export async function replay(device: Device, plans: readonly Pick<Plan, 'encode'
   await device.idle();
 }
 
-/** Samples of a replay, each of so many repeats that it lasts `leastMs`. */
-export async function timeReplay(device: Device, plans: readonly Pick<Plan, 'encode'>[], samples: number, leastMs = 120): Promise<Timing> {
-  await replay(device, plans);
-  const first = await sample(() => replay(device, plans));
-  const repeats = Math.max(1, Math.ceil(leastMs / first.wallMs));
-  const taken: Sample[] = [];
-  for (let i = 0; i < samples; i++) taken.push(await sample(() => replay(device, plans, repeats), repeats));
-  return timing(taken);
-}
-
-export interface Dispatch {
-  readonly name: string;
-  readonly grid: readonly [number, number, number];
-  /** Bytes of its storage bindings. */
-  readonly bytes: number;
-  encode(pass: GPUComputePassEncoder): void;
-}
-
-/** The dispatches of a plan, each to be replayed by itself: the plan is encoded into a pass that only takes notes. */
-export function dispatchesOf(plan: Plan): Dispatch[] {
-  const names = plan.kernelNames;
-  const found: Dispatch[] = [];
-  let pipeline: GPUComputePipeline;
-  let group: GPUBindGroup;
-  const notes = {
-    setPipeline: (value: GPUComputePipeline) => (pipeline = value),
-    setBindGroup: (_: number, value: GPUBindGroup) => (group = value),
-    dispatchWorkgroups: (...grid: [number, number, number]) => {
-      const [p, g] = [pipeline, group];
-      found.push({
-        name: names[found.length], grid, bytes: boundBytes(g),
-        encode: (pass) => {
-          pass.setPipeline(p);
-          pass.setBindGroup(0, g);
-          pass.dispatchWorkgroups(...grid);
-        },
-      });
-    },
-  };
-  plan.encode(notes as unknown as GPUComputePassEncoder);
-  return found;
-}
+/** Each dispatch of a plan as a plan of its own. */
+export const singly = (plan: Plan): Plan[] => plan.steps.map((step) => new Plan(plan.device, step.name, [step]));

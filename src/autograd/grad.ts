@@ -3,7 +3,7 @@ import { AttrError, ShapeError } from '../gpu/errors.ts';
 import { op, type ForwardOp } from '../graph/ops.ts';
 import { tensor as constant } from '../graph/functional.ts';
 import { topologicalOrder } from '../graph/traverse.ts';
-import type { Node, Tensor } from '../graph/tensor.ts';
+import { onBehalfOf, type Node, type Tensor } from '../graph/tensor.ts';
 import { gradRules, type GradRule } from './rules.ts';
 
 const isDifferentiable = (name: string): name is ForwardOp => name in gradRules;
@@ -48,12 +48,13 @@ export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
         fix: 'compute what the loss needs from y',
       });
     }
-    const dInputs = (gradRules[node.op] as GradRule<ForwardOp>)(node as Node<ForwardOp>, dOutputs);
+    const rule = gradRules[node.op] as GradRule<ForwardOp>;
+    const dInputs = onBehalfOf(node, () => rule(node as Node<ForwardOp>, dOutputs), true);
     node.inputs.forEach((input, i) => {
       const d = dInputs[i];
       if (d === null || !(targets.has(input) || active.has(input.node))) return;
       const sofar = gradients.get(input);
-      gradients.set(input, sofar ? op('add', [sofar, d], {})[0] : d);
+      gradients.set(input, sofar ? onBehalfOf(input.node, () => op('add', [sofar, d], {})[0], true) : d);
     });
   }
   return wrt.map((target) => gradients.get(target) ?? op('broadcast', [constant([0], [])], { shape: target.shape, factor: 1, dtype: target.dtype === 'f16' ? 'f16' : 'f32' })[0]);

@@ -25,6 +25,7 @@ import {
   rangeOptions,
   sliceOptions,
 } from './probeOptions.ts';
+import { profileOptions } from './profileOptions.ts';
 
 interface Spec<T extends OptionTable, P extends string> {
   summary: string;
@@ -119,6 +120,11 @@ const commands: Record<string, Command> = {
     options: interpolateOptions,
     check: checkData,
     load: () => import('./commands/probeInterpolate.ts'),
+  }),
+  profile: command({
+    summary: 'Where the GPU time of a training step or of a scheduling event goes, dispatch by dispatch. Draws an SVG.',
+    options: profileOptions,
+    load: () => import('./commands/profile.ts'),
   }),
   'data fetch': command({
     summary: "Download a data set from its authors' site, verified; a broken download is resumed.",

@@ -32,8 +32,13 @@ const wantedLimits = [
 
 const wantedFeatures = ['timestamp-query', 'shader-f16', 'subgroups'] as const;
 
+/** Of a binding in a rehearsal: any element fits, and every adapter lets a range begin at a multiple. */
+const rangeBytes = 256;
+
 export class Device {
   readonly #pipelines = new Map<string, Promise<CompiledKernel>>();
+  /** Sources of those that are done. */
+  readonly #compiled = new Set<string>();
   readonly #live = new Map<GPUBuffer, number>();
   #error: Error | null = null;
   #lastDispatch = '';
@@ -129,6 +134,11 @@ export class Device {
     return compiled;
   }
 
+  /** Whether `compile` would have nothing left to do. */
+  hasCompiled(kernel: Kernel): boolean {
+    return this.#compiled.has(kernel.source);
+  }
+
   async #compile(kernel: Kernel): Promise<CompiledKernel> {
     const names = Object.keys(kernel.bindings);
     if (kernel.halves.length > 0) this.requireHalf(kernel.name);
@@ -178,6 +188,8 @@ export class Device {
           compute: { module, entryPoint: 'main' },
         }),
       );
+      if (this.adapter.isSoftware) await this.#rehearse(kernel, pipeline, layout);
+      this.#compiled.add(kernel.source);
       return { pipeline, layout };
     } catch (cause) {
       throw new KernelError(
@@ -190,6 +202,47 @@ export class Device {
         },
         { cause },
       );
+    }
+  }
+
+  /**
+   * A dispatch of no workgroups: software adapters compile a shader when it is first run, not when its pipeline is made, and would do so in
+   * the middle of the first step, which nobody could tell from a hang.
+   */
+  async #rehearse(kernel: Kernel, pipeline: GPUComputePipeline, layout: GPUBindGroupLayout): Promise<void> {
+    const { STORAGE, UNIFORM, INDIRECT } = GPUBufferUsage;
+    const names = Object.keys(kernel.bindings);
+    const uniformBytes = 4 * Object.keys(kernel.uniforms).length;
+    const make = (sizeBytes: number, usage: number): GPUBuffer => this.createBuffer('rehearsal', sizeBytes, usage);
+    const [read, written, uniforms, grid] = [
+      make(rangeBytes, STORAGE),
+      make(rangeBytes * names.length, STORAGE),
+      make(uniformBytes, UNIFORM),
+      make(12, INDIRECT),
+    ];
+    try {
+      const entries = names.map((name, binding) => ({
+        binding,
+        // One buffer must not be in both roles, nor be written in two ranges that overlap.
+        resource:
+          kernel.bindings[name].access === 'read' ? { buffer: read } : { buffer: written, offset: rangeBytes * binding, size: rangeBytes },
+      }));
+      const bindGroup = this.gpu.createBindGroup({
+        label: kernel.name,
+        layout,
+        entries: [...entries, { binding: names.length, resource: { buffer: uniforms } }],
+      });
+      const encoder = this.gpu.createCommandEncoder({ label: `rehearsal of ${kernel.name}` });
+      const pass = encoder.beginComputePass();
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, bindGroup);
+      // Dawn warns of a direct dispatch of none.
+      pass.dispatchWorkgroupsIndirect(grid, 0);
+      pass.end();
+      this.gpu.queue.submit([encoder.finish()]);
+      await politely(this.gpu.queue.onSubmittedWorkDone());
+    } finally {
+      for (const buffer of [read, written, uniforms, grid]) this.destroyBuffer(buffer);
     }
   }
 

@@ -71,23 +71,31 @@ export function cpuTimeMs(): number | null {
 
 const polled = globalThis as unknown as { setImmediate: typeof setImmediate };
 const realSetImmediate = polled.setImmediate;
+/** Never written: what the sleeps wait for. */
+const sleeper = new Int32Array(new SharedArrayBuffer(4));
 let waiting = 0;
+/** When a wait last began or ended. */
+let lastChange = 0;
+
+/** Longer the longer nothing has happened, so that a wait is noticed late by 3 % of it at most: 0.05 … 1 ms. */
+const sleepMs = (now: number): number => Math.min(1, Math.max(0.05, (now - lastChange) / 32));
 
 /**
  * Awaits a GPU promise on a software adapter without burning a core. Dawn's bindings poll through `globalThis.setImmediate`, looked up at
- * every poll; while a wait is pending each poll sleeps 0.3 ms, so that the adapter's own threads get the processor.
+ * every poll; while a wait is pending each poll sleeps, so that the adapter's own threads get the processor.
  */
 export async function politely<T>(promise: Promise<T>): Promise<T> {
-  const cell = new Int32Array(new SharedArrayBuffer(4));
+  lastChange = performance.now();
   if (waiting++ === 0) {
     polled.setImmediate = ((callback: (...args: unknown[]) => void, ...args: unknown[]) => {
-      Atomics.wait(cell, 0, 0, 0.3);
+      Atomics.wait(sleeper, 0, 0, sleepMs(performance.now()));
       return realSetImmediate(callback, ...args);
     }) as typeof setImmediate;
   }
   try {
     return await promise;
   } finally {
+    lastChange = performance.now();
     if (--waiting === 0) polled.setImmediate = realSetImmediate;
   }
 }

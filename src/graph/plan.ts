@@ -4,13 +4,14 @@
  */
 import type { CompiledKernel, Device } from '../gpu/device.ts';
 import { DeviceError } from '../gpu/errors.ts';
-import type { Launch } from '../kernels/contract.ts';
+import type { Launch, Owner } from '../kernels/contract.ts';
 import { absorbs, isFormable, lower } from './lower/index.ts';
 import { Scratch, type IsWanted, type LowerContext, type Ref } from './lower/context.ts';
 import { defaultLowerContext } from './lower/convChoice.ts';
 import { align, type Memory, type MemoryCategory } from './memory.ts';
 import { place, type Item, type Placement } from './placement.ts';
 import { topologicalOrder } from './traverse.ts';
+import { ownerOf } from './owner.ts';
 import { lastDim, pack, sizeBytes, Tensor, type Node, type Storage } from './tensor.ts';
 
 /** What a plan is made for: a tensor, and memory that outlives the plan to put it into (null where only later launches of the plan read it). */
@@ -80,7 +81,7 @@ export function draft(
   for (const node of order) {
     const leaf = placed.get(node.outputs[0]) ?? leafStorage(memory, node);
     if (leaf) storageOf.set(node.outputs[0], leaf);
-    else if (!isFormable(node.outputs[0]) || needed.has(node)) launches.push(...lower(node, lowering, isWanted));
+    else if (!isFormable(node.outputs[0]) || needed.has(node)) launches.push(...owned(node, lower(node, lowering, isWanted)));
   }
   for (const tensor of clashing([...launches, ...copies], storageOf)) {
     const output = outputs.find((one) => one.tensor === tensor && one.storage === storageOf.get(tensor));
@@ -90,6 +91,11 @@ export function draft(
   }
   launches.push(...copies, ...extra);
   return { label, launches, storageOf, ...lifetimes(launches, storageOf) };
+}
+
+function owned(node: Node, launches: readonly Launch<Ref>[]): Launch<Ref>[] {
+  const owner = ownerOf(node);
+  return launches.map((one) => ({ ...one, owner }));
 }
 
 /**
@@ -111,7 +117,7 @@ function clashing(launches: readonly Launch<Ref>[], storageOf: ReadonlyMap<Tenso
 const isLeaf = (tensor: Tensor): boolean => ['variable', 'constant', 'external'].includes(tensor.node.op);
 
 function copyInto(tensor: Tensor, storage: Storage): Launch<Ref>[] {
-  const copy = { op: 'copy', inputs: [tensor], attrs: {}, outputs: [new Tensor(tensor, 0)] } as unknown as Node;
+  const copy = { op: 'copy', inputs: [tensor], attrs: {}, outputs: [new Tensor(tensor, 0)], origin: null } as unknown as Node;
   return lower(copy, { wantedWorkgroups: 1, tiles: [] }, () => true).map((launch) => ({
     ...launch,
     bindings: { ...launch.bindings, y: storage },
@@ -181,48 +187,64 @@ export const placeDrafts = (device: Device, drafts: readonly Draft[]): Placement
     device.limits.maxBufferSize,
   );
 
-export class Plan {
-  readonly #steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[];
+/** One dispatch of a plan. */
+export interface Dispatch {
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+  /** Workgroups. */
+  readonly grid: readonly [number, number, number];
+  /** The kernel's. */
+  readonly name: string;
+  readonly owner: Owner;
+  /** Floating-point operations, 0 where nobody counts them. */
+  readonly flops: number;
+  /** Bytes that it touches at least: what it both reads and writes counts once. */
+  readonly bytes: number;
+}
 
+/** Records dispatches into a compute pass. */
+export function record(pass: GPUComputePassEncoder, steps: readonly Dispatch[]): void {
+  let pipeline: GPUComputePipeline | null = null;
+  for (const step of steps) {
+    if (step.pipeline !== pipeline) {
+      pipeline = step.pipeline;
+      pass.setPipeline(pipeline);
+    }
+    pass.setBindGroup(0, step.bindGroup);
+    pass.dispatchWorkgroups(step.grid[0], step.grid[1], step.grid[2]);
+  }
+}
+
+export class Plan {
   constructor(
     readonly device: Device,
     readonly label: string,
-    steps: { pipeline: GPUComputePipeline; bindGroup: GPUBindGroup; grid: readonly [number, number, number]; name: string }[],
-  ) {
-    this.#steps = steps;
-  }
+    readonly steps: readonly Dispatch[],
+  ) {}
 
   /** One plan that replays others in order. */
   static join(label: string, plans: readonly Plan[]): Plan {
     return new Plan(
       plans[0].device,
       label,
-      plans.flatMap((plan) => plan.#steps),
+      plans.flatMap((plan) => plan.steps),
     );
   }
 
   /** Dispatches of one replay. */
   get dispatches(): number {
-    return this.#steps.length;
+    return this.steps.length;
   }
 
   /** Kernel names in order, for profiles and messages. */
   get kernelNames(): string[] {
-    return this.#steps.map((step) => step.name);
+    return this.steps.map((step) => step.name);
   }
 
   /** Records the whole plan into a compute pass. */
   encode(pass: GPUComputePassEncoder): void {
-    let pipeline: GPUComputePipeline | null = null;
-    for (const step of this.#steps) {
-      if (step.pipeline !== pipeline) {
-        pipeline = step.pipeline;
-        pass.setPipeline(pipeline);
-      }
-      pass.setBindGroup(0, step.bindGroup);
-      pass.dispatchWorkgroups(step.grid[0], step.grid[1], step.grid[2]);
-    }
-    const last = this.#steps.at(-1);
+    record(pass, this.steps);
+    const last = this.steps.at(-1);
     if (last) this.device.noteDispatch(`${last.name}, the last of plan ${this.label}`);
   }
 }
@@ -232,27 +254,40 @@ export function allocateSlots(memory: Memory, placement: Placement): GPUBuffer[]
   return placement.slotBytes.map((size, slot) => memory.create('slots', `slot ${slot}`, size));
 }
 
+/** Of launches that no node was lowered to: an optimizer's, a log's. */
+const nobody: Owner = { layer: '', direction: null };
+
+/** Called as kernels get ready, where some are not yet. */
+export type OnCompile = (done: number, total: number) => void;
+
+/** Compiles all kernels of some drafts at once, each one once. */
+export async function compileKernels(device: Device, drafts: readonly Draft[], onCompile?: OnCompile): Promise<void> {
+  const all = new Map(drafts.flatMap(({ launches }) => launches.map(({ kernel }) => [kernel.source, kernel])));
+  const missing = [...all.values()].filter((kernel) => !device.hasCompiled(kernel));
+  let done = 0;
+  await Promise.all(
+    missing.map(async (kernel) => {
+      await device.compile(kernel);
+      onCompile?.(++done, missing.length);
+    }),
+  );
+}
+
 interface BuildOptions {
   readonly slots: readonly GPUBuffer[];
   readonly places: Placement['places'][number];
-  /** Called as pipelines get ready. */
-  readonly onProgress?: (done: number, total: number) => void;
+  /** @default nobody is told */
+  readonly onCompile?: OnCompile;
   /** Holds this plan's uniforms, and those of others. @default a buffer of its own */
   readonly uniforms?: Uniforms;
 }
 
-/** Compiles the pipelines (all at once) and makes uniforms and bind groups: everything that a replay needs. */
+/** Compiles what `compileKernels` has not, and makes uniforms and bind groups: everything that a replay needs. */
 export async function buildPlan(memory: Memory, one: Draft, options: BuildOptions): Promise<Plan> {
   const { device } = memory;
-  const kernels = [...new Map(one.launches.map(({ kernel }) => [kernel.source, kernel])).values()];
-  let done = 0;
+  await compileKernels(device, [one], options.onCompile);
   const compiled = new Map<string, CompiledKernel>();
-  await Promise.all(
-    kernels.map(async (kernel) => {
-      compiled.set(kernel.source, await device.compile(kernel));
-      options.onProgress?.(++done, kernels.length);
-    }),
-  );
+  for (const { kernel } of one.launches) if (!compiled.has(kernel.source)) compiled.set(kernel.source, await device.compile(kernel));
   const uniforms = options.uniforms ?? new Uniforms(memory, 'slots', `${one.label} uniforms`, one.launches);
   const bufferOf = (ref: Ref): Storage => {
     if (!(ref instanceof Tensor || ref instanceof Scratch)) return ref;
@@ -265,12 +300,13 @@ export async function buildPlan(memory: Memory, one: Draft, options: BuildOption
     const { pipeline, layout } = compiled.get(launch.kernel.source)!;
     const names = Object.keys(launch.kernel.bindings);
     const entries = names.map((name, binding) => ({ binding, resource: bufferOf(launch.bindings[name]) }));
+    const { grid, owner = nobody, flops = 0, bytes = entries.reduce((sum, { resource }) => sum + resource.size, 0) } = launch;
     const bindGroup = device.gpu.createBindGroup({
       label: launch.kernel.name,
       layout,
       entries: [...entries, { binding: names.length, resource: uniforms.of(launch) }],
     });
-    return { pipeline, bindGroup, grid: launch.grid, name: launch.kernel.name };
+    return { pipeline, bindGroup, grid, name: launch.kernel.name, owner, flops, bytes };
   });
   return new Plan(device, one.label, steps);
 }

@@ -3,7 +3,7 @@ import { defaultDevice, type Device } from '../gpu/device.ts';
 import { fuse, fusions, type Fusion } from './fuse/index.ts';
 import type { LowerContext } from './lower/context.ts';
 import { Memory } from './memory.ts';
-import { allocateSlots, buildPlan, draft, placeDrafts, type Plan } from './plan.ts';
+import { allocateSlots, buildPlan, draft, placeDrafts, type OnCompile, type Plan } from './plan.ts';
 import { numbersOf, setReader, sizeBytes, unpack, type Storage, type Tensor } from './tensor.ts';
 
 export interface EvaluateOptions {
@@ -13,6 +13,8 @@ export interface EvaluateOptions {
   readonly fusions?: readonly Fusion[];
   /** Tiles and splits. @default the adapter's */
   readonly lowering?: LowerContext;
+  /** Called while kernels compile. */
+  readonly onCompile?: OnCompile;
 }
 
 /** Values of a tensor that lies in `storage`, unpadded. */
@@ -43,7 +45,11 @@ export async function evaluate(tensors: readonly Tensor[], options: EvaluateOpti
     const outputs = fused.map((tensor) => ({ tensor, storage: memory.storage('slots', 'output', sizeBytes(tensor)) }));
     const one = draft(memory, 'read', outputs, [], options.lowering);
     const placement = placeDrafts(device, [one]);
-    const plan = await buildPlan(memory, one, { slots: allocateSlots(memory, placement), places: placement.places[0] });
+    const plan = await buildPlan(memory, one, {
+      slots: allocateSlots(memory, placement),
+      places: placement.places[0],
+      onCompile: options.onCompile,
+    });
     submit(device, plan);
     const values: (Float32Array | Uint32Array)[] = [];
     for (const { tensor, storage } of outputs) values.push(await readStorage(device, tensor, storage));

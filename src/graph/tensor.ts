@@ -23,6 +23,28 @@ export interface Node<O extends OpName = OpName> {
   readonly inputs: readonly Tensor[];
   readonly attrs: OpAttrs[O];
   readonly outputs: readonly Tensor[];
+  /** Null for a node that was traced as it is. */
+  readonly origin: Origin | null;
+}
+
+/** Where a node comes from that a transform made: names in profiles are those of the traced node. */
+export interface Origin {
+  readonly node: Node;
+  /** Made by a gradient rule of that node, not in its place. */
+  readonly isGradient: boolean;
+}
+
+let madeFor: Origin | null = null;
+
+/** Nodes that `make` makes stand in the place of `node`, or are its gradients. */
+export function onBehalfOf<T>(node: Node, make: () => T, isGradient = false): T {
+  const outer = madeFor;
+  madeFor = { node: node.origin?.node ?? node, isGradient: isGradient || (node.origin?.isGradient ?? false) };
+  try {
+    return make();
+  } finally {
+    madeFor = outer;
+  }
 }
 
 /** A range of a GPUBuffer, in bytes. */
@@ -76,7 +98,7 @@ export class Tensor implements TensorSpec {
 /** Makes a node and its output tensors. Shapes come from the op table, not from the caller. */
 export function makeNode<O extends OpName>(op: O, inputs: readonly Tensor[], attrs: OpAttrs[O], outputs: readonly TensorSpec[]): Tensor[] {
   const tensors = outputs.map((spec, index) => new Tensor(spec, index));
-  const node: Node<O> = { op, inputs, attrs, outputs: tensors };
+  const node: Node<O> = { op, inputs, attrs, outputs: tensors, origin: madeFor };
   for (const tensor of tensors) tensor.node = node as unknown as Node;
   return tensors;
 }
@@ -104,7 +126,7 @@ export class Variable extends Tensor {
         fix: 'pass one value an element',
       });
     }
-    this.node = { op: 'variable', inputs: [], attrs: { variable: this }, outputs: [this] } as Node<'variable'> as unknown as Node;
+    this.node = { op: 'variable', inputs: [], attrs: { variable: this }, outputs: [this], origin: null } as Node<'variable'> as unknown as Node;
   }
 }
 

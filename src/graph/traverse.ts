@@ -1,6 +1,6 @@
 /** Walking and rebuilding graphs. */
 import { op, type OpName } from './ops.ts';
-import type { Node, Tensor } from './tensor.ts';
+import { onBehalfOf, type Node, type Tensor } from './tensor.ts';
 
 /** Nodes that the outputs need, inputs before users. */
 export function topologicalOrder(outputs: readonly Tensor[]): Node[] {
@@ -33,7 +33,7 @@ export function topologicalOrder(outputs: readonly Tensor[]): Node[] {
 /** The node with other inputs; itself when nothing changes. */
 export function withInputs(node: Node, inputs: readonly Tensor[]): readonly Tensor[] {
   if (inputs.every((input, i) => input === node.inputs[i])) return node.outputs;
-  return op(node.op as OpName, inputs, node.attrs);
+  return onBehalfOf(node, () => op(node.op as OpName, inputs, node.attrs));
 }
 
 /** Who reads each tensor, and at which input. */

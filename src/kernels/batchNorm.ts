@@ -4,7 +4,7 @@
  * Statistics never use E[x²] − E[x]²: a thread walks the rows of one chunk in groups of 4, takes each group's mean and sum of squared deviations,
  * and merges them by Chan's formula; the finishing kernel merges the chunks the same way, always in the same order.
  */
-import { builtins, defineKernel, linearIndex, read, readFloats, relu4, write, writeFloats, type Binding } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, relu4, treeStart, write, writeFloats, type Binding } from './contract.ts';
 import { formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 export const mergeMoments = /* wgsl */ `
@@ -96,7 +96,7 @@ fn merge_chunks(trial: u32, channel: u32, thread: u32) {
     all = merge(all, Moments(n, partials[at], partials[at + u.c4]));
   }
   moments[thread] = all;
-  for (var half = 32u; half > 0u; half /= 2u) {
+  for (var half = ${treeStart('u.chunks')}; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (thread < half) { moments[thread] = merge(moments[thread], moments[thread + half]); }
   }
@@ -313,7 +313,7 @@ fn main(${builtins}) {
   }
   sums[lid.x] = sum;
   dots[lid.x] = dot;
-  for (var half = 32u; half > 0u; half /= 2u) {
+  for (var half = ${treeStart('u.chunks')}; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid.x < half) {
       sums[lid.x] += sums[lid.x + half];

@@ -13,6 +13,7 @@ export * from './elementwise.ts';
 export * from './epilogue.ts';
 export * from './igemm.ts';
 export * from './igemmLanes.ts';
+export * from './peak.ts';
 export * from './perturbed.ts';
 export * from './pool.ts';
 export * from './reduce.ts';

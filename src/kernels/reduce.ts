@@ -1,5 +1,5 @@
 /** Sums in a fixed order: same grid, same bits. */
-import { builtins, defineKernel, linearIndex, read, readFloats, write, writeFloats, type Binding } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, treeStart, write, writeFloats, type Binding } from './contract.ts';
 import type { Epilogue } from './epilogue.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
@@ -118,7 +118,7 @@ fn main(${builtins}) {
   var total = vec4f();
   for (var i = chunk * ${sumChunk}u + lid.x; i < end; i += 64u) { total += load_x(wid.z * u.n + i); }
   sums[lid.x] = total;
-  for (var half = 32u; half > 0u; half /= 2u) {
+  for (var half = ${treeStart('u.n')}; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (lid.x < half) { sums[lid.x] += sums[lid.x + half]; }
   }

@@ -56,7 +56,8 @@ export class StepLog {
   /** Of the trainer's events, where their rule runs on the GPU. */
   rule: TrialRule | null = null;
   #waiting: NotedStep[] = [];
-  #reading: Promise<void> = Promise.resolve();
+  /** The read in progress: there is one staging buffer. */
+  #reading: Promise<void> | null = null;
 
   constructor(
     readonly memory: Memory,
@@ -88,12 +89,14 @@ export class StepLog {
     return this.#waiting.length - 1;
   }
 
-  /** Everything logged since the last call. */
+  /**
+   * Everything logged since the last call. What is noted until it returns its promise is in it, and steps noted later do not touch it: the
+   * copy is submitted at once, unless another read is in progress.
+   */
   async read(): Promise<LoggedRun> {
-    const before = this.#reading;
+    while (this.#reading) await this.#reading;
     let release = () => {};
     this.#reading = new Promise((resolve) => (release = resolve));
-    await before;
     try {
       const waiting = this.#waiting;
       this.#waiting = [];
@@ -107,6 +110,7 @@ export class StepLog {
       const { steps, divergence } = decode(waiting, new Float32Array(await device.readStaging(this.#staging, sizeBytes)));
       return { steps, events: (await readEvents?.()) ?? [], divergence };
     } finally {
+      this.#reading = null;
       release();
     }
   }

@@ -18,12 +18,14 @@ import type { Placement } from '../graph/placement.ts';
 import {
   allocateSlots,
   buildPlan,
+  compileKernels,
   draft,
   lowerContextOf,
   Plan,
   placeDrafts,
   Uniforms,
   type Draft,
+  type OnCompile,
   type Output,
 } from '../graph/plan.ts';
 import { ceil4, sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
@@ -67,8 +69,8 @@ export interface StepPlanOptions {
   readonly evaluation?: Batch;
   /** Plans of the caller's own, to be run between steps in the same slots: the event is cut as if they were not there. @default none */
   readonly extra?: (plans: StepPlans) => readonly Draft[];
-  /** Called while pipelines compile. */
-  readonly onProgress?: (done: number, total: number) => void;
+  /** Called while kernels compile. */
+  readonly onCompile?: OnCompile;
   /** Makes the choices about convolutions by measurement. @default by estimate */
   readonly tuner?: Tuner;
   /** Called while it measures. */
@@ -176,7 +178,7 @@ export class StepPlans {
     const own = [...placed, ...(event?.passes ?? []), ...rule, update];
     const extra = options.extra?.(this) ?? [];
     const together = extra.length > 0 ? placeDrafts(memory.device, [...own, ...extra]) : placement;
-    const built = await this.#buildAll([...own, ...extra], together, event, options.onProgress);
+    const built = await this.#buildAll([...own, ...extra], together, event, options.onCompile);
     this.extra = built.slice(own.length);
   }
 
@@ -296,24 +298,19 @@ export class StepPlans {
     drafts: readonly Draft[],
     placement: Placement,
     event: EventDraft | null,
-    onProgress?: (done: number, total: number) => void,
+    onCompile?: OnCompile,
   ): Promise<Plan[]> {
     const { memory } = this;
     const slots = allocateSlots(memory, placement);
     const ofTrials = drafts.filter(({ label }) => ['event', 'coefficients', 'next pass', 'rule', 'rate'].includes(label));
     const launches = ofTrials.flatMap((one) => one.launches);
     const uniforms = ofTrials.length > 0 ? new Uniforms(memory, 'trials', 'event uniforms', launches) : undefined;
-    const progress = new Map<Draft, [number, number]>();
+    await compileKernels(memory.device, drafts, onCompile);
     const build = (one: Draft, index: number) =>
       buildPlan(memory, one, {
         slots,
         places: placement.places[index] ?? [],
         uniforms: ofTrials.includes(one) ? uniforms : undefined,
-        onProgress: (done, total) => {
-          progress.set(one, [done, total]);
-          const sums = [...progress.values()].reduce(([a, b], [d, t]) => [a + d, b + t], [0, 0]);
-          onProgress?.(sums[0], sums[1]);
-        },
       });
     const built = await Promise.all(drafts.map(build));
     const of = (label: string) => built.filter((plan) => plan.label === label);

@@ -81,6 +81,10 @@ export class Trainer {
   /** What a rule of one's own threw: the momentum has taken the gradient by then, so that the step cannot be made again. */
   #failure: { readonly cause: unknown } | null = null;
   readonly #pending: Promise<void>[] = [];
+  /** A read of the log that nobody waits for, and what it throws. */
+  #lateRead: Promise<void> = Promise.resolve();
+  /** Of the epoch after this one, made while the GPU is busy with this one's last step. */
+  #nextOrder: { readonly epoch: number; readonly order: Uint32Array } | null = null;
   /** Read from the GPU, not yet asked for. */
   #logged: LoggedStep[] = [];
   #events: TrialEvent[] = [];
@@ -129,7 +133,7 @@ export class Trainer {
         labelSmoothing: options.labelSmoothing,
         evaluation: test.batch(batchSize, 'cursor', 'counter', false),
         trials: trialPlan(options, train),
-        onProgress: options.onCompile,
+        onCompile: options.onCompile,
         tuner: options.tune ? await Tuner.open(device) : undefined,
         onTune: options.onTune,
       });
@@ -171,8 +175,9 @@ export class Trainer {
 
   /**
    * One step: a scheduling event first when one is due, then the update at the schedule's learning rate, all in one submit. Nothing is
-   * read back but the log when it is full; `losses()` and `events()` tell what came of it. (With a score or a rule of one's own an
-   * event's losses are read back, in a submit of their own; what it throws ends the run: later steps throw it again.)
+   * read back but the log when it is full, and that is not waited for; `losses()` and `events()` tell what came of it. Resolves once the
+   * GPU has done the step before the last one, so that it always has work. (With a score or a rule of one's own an event's losses are read
+   * back, in a submit of their own; what it throws ends the run: later steps throw it again.)
    */
   async trainStep(): Promise<void> {
     const { plans, options, device, hostRule } = this;
@@ -180,7 +185,8 @@ export class Trainer {
     if (this.#failure) throw this.#failure.cause;
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
-    if (plans.log.isFull || (hostRule && this.isEventDue)) await this.#readLog();
+    if (hostRule && this.isEventDue) await this.#readLog();
+    else if (plans.log.isFull) await this.#readLater();
     const cursor = (step % this.stepsPerEpoch) * this.batchSize;
     const counter = step * this.batchSize;
     const next = { scoreCursor: cursor + this.batchSize, scoreCounter: counter + this.batchSize };
@@ -212,6 +218,7 @@ export class Trainer {
     this.#submit(run);
     this.#step++;
     this.#updates++;
+    if (this.#step % this.stepsPerEpoch === 0 && this.#step < this.totalSteps) this.#nextOrder = this.#orderOf(this.#epoch + 1);
     if (this.#pending.length >= stepsAhead) await this.#pending.shift();
     this.#pending.push(device.wait(device.gpu.queue.onSubmittedWorkDone()).then(() => undefined));
   }
@@ -238,24 +245,48 @@ export class Trainer {
   #beginEpoch(epoch: number): void {
     if (epoch === this.#epoch) return;
     this.#epoch = epoch;
-    const order = this.sampler.epochOrder(epoch);
-    const extra = Math.min(this.train.options.capacity - order.length, order.length);
-    const round = new Uint32Array(order.length + extra);
-    round.set(order);
-    round.set(order.subarray(0, extra), order.length);
-    this.train.writeOrder(round);
+    const { order } = this.#nextOrder?.epoch === epoch ? this.#nextOrder : this.#orderOf(epoch);
+    this.#nextOrder = null;
+    this.train.writeOrder(order);
+  }
+
+  /** An epoch's order, and its beginning once more: held-out images follow the batch. */
+  #orderOf(epoch: number): { epoch: number; order: Uint32Array } {
+    const once = this.sampler.epochOrder(epoch);
+    const extra = Math.min(this.train.options.capacity - once.length, once.length);
+    const order = new Uint32Array(once.length + extra);
+    order.set(once);
+    order.set(once.subarray(0, extra), once.length);
+    return { epoch, order };
   }
 
   /** The losses logged since the last call; notes a divergence. Waits for the GPU. */
   async losses(): Promise<LoggedStep[]> {
+    await this.#settle();
     await this.#readLog();
     return this.#logged.splice(0);
   }
 
   /** The scheduling events since the last call, that of a step which diverged too. Waits for the GPU. */
   async events(): Promise<TrialEvent[]> {
+    await this.#settle();
     await this.#readLog();
     return this.#events.splice(0);
+  }
+
+  /** Begins to read the log, once the last such read is done; the next steps need not wait. */
+  async #readLater(read: () => Promise<void> = () => this.#readLog()): Promise<void> {
+    await this.#settle();
+    this.#lateRead = read();
+    // Whoever waits for it hears of it.
+    this.#lateRead.catch(() => undefined);
+  }
+
+  /** Waits for the read that was begun. What it throws it throws once. */
+  async #settle(): Promise<void> {
+    const late = this.#lateRead;
+    this.#lateRead = Promise.resolve();
+    await late;
   }
 
   /** What is read after a divergence was noted came of steps that changed nothing. */
@@ -291,10 +322,14 @@ export class Trainer {
     let evaluation: Evaluation | null = null;
     while (this.#step < this.totalSteps && !signal?.aborted && !this.#divergence) {
       await this.trainStep();
+      // Told while a step runs, else the GPU would be idle meanwhile; at most one, so that a signal and a divergence end the run soon.
+      await this.#settle();
       const isEnd = this.#step === this.totalSteps;
       const isEpoch = this.#step % this.stepsPerEpoch === 0;
-      if (this.#step % logEvery === 0 || isEnd || isEpoch) await this.#tell(callbacks);
-      if (evaluate && (isEnd || isEpoch) && !this.#divergence) {
+      if (this.#step % logEvery === 0 || isEnd || isEpoch) await this.#readLater(() => this.#tell(callbacks));
+      const isDue = evaluate && (isEnd || isEpoch);
+      if (isDue) await this.#settle();
+      if (isDue && !this.#divergence) {
         evaluation = await this.evaluate();
         onEvaluation?.(evaluation);
         // Otherwise the next step tells, and more exactly.
@@ -303,6 +338,7 @@ export class Trainer {
         }
       }
     }
+    await this.#settle();
     await this.#tell(callbacks);
     return { steps: this.#divergence?.step ?? this.#step, divergence: this.#divergence, aborted: signal?.aborted ?? false, evaluation };
   }
@@ -325,7 +361,7 @@ export class Trainer {
 
   /** Brings the weights back to the host model and frees everything on the GPU. */
   async close(): Promise<void> {
-    await Promise.allSettled(this.#pending);
+    await Promise.allSettled([...this.#pending, this.#lateRead]);
     try {
       await this.plans.store.pull();
     } finally {

@@ -1,6 +1,7 @@
 /** What a trainer is made with and what a run tells: types and checks. */
 import type { ImageDataset } from '../data/dataset.ts';
 import type { Device } from '../gpu/device.ts';
+import type { OnCompile } from '../graph/plan.ts';
 import { AttrError } from '../gpu/errors.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
@@ -35,7 +36,7 @@ export interface TrainerOptions {
    */
   readonly memoryBudget?: number;
   /** Called while kernels compile. */
-  readonly onCompile?: (done: number, total: number) => void;
+  readonly onCompile?: OnCompile;
   /**
    * Measures the ways to compute each convolution on this adapter and takes the fastest; what was measured is kept for later runs, in the
    * user's cache folder or IndexedDB. Sums may be added in another order than without. @default false

@@ -4,6 +4,7 @@ import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
 import { crossEntropy, tensor } from '../graph/functional.ts';
 import type { Fusion } from '../graph/fuse/index.ts';
 import type { LowerContext } from '../graph/lower/context.ts';
+import type { OnCompile } from '../graph/plan.ts';
 import type { Tensor, Variable } from '../graph/tensor.ts';
 import { maxDirections } from '../kernels/conv2d.ts';
 import type { Module } from '../nn/module.ts';
@@ -46,6 +47,8 @@ export interface LossesAlongOptions {
   readonly fusions?: readonly Fusion[];
   /** Tiles and splits. @default the adapter's */
   readonly lowering?: LowerContext;
+  /** Called while kernels compile. */
+  readonly onCompile?: OnCompile;
 }
 
 const optionNames: Record<keyof LossesAlongOptions, true> = {
@@ -63,6 +66,7 @@ const optionNames: Record<keyof LossesAlongOptions, true> = {
   device: true,
   fusions: true,
   lowering: true,
+  onCompile: true,
 };
 
 /** The options with every choice made. */

@@ -9,7 +9,18 @@ import { fuse, type Fusion } from '../graph/fuse/index.ts';
 import type { LowerContext } from '../graph/lower/context.ts';
 import { Memory } from '../graph/memory.ts';
 import { externalTensor } from '../graph/ops.ts';
-import { allocateSlots, buildPlan, draft, leafStorage, placeDrafts, type Draft, type Output, type Plan } from '../graph/plan.ts';
+import {
+  allocateSlots,
+  buildPlan,
+  compileKernels,
+  draft,
+  leafStorage,
+  placeDrafts,
+  type Draft,
+  type OnCompile,
+  type Output,
+  type Plan,
+} from '../graph/plan.ts';
 import { submit } from '../graph/run.ts';
 import { pack, sizeBytes, unpack, type Node, type Storage, type Tensor, type Variable } from '../graph/tensor.ts';
 import { topologicalOrder } from '../graph/traverse.ts';
@@ -21,6 +32,7 @@ import { trials } from './trials.ts';
 export interface HowToRun {
   readonly fusions: readonly Fusion[];
   readonly lowering: LowerContext;
+  readonly onCompile?: OnCompile;
 }
 
 type Batch = Along['batches'][number];
@@ -185,6 +197,7 @@ export class AlongPlans {
         continue;
       }
       const slots = allocateSlots(memory, { totalBytes, slotBytes, places });
+      await compileKernels(device, drafts, this.how.onCompile);
       await Promise.all(
         drafted.map(async ({ group, count }, i) =>
           group.passes.set(count, await buildPlan(memory, drafts[i], { slots, places: places[i] })),
@@ -221,7 +234,8 @@ export class AlongPlans {
       const given = fused.map((tensor, i) => ({ tensor, storage: outputs[i].storage }));
       const one = draft(memory, 'inputs of lossesAlong', given, [], how.lowering, this.#variables);
       const placement = placeDrafts(device, [one]);
-      submit(device, await buildPlan(memory, one, { slots: allocateSlots(memory, placement), places: placement.places[0] }));
+      const { onCompile } = how;
+      submit(device, await buildPlan(memory, one, { slots: allocateSlots(memory, placement), places: placement.places[0], onCompile }));
     } finally {
       memory.release();
     }

@@ -26,7 +26,7 @@ export async function lossesAlong(options: LossesAlongOptions): Promise<number[]
   const device = options.device ?? (await defaultDevice());
   const memory = new Memory(device);
   try {
-    const how = { fusions: options.fusions ?? fusions, lowering: options.lowering ?? lowerContextOf(device) };
+    const how = { fusions: options.fusions ?? fusions, lowering: options.lowering ?? lowerContextOf(device), onCompile: options.onCompile };
     const plans = await AlongPlans.create(memory, along, how);
     const byBatch: Float32Array[][] = [];
     for (const batch of along.batches) byBatch.push(await plans.losses(batch));

@@ -58,7 +58,7 @@ describe('forkstep, built', () => {
   const wrong: readonly (readonly [string[], string])[] = [
     [
       ['trian'],
-      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, data fetch, got trian; did you mean train?',
+      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, profile, data fetch, got trian; did you mean train?',
     ],
     [['probe'], 'got probe; see forkstep --help'],
     [['probe', 'rnage'], 'got probe rnage; did you mean probe range?'],

@@ -163,12 +163,12 @@ describe('run', () => {
     const controller = new AbortController();
     const { result, steps, evaluations } = await runOf({ epochs: 50 }, {
       signal: controller.signal, logEvery: 3, onSteps: (some) => {
-        if (some.some(({ step }) => step === 7)) controller.abort();
+        if (some.some(({ step }) => step === 5)) controller.abort();
       },
     });
-    // Told at 3, 5 (an epoch), 6, 9: the one that has step 7.
-    expect(result).toMatchObject({ steps: 9, aborted: true, divergence: null });
-    expect(steps.map(({ step }) => step)).toEqual(range(9));
+    // Told at 3, 5 (an epoch), 6, where step 5 is in, each while the step after it is made.
+    expect(result).toMatchObject({ steps: 7, aborted: true, divergence: null });
+    expect(steps.map(({ step }) => step)).toEqual(range(7));
     expect(result.evaluation).toEqual(evaluations.at(-1));
     expect(evaluations).toHaveLength(1);
   });

@@ -2,6 +2,7 @@
 import { openDevice } from '../../gpu/device.ts';
 import { ConstantSchedule } from '../../sched/index.ts';
 import { Trainer } from '../../train/index.ts';
+import { compileProgress } from '../compileProgress.ts';
 import { formatLoss } from '../format.ts';
 import type { EvalValues } from '../options.ts';
 import { buildModel, loadDataset } from '../run/setup.ts';
@@ -18,6 +19,7 @@ export async function run(values: EvalValues): Promise<number> {
       device,
       batchSize: Math.min(values.batch, dataset.test.count),
       schedule: new ConstantSchedule({ lr: 1 }),
+      onCompile: compileProgress(process.stderr),
     });
     const { testLoss, testAccuracy } = await trainer.evaluate();
     const adapter = device.adapter.description || device.adapter.device;

@@ -38,8 +38,8 @@ export interface FigureText {
 }
 
 /** @param body drawn in a plot's own coordinates, (0, 0) being its top left corner below the header @param height of the plot */
-export function svgDocument({ title, subtitle }: FigureText, body: string, height: number): string {
-  const [width, total] = [frame.width, height + header];
+export function svgDocument({ title, subtitle }: FigureText, body: string, height: number, width = frame.width): string {
+  const total = height + header;
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${total}" width="${width}" height="${total}" role="img">` +
     `<title>${escapeHtml(title)}</title><style>${css}</style><rect class="paper" width="${width}" height="${total}"/>` +

@@ -4,6 +4,7 @@ import { EpochSampler, imageBatch } from '../../data/index.ts';
 import { openDevice } from '../../gpu/device.ts';
 import type { ResNet } from '../../nn/index.ts';
 import type { ProbeOptions } from '../../probes/index.ts';
+import { compileProgress } from '../compileProgress.ts';
 import type { FigureText } from '../figure/document.ts';
 import type { SubjectValues } from '../probeOptions.ts';
 import { writeWhole } from '../run/record.ts';
@@ -47,7 +48,7 @@ export async function probe(name: string, values: SubjectValues, measure: (subje
   const device = await openDevice();
   try {
     const list = Array.from({ length: batches }, (_, i) => imageBatch(images, dataset, order.subarray(i * batch, (i + 1) * batch)));
-    const finding = await measure({ options: { model, batches: list, batchNorm, device }, other: load });
+    const finding = await measure({ options: { model, batches: list, batchNorm, device, onCompile: compileProgress(process.stderr) }, other: load });
     const weights = checkpoint === null ? `fresh weights, seed ${seed}` : basename(checkpoint);
     const of = `ResNet18, ${stem} stem, width ${width}, ${weights}`;
     const on = `${batches * batch} images of ${images.name}, ${batchNorm === 'batch' ? "each batch's own" : 'running'} statistics`;

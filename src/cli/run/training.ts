@@ -6,6 +6,7 @@ import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
 import { TrialScheduler, type Schedule } from '../../sched/index.ts';
 import { Trainer, type Divergence } from '../../train/index.ts';
+import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
 import { Progress } from '../progress.ts';
@@ -96,9 +97,6 @@ const describeEvent = (event: {
 export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
   const { values, dataset, model, schedule, device, signal } = job;
   const stream = process.stderr;
-  const compiling = (done: number, total: number) => {
-    if (stream.isTTY) stream.write(`\r\x1b[2K${job.name}: compiling kernels ${done}/${total}${done === total ? '\n' : ''}`);
-  };
   const tuning = (done: number, total: number) => {
     const line = `${job.name}: tuning ${done}/${total}`;
     if (stream.isTTY) stream.write(`\r\x1b[2K${line}${done === total ? '\n' : ''}`);
@@ -117,13 +115,13 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     shuffle: !values.noShuffle,
     seed: values.seed,
     memoryBudget: schedule instanceof TrialScheduler ? values.memoryBudget : undefined,
-    onCompile: compiling,
+    onCompile: compileProgress(stream, job.name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
   });
   try {
     const record = new RunRecord(job.folder);
     const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
-    progress.event(`${job.name}: ${trainer.totalSteps} steps of ${values.batch} images; the first one compiles kernels`);
+    progress.event(`${job.name}: ${trainer.totalSteps} steps of ${values.batch} images`);
     const watch = new Stopwatch();
     const result = await trainer.run({
       signal,

@@ -1,5 +1,5 @@
 /** What graph passes are made of: who reads what, and rebuilding a graph with some nodes replaced. */
-import type { Node, Tensor } from '../tensor.ts';
+import { onBehalfOf, type Node, type Tensor } from '../tensor.ts';
 import { consumersOf, topologicalOrder, withInputs } from '../traverse.ts';
 
 export type Consumers = ReturnType<typeof consumersOf>;
@@ -61,7 +61,7 @@ export function rewrite(
   const outputsOf: OutputsOf = (node) => {
     let result = rebuilt.get(node);
     if (!result) {
-      result = replace(node, renew, outputsOf) ?? withInputs(node, node.inputs.map(renew));
+      result = onBehalfOf(node, () => replace(node, renew, outputsOf) ?? withInputs(node, node.inputs.map(renew)));
       rebuilt.set(node, result);
     }
     return result;

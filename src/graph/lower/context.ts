@@ -1,6 +1,6 @@
 /** What lowering works with: tensors, scratch memory and storage stand for buffers until a plan places them. */
 import { KernelError } from '../../gpu/errors.ts';
-import { launch, withHalves, type Kernel, type Launch } from '../../kernels/contract.ts';
+import { launch, withHalves, type Kernel, type Launch, type LaunchArgs } from '../../kernels/contract.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import type { OpName } from '../ops.ts';
 import type { Node, Storage, Tensor } from '../tensor.ts';
@@ -60,7 +60,7 @@ function halvesOf<B extends string>({ name: op, bindings: declared }: Kernel<B>,
  */
 export function emit<B extends string, U extends string>(
   kernel: Kernel<B, U>,
-  args: { bindings: Record<NoInfer<B>, Ref>; uniforms: Record<NoInfer<U>, number>; grid: readonly [number, number, number] },
+  args: LaunchArgs<Ref, NoInfer<B>, NoInfer<U>>,
 ): Launch<Ref> {
   return launch<Ref, B, U>(withHalves(kernel, halvesOf(kernel, args.bindings)), args);
 }

@@ -25,9 +25,9 @@ export function chooseSplits(workgroups: number, kTiles: number, wantedWorkgroup
 /** The block that a workgroup of so many lanes computes. */
 const laneTile = (lanes: number): Tile => ({ m: lanes * laneRows, n: laneColumns, k: 4 });
 
-/** Panels compute sums over neighbouring taps, of which a line must fit one. */
+/** Panels compute sums over neighbouring taps, of which a line must fit one; lanes take four fifths of their time for gradients of one tap. */
 function fitsPanel(p: ConvProblem, lanes: number): boolean {
-  const isConvolution = p.kind === 'forward' || (p.kind === 'backwardInput' && keepsSize(p));
+  const isConvolution = p.kind === 'forward' || (p.kind === 'backwardInput' && keepsSize(p) && p.kW > 1);
   return isConvolution && p.kW <= mostTaps(lanes);
 }
 

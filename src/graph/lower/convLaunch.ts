@@ -109,7 +109,8 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
   // More tiles share a panel where there are so many that its workgroups still fill the adapter; that does not touch the order of a sum.
   const sharing = Math.floor((mTiles * nTiles * p.trials) / way.leastGroups);
   const tilesPerGroup = Math.min(way.mostTiles, mTiles, Math.max(1, sharing));
-  const window = keepsSize(p) ? p.kW : null;
+  // One tap shares its pixels with none.
+  const window = keepsSize(p) && p.kW > 1 ? p.kW : null;
   const uniforms = {
     ...windowUniforms({ ...p, cin, cout }),
     cout,
@@ -232,7 +233,11 @@ const lanes: Lowering<'lanes'> = (p, { lanes: count, splits }, operands, to) => 
 
 const ways: { [B in ConvChoice['by']]: Lowering<B> } = { tile, lanes, panel };
 
+/** Of every tap of every output, on the border too: the same for all three kinds. */
+const flopsOf = (p: ConvProblem): number => 2 * p.trials * p.images * p.hOut * p.wOut * p.cout * p.kH * p.kW * p.cin;
+
 /** Computes `problem` the chosen way: one launch, or partial results and their sum. `after` is what its epilogue binds. */
 export function convLaunches(problem: ConvProblem, choice: ConvChoice, operands: ConvOperands, output: Ref, after: ConvOperands): Launch<Ref>[] {
-  return (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, { output, after });
+  const [main, ...rest] = (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, { output, after });
+  return [{ ...main, flops: flopsOf(problem) }, ...rest];
 }

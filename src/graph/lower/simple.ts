@@ -6,7 +6,7 @@ import * as elementwise from '../../kernels/elementwise.ts';
 import * as pool from '../../kernels/pool.ts';
 import { columnSumPartials, sumAll, sumChunk, sumPartials } from '../../kernels/reduce.ts';
 import type { WindowAttrs } from '../ops.ts';
-import { blockVec4s, ceil4, lastDim, rowCount, rowVec4s, type Node, type Shape, type Storage, type Tensor } from '../tensor.ts';
+import { blockVec4s, ceil4, lastDim, rowCount, rowVec4s, sizeBytes, type Node, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerRule, type Ref } from './context.ts';
 import { chunking } from './norm.ts';
 
@@ -192,10 +192,12 @@ export const lowerAssembleBatch: LowerRule<'assembleBatch'> = ({ inputs, outputs
   const segments = inputs.slice(0, -3);
   const [all_labels, indices, control] = inputs.slice(-3);
   const n = blockVec4s(x.shape);
+  // Of the images those of the batch, whatever the binding holds.
+  const bytes = attrs.batch * (attrs.height * attrs.width * attrs.channels + 12) + sizeBytes(x);
   const at = (values: readonly number[], i: number, otherwise: number) => values[i] ?? otherwise;
   return segments.map((images, segment) =>
     emit(assembleBatch, {
-      bindings: { images, all_labels, indices, control, x, labels } as Record<string, Tensor | Storage>,
+      bindings: { images, all_labels, indices, control, x, labels },
       uniforms: {
         n,
         h: attrs.height,
@@ -218,6 +220,7 @@ export const lowerAssembleBatch: LowerRule<'assembleBatch'> = ({ inputs, outputs
         std3: at(attrs.std, 3, 1),
       },
       grid: grid1d(n, 64),
+      bytes,
     }),
   );
 };

@@ -1,7 +1,7 @@
 /** How long a plan takes, by the clocks that say something on an adapter. */
 import { cpuTimeMs } from '#gpu-host';
 import type { Device } from '../../gpu/device.ts';
-import { PassTimer } from '../../gpu/passTimer.ts';
+import { PassTimes } from '../../gpu/timestamps.ts';
 import type { Plan } from '../plan.ts';
 
 /** Milliseconds of one of `repeats` runs of a plan in one pass, by each clock. */
@@ -22,17 +22,17 @@ export interface Meter {
  */
 export function meterOf(device: Device): Meter {
   const { isSoftware } = device.adapter;
-  const timer = isSoftware ? null : PassTimer.create(device);
+  const timer = isSoftware ? null : PassTimes.create(device);
   const hasCpuTime = isSoftware && cpuTimeMs() !== null;
   const sample: Sampler = async (plan, repeats) => {
     const [wallBefore, cpuBefore] = [performance.now(), cpuTimeMs()];
     const encoder = device.gpu.createCommandEncoder({ label: 'tune' });
-    const pass = encoder.beginComputePass({ label: 'tune', timestampWrites: timer?.writes });
+    const pass = encoder.beginComputePass({ label: 'tune', timestampWrites: timer?.writes() });
     for (let i = 0; i < repeats; i++) plan.encode(pass);
     pass.end();
     timer?.resolve(encoder);
     device.gpu.queue.submit([encoder.finish()]);
-    if (timer) return [(await timer.readMs()) / repeats];
+    if (timer) return (await timer.readMs()).map((ms) => ms / repeats);
     await device.idle();
     const times = [performance.now() - wallBefore, ...(hasCpuTime ? [cpuTimeMs()! - cpuBefore!] : [])];
     return times.map((ms) => ms / repeats);
