@@ -224,10 +224,14 @@ describe('passes', () => {
     ['by a budget below one trial', { memoryBudget: 1 }, {}, 64],
   ])('of 64 trials, cut %s, give the same bits', async (_, options, less, passes) => {
     const whole = await run(net, job(64), { perSample: true });
+    const lesser = new LesserDevice(device(), less);
     let cut: unknown;
-    const submits = await submitsOf(async () => {
-      cut = await run(net, job(64), { ...options, perSample: true, device: new LesserDevice(device(), less) });
-    });
+    const again = async () => {
+      cut = await run(net, job(64), { ...options, perSample: true, device: lesser });
+    };
+    // The first time kernels are run once as they are compiled.
+    await again();
+    const submits = await submitsOf(again);
     expect(cut).toEqual(whole);
     // One more reads the losses.
     if (passes > 0) expect(submits - 1).toBe(passes);

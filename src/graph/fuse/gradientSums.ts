@@ -2,9 +2,8 @@
  * gradientSums: batchNormBackward(conv2dBackwardInput(…) [+ another gradient])  →  the input gradient of the convolution adds the other, applies
  * the activation's mask and sums what the norm's gradient needs, as it writes. Takes the sums over other chunks, so it rounds otherwise.
  */
-import { elements } from '../tensor.ts';
 import { op } from '../ops.ts';
-import type { Node, Tensor } from '../tensor.ts';
+import { elements, onBehalfOf, type Node, type Tensor } from '../tensor.ts';
 import { rewrite, viewOf, type GraphView } from './rewrite.ts';
 
 interface Match {
@@ -54,7 +53,8 @@ export function gradientSums(outputs: readonly Tensor[]): Tensor[] {
     const { training, mask } = (node as Node<'batchNormBackward'>).attrs;
     const { conv, addend, norm } = found;
     const inputs = [...conv.inputs, ...(addend ? [addend] : []), ...norm].map(renew);
-    const [dz, sums] = op('conv2dBackwardInput', inputs, { ...conv.attrs, addend: addend !== null, sums: mask });
+    const attrs = { ...conv.attrs, addend: addend !== null, sums: mask };
+    const [dz, sums] = onBehalfOf(conv, () => op('conv2dBackwardInput', inputs, attrs));
     const [, x, mean, invStd, weight] = node.inputs.map(renew);
     const gradients = op('batchNormBackward', [dz, x, mean, invStd, weight, sums], { training, mask: 'none', residual: false, sums: true });
     return [...gradients, dz];
