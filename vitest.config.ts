@@ -1,18 +1,17 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * One worker runs all files one after the other, in one module graph: they share one GPU device, and a software adapter has no core to
- * spare.
+ * Two workers, each with one module graph and one GPU device for all its files. A software adapter computes on all cores, but compiles a kernel
+ * on one, and with a cold shader cache that is most of the time.
  */
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     pool: 'forks',
-    fileParallelism: false,
-    maxWorkers: 1,
+    maxWorkers: 2,
     isolate: false,
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     teardownTimeout: 20_000,
   },
 });
