@@ -122,7 +122,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
   ${rows.flatMap((r) => groups.map((g) => `var acc${r}_${g} = vec4f();`)).join(' ')}
   if (first_line > line_begin) { ${eachRow(`let m = first_row + r; ${storeRow}
     ${rows.slice(1).flatMap((r) => sums(r).map((sum, g) => `acc${r - 1}_${g} = ${sum};`)).join(' ')}
-    ${column((g) => `acc${laneRows - 1}_${g} = ${readBack(`select(0u, ${place}, ${exists})`)};`)}`)} }
+    ${column((g) => `let at = select(0u, ${place}, ${exists}); acc${laneRows - 1}_${g} = select(vec4f(), ${readBack('at')}, ${exists});`)}`)} }
   step = 0u;
   for (var line = first_line; line < last_line; line += 1u) { ${line}
     ${kept.map(([name]) => `let ${name} = kept_${name}[line - first_line];`).join(' ')}

@@ -98,6 +98,12 @@ const nets: Net[] = [
     kernels: { _moments: 0, _normalizedRelu: 2, _sums_affine: 1, batchNormApply: 0 },
   },
   {
+    name: 'channels so many that panels go on with sums, in rows that do not fill a block',
+    x: [2, 3, 3, 74],
+    build: (x, w) => norm(conv(x, w, 'a', 70), w, 'n'),
+    kernels: { _moments: 1, _normalized: 0, _sums: 0, batchNormPartials: 0 },
+  },
+  {
     name: 'many rows, so that sums have many chunks',
     x: [5, 23, 19, 4],
     build: (x, w) => conv(relu(norm(conv(x, w, 'a', 4), w, 'n')), w, 'b', 4, 1),
@@ -105,10 +111,11 @@ const nets: Net[] = [
   },
 ];
 
-/** Ways to compute convolutions: this adapter's own; tiles; both with K cut in parts. */
+/** Ways to compute convolutions: this adapter's own; tiles; both with K cut in parts; with K whole, so that panels go on with sums. */
 const ways: Record<string, () => LowerContext> = {
   own: () => lowerContextOf(device()),
   'own, split': () => ({ ...lowerContextOf(device()), choose: (_, [first]) => ({ ...first, splits: 3 }) }),
+  'own, whole': () => ({ ...lowerContextOf(device()), choose: (_, [first]) => ({ ...first, splits: 1 }) }),
   tiles: () => ({ ...lowerContextOf(device()), lanes: undefined }),
   'tiles, split': () => ({ ...lowerContextOf(device()), lanes: undefined, choose: (_, [first]) => ({ ...first, splits: 3 }) }),
 };
