@@ -63,23 +63,24 @@ export class Memory {
 export const bindingAlignment = 256;
 export const align = (size: number): number => Math.ceil(size / bindingAlignment) * bindingAlignment;
 
-/** Many tensors in few buffers: as many as fit one binding go into one buffer, in order, so that one launch can run over all of them. */
+/** Many tensors in few buffers: as many as fit one binding go into one buffer, so that one launch can run over all of them, or over some in a row. */
 export class Arena {
   readonly segments: Storage[] = [];
   readonly #places: Storage[] = [];
 
-  constructor(memory: Memory, category: MemoryCategory, label: string, sizes: readonly number[]) {
+  constructor(memory: Memory, category: MemoryCategory, label: string, sizes: readonly number[], order: readonly number[] = [...sizes.keys()]) {
     const most = Math.min(memory.device.limits.maxStorageBufferBindingSize, memory.device.limits.maxBufferSize);
     const cut: number[][] = [[]];
     let used = 0;
-    sizes.forEach((size, index) => {
+    for (const index of order) {
+      const size = sizes[index];
       if (used > 0 && used + align(size) > most) {
         cut.push([]);
         used = 0;
       }
       cut[cut.length - 1].push(index);
       used += align(size);
-    });
+    }
     for (const [segment, indices] of cut.entries()) {
       const size = indices.reduce((sum, index) => sum + align(sizes[index]), 0);
       const storage = memory.storage(category, `${label} ${segment}`, size);
@@ -95,5 +96,20 @@ export class Arena {
   /** Where item `index` lies. */
   at(index: number): Storage {
     return this.#places[index];
+  }
+
+  /** The memory of some items, with the gaps between them, in as few pieces as there can be. */
+  runs(indices: readonly number[]): Storage[] {
+    const places = indices.map((index) => this.at(index)).sort((a, b) => a.offset - b.offset);
+    return this.segments.flatMap(({ buffer }) =>
+      places
+        .filter((place) => place.buffer === buffer)
+        .reduce<Storage[]>((runs, { offset, size }) => {
+          const last = runs[runs.length - 1];
+          if (last && align(last.offset + last.size) === offset)
+            return [...runs.slice(0, -1), { ...last, size: offset + size - last.offset }];
+          return [...runs, { buffer, offset, size }];
+        }, []),
+    );
   }
 }

@@ -76,7 +76,10 @@ export interface InternalAttrs {
     readonly addend?: boolean;
     readonly sums?: MaskBy;
   };
-  conv2dBackwardWeight: { readonly stride: number; readonly padding: number; readonly weightShape: Shape };
+  /** x, dy[, weight, buffer when `step`] → dw, or with `step` what `sgdDirection` makes of it. */
+  conv2dBackwardWeight: { readonly stride: number; readonly padding: number; readonly weightShape: Shape; readonly step?: SgdStep };
+  /** gradient, weight, buffer → momentum·buffer + (gradient + weightDecay·weight): the direction of SGD, and the next buffer. */
+  sgdDirection: SgdStep;
   /** dy [..., C] → Σ over rows [C]. */
   columnSum: Record<never, never>;
   /**
@@ -105,6 +108,11 @@ export interface InternalAttrs {
   copy: Record<never, never>;
   /** Image segments (u8 in u32 words), labels, indices, control → x [B, H, W, C] of `dtype`, labels u32 [B]. */
   assembleBatch: AssembleAttrs;
+}
+
+export interface SgdStep {
+  readonly momentum: number;
+  readonly weightDecay: number;
 }
 
 /** How [y > 0] is known behind a batch norm's activation: there is none, so it always is; from y; or from x by the affine map. */
@@ -427,6 +435,7 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     return [dx, chunkSums(n * Math.ceil(h / stride) * Math.ceil(w / stride), c, 1, stride * stride)];
   },
   conv2dBackwardWeight: (_, { weightShape }) => [f32(weightShape, 1)],
+  sgdDirection: ([gradient]) => [f32(gradient.shape, 1)],
   columnSum: ([dy]) => [f32([dy.shape[dy.shape.length - 1]], 1)],
   batchNormBackward: ([dy, x], { residual }) => {
     requireShape('batchNormBackward', 'dy', dy, x.shape);

@@ -8,6 +8,8 @@ export class VariableStore {
   readonly parameters: readonly Variable[];
   readonly statistics: readonly Variable[];
   readonly parameterArena: Arena;
+  /** In which order parameters lie in memory, by their indices: weights of layers, then vectors, so that either kind is in a row. */
+  readonly parameterOrder: readonly number[];
   readonly statisticArena: Arena;
 
   /**
@@ -31,7 +33,10 @@ export class VariableStore {
     }
     this.parameters = variables.filter((variable) => variable.kind === 'parameter');
     this.statistics = variables.filter((variable) => variable.kind === 'statistic');
-    this.parameterArena = new Arena(memory, 'parameters', 'parameters', this.parameters.map(sizeBytes));
+    const indices = [...this.parameters.keys()];
+    const isVector = (index: number): boolean => this.parameters[index].shape.length < 2;
+    this.parameterOrder = [...indices.filter((index) => !isVector(index)), ...indices.filter(isVector)];
+    this.parameterArena = new Arena(memory, 'parameters', 'parameters', this.parameters.map(sizeBytes), this.parameterOrder);
     this.statisticArena = new Arena(memory, 'statistics', 'running statistics', this.statistics.map(sizeBytes));
     this.parameters.forEach((variable, i) => this.#place(variable, this.parameterArena.at(i)));
     this.statistics.forEach((variable, i) => this.#place(variable, this.statisticArena.at(i)));

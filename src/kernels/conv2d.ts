@@ -7,11 +7,11 @@
  *   backward weight  dw[a,b,c,o] = Σ_{n,i,j} x[n, i·s+a−p, j·s+b−p, c] · dy[n,i,j,o]             M = kH·kW·Cin    N = Cout  K = N·hOut·wOut
  *
  * Each can split K over `splits` workgroups in z; the partial results [splits][…] are then added in index order by `sumPartials`.
- * A forward, and a weight gradient, may normalise x while they load it (`convInput.ts`); a forward and an input gradient may do more with their
+ * A forward, and a weight gradient, may normalise x while they load it (`convInput.ts`); all may do more with their
  * outputs than store them (`epilogue.ts`), where K is not split.
  * A perturbed forward forms a·weight + Σ_j c_j·direction_j while it loads the weight tile, for the trial of its z; see `perturbed.ts`.
  */
-import { defineKernel, fastDivide, maxGridDimension, read, readFloats, write, writeFloats, type Kernel } from './contract.ts';
+import { defineKernel, fastDivide, maxGridDimension, read, readFloats, write, writeFloats, type Binding, type Kernel, type UniformType } from './contract.ts';
 import { declareVectors, inputArguments, inputBindings, inputFunctions, inputName, pixelOfX, type ConvInput } from './convInput.ts';
 import { noEpilogue, type Epilogue } from './epilogue.ts';
 import { igemmMain, tileName, type Tile } from './igemm.ts';
@@ -121,7 +121,7 @@ ${igemmMain({
       ...(directions ? { coefficients: read('f32') } : {}),
       ...epilogue.bindings,
       y: writeFloats('vec4f'),
-    } as Record<string, ReturnType<typeof read>>,
+    } as Record<string, Binding>,
     uniforms: forwardUniforms,
     hasProduct: true,
     wgsl,
@@ -191,7 +191,7 @@ ${igemmMain({
 })}`;
   return defineKernel({
     name: `conv2dBackwardInput_${tileName(tile)}${epilogue.name}`,
-    bindings: { dy: readFloats('vec4f'), weight: read('vec4f'), ...epilogue.bindings, dx: writeFloats('vec4f') } as Record<string, ReturnType<typeof read>>,
+    bindings: { dy: readFloats('vec4f'), weight: read('vec4f'), ...epilogue.bindings, dx: writeFloats('vec4f') } as Record<string, Binding>,
     uniforms: backwardInputUniforms,
     hasProduct: true,
     wgsl,
@@ -204,7 +204,7 @@ const backwardWeightUniforms = {
 } as const;
 
 /** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
-export function conv2dBackwardWeight(tile: Tile, input: ConvInput = 'plain'): Kernel {
+export function conv2dBackwardWeight(tile: Tile, input: ConvInput = 'plain', epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
 ${igemmMain({
   tile,
@@ -232,13 +232,13 @@ ${igemmMain({
   exists: 'in_m && n4 < u.cout4',
   put: 'dw[at] = value;',
   hasRow: 'in_m',
-  epilogue: noEpilogue,
+  epilogue,
   chunk: noChunk,
 })}`;
   return defineKernel({
-    name: `conv2dBackwardWeight_${tileName(tile)}${inputName[input]}`,
-    bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), dw: write('vec4f') } as Record<string, ReturnType<typeof read>>,
-    uniforms: backwardWeightUniforms,
+    name: `conv2dBackwardWeight_${tileName(tile)}${inputName[input]}${epilogue.name}`,
+    bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), ...epilogue.bindings, dw: write('vec4f') } as Record<string, Binding>,
+    uniforms: { ...backwardWeightUniforms, ...epilogue.uniforms } as Record<string, UniformType>,
     hasProduct: true,
     wgsl,
   });

@@ -2,7 +2,7 @@
  * The three convolutions of `conv2d.ts` for software adapters: same layouts, same bindings, same uniforms' meanings, on the skeleton of
  * `igemmLanes.ts`. `lanes` is the adapter's subgroup size.
  */
-import { defineKernel, fastDivide, read, readFloats, write, writeFloats, type Binding, type Kernel } from './contract.ts';
+import { defineKernel, fastDivide, read, readFloats, write, writeFloats, type Binding, type Kernel, type UniformType } from './contract.ts';
 import { divide, gradientChunk, noChunk, tileIndices } from './conv2d.ts';
 import { declareVectors, inputArguments, inputBindings, inputFunctions, inputName, inputVectors, ofInput, pixelOfX, type ConvInput } from './convInput.ts';
 import { noEpilogue, type Epilogue } from './epilogue.ts';
@@ -170,14 +170,15 @@ ${igemmLanesMain({
 }
 
 /** As `conv2dBackwardWeight`; a step is four neighbouring output pixels of one image row. */
-export function conv2dBackwardWeightLanes(lanes: number, input: ConvInput = 'plain'): Kernel {
+export function conv2dBackwardWeightLanes(lanes: number, input: ConvInput = 'plain', epilogue: Epilogue = noEpilogue): Kernel {
   return defineKernel({
-    name: `conv2dBackwardWeight_lanes${lanes}${inputName[input]}`,
-    bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), dw: write('vec4f') } as Record<string, Binding>,
+    name: `conv2dBackwardWeight_lanes${lanes}${inputName[input]}${epilogue.name}`,
+    bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), ...epilogue.bindings, dw: write('vec4f') } as Record<string, Binding>,
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
       m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
-    },
+      ...epilogue.uniforms,
+    } as Record<string, UniformType>,
     enable: ['subgroups'],
     hasProduct: true,
     wgsl: /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
@@ -210,7 +211,7 @@ ${igemmLanesMain({
     exists: 'in_m && n4 < u.cout4',
     put: 'dw[at] = value;',
     hasRow: 'in_m',
-    epilogue: noEpilogue,
+    epilogue,
     chunk: noChunk,
   },
 })}`,

@@ -4,29 +4,41 @@
  *
  *   moments    of each channel over the chunk's rows, for the batch norm behind: sums[chunk, 0 | 1, c] = mean | Σ(y − mean)², the mean first and
  *              the deviations from it after, so that nothing cancels
+ *   direction  of SGD, from a weight's gradient: μ·buffer + (dw + λ·weight) is stored
  *   gradient   of the batch norm before: dz = (dx + addend)·[z > 0] is stored, sums[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂
  *
  * A chunk is the rows of one workgroup's block, or 64 rows of the second pass. All sums have a fixed order.
  */
 import { read, readFloats, write, type Binding } from './contract.ts';
+import { directionOf } from './sgd.ts';
 
 export interface Epilogue {
   /** Of a kernel's name: which variant it is. */
   readonly name: string;
   readonly bindings: Readonly<Record<string, Binding>>;
+  readonly uniforms: Readonly<Record<string, 'f32'>>;
   /** WGSL that changes `value`, a vec4f of output row `m` and column group `n4` at place `at`; may declare what `second` reads. */
   readonly change: string;
   /** Two sums a column; null without. `moments`: of the values and of their squared deviations from the mean; else of the two expressions. */
   readonly sums: 'moments' | { readonly first: string; readonly second: string } | null;
 }
 
-export const noEpilogue: Epilogue = { name: '', bindings: {}, change: '', sums: null };
+export const noEpilogue: Epilogue = { name: '', bindings: {}, uniforms: {}, change: '', sums: null };
 
 export const momentsEpilogue: Epilogue = {
   name: '_moments',
   bindings: { sums: write('vec4f') },
+  uniforms: {},
   change: '',
   sums: 'moments',
+};
+
+export const directionEpilogue: Epilogue = {
+  name: '_direction',
+  bindings: { weight: read('vec4f'), buffer: read('vec4f') },
+  uniforms: { momentum: 'f32', weight_decay: 'f32' },
+  change: `value = ${directionOf({ gradient: 'value', weight: 'weight[at]', buffer: 'buffer[at]' })};`,
+  sums: null,
 };
 
 export interface GradientEpilogue {
@@ -51,7 +63,8 @@ export function gradientEpilogue({ addend, mask }: GradientEpilogue, c4: string)
       ...(mask === 'output' ? { norm_y: readFloats('vec4f') } : {}),
       ...(mask === null ? {} : { sums: write('vec4f') }),
     },
-      change: change.join('\n    '),
+    uniforms: {},
+    change: change.join('\n    '),
     sums: mask === null ? null : { first: 'value', second: `value * (centered * norm_affine[n4 + 3u * ${c4}])` },
   };
 }

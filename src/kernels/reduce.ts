@@ -1,5 +1,5 @@
 /** Sums in a fixed order: same grid, same bits. */
-import { builtins, defineKernel, linearIndex, read, readFloats, treeStart, write, writeFloats, type Binding } from './contract.ts';
+import { builtins, defineKernel, linearIndex, read, readFloats, treeStart, write, writeFloats, type Binding, type UniformType } from './contract.ts';
 import type { Epilogue } from './epilogue.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
@@ -42,7 +42,7 @@ export const sumPartialsThen = (epilogue: Epilogue) => {
   return defineKernel({
     name: `sumPartials${epilogue.name}`,
     bindings: { partials: read('vec4f'), ...epilogue.bindings, y: writeFloats('vec4f') } as Record<string, Binding>,
-    uniforms: { rows: 'u32', c4: 'u32', splits: 'u32', chunks: 'u32' },
+    uniforms: { rows: 'u32', c4: 'u32', splits: 'u32', chunks: 'u32', ...epilogue.uniforms } as Record<string, UniformType>,
     wgsl: /* wgsl */ `
 var<workgroup> added: array<vec4f, 64>;
 /** Σ of the value over the 16 slots of a column, in every thread of it. */

@@ -9,7 +9,40 @@ export const flagNonFiniteDirection = 2;
 export const flagNonFiniteWeight = 4;
 export const flagNonFiniteStatistics = 8;
 
-const directionWgsl = (momentum: string, weightDecay: string): string => /* wgsl */ `
+/** μ·buffer + (gradient + λ·weight), by the WGSL of its terms; `u.momentum`, `u.weight_decay`. */
+export const directionOf = ({ gradient, weight, buffer }: Record<'gradient' | 'weight' | 'buffer', string>): string =>
+  `u.momentum * ${buffer} + (${gradient} + u.weight_decay * ${weight})`;
+
+/**
+ * direction = momentum·buffer + (gradient + weightDecay·weight), to where the gradient is not: the buffer stays as it is until the step is
+ * made, by `sgdStepKeeping`.
+ */
+export const sgdDirection = defineKernel({
+  name: 'sgdDirection',
+  bindings: { gradient: read('vec4f'), weight: read('vec4f'), buffer: read('vec4f'), direction: write('vec4f') },
+  uniforms: { n: 'u32', momentum: 'f32', weight_decay: 'f32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i < u.n) { direction[i] = ${directionOf({ gradient: 'gradient[i]', weight: 'weight[i]', buffer: 'buffer[i]' })}; }
+}`,
+});
+
+/** As `sgdDirection`, in the gradient's place. */
+export const sgdDirectionInPlace = defineKernel({
+  name: 'sgdDirectionInPlace',
+  bindings: { weight: read('vec4f'), buffer: read('vec4f'), gradient: write('vec4f') },
+  uniforms: { n: 'u32', momentum: 'f32', weight_decay: 'f32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i < u.n) { gradient[i] = ${directionOf({ gradient: 'gradient[i]', weight: 'weight[i]', buffer: 'buffer[i]' })}; }
+}`,
+});
+
+const momentumWgsl = (momentum: string, weightDecay: string): string => /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
@@ -33,21 +66,21 @@ fn main(${builtins}) {
  * the direction is `buffer`, or g + momentum·buffer with nesterov, left in the gradient's memory.
  * Runs after `checkFinite` has set the flags.
  */
-export const sgdDirection = defineKernel({
-  name: 'sgdDirection',
+export const sgdMomentum = defineKernel({
+  name: 'sgdMomentum',
   bindings: { weight: read('vec4f'), control: read('u32'), flags: read('u32'), gradient: write('vec4f'), buffer: write('vec4f') },
   uniforms: { n: 'u32', momentum: 'f32', dampening: 'f32', weight_decay: 'f32', nesterov: 'u32', first_word: 'u32' },
-  wgsl: directionWgsl('u.momentum', 'u.weight_decay'),
+  wgsl: momentumWgsl('u.momentum', 'u.weight_decay'),
 });
 
-/** As `sgdDirection`, with momentum = rates[2] and weightDecay = rates[3], which trials have found. */
-export const sgdDirectionTried = defineKernel({
-  name: 'sgdDirectionTried',
+/** As `sgdMomentum`, with momentum = rates[2] and weightDecay = rates[3], which trials have found. */
+export const sgdMomentumTried = defineKernel({
+  name: 'sgdMomentumTried',
   bindings: {
     weight: read('vec4f'), control: read('u32'), flags: read('u32'), rates: read('f32'), gradient: write('vec4f'), buffer: write('vec4f'),
   },
   uniforms: { n: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32' },
-  wgsl: directionWgsl('rates[2]', 'rates[3]'),
+  wgsl: momentumWgsl('rates[2]', 'rates[3]'),
 });
 
 /** gradient ← gradient + weightDecay·w: the direction of SGD without momentum. */
@@ -103,6 +136,22 @@ fn main(${builtins}) {
   let i = ${linearIndex};
   if (i >= u.n || flags[0] != 0u) { return; }
   weight[i] -= rates[0] * direction[i];
+}`,
+});
+
+/** As `sgdStep`, and buffer ← direction: for directions that were made without touching the buffer. */
+export const sgdStepKeeping = defineKernel({
+  name: 'sgdStepKeeping',
+  bindings: { direction: read('vec4f'), rates: read('f32'), flags: read('u32'), weight: write('vec4f'), buffer: write('vec4f') },
+  uniforms: { n: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n || flags[0] != 0u) { return; }
+  let moved = direction[i];
+  weight[i] -= rates[0] * moved;
+  buffer[i] = moved;
 }`,
 });
 

@@ -3,11 +3,20 @@ import { AttrError } from '../gpu/errors.ts';
 import { controlWords } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory } from '../graph/memory.ts';
-import type { Storage } from '../graph/tensor.ts';
+import { externalTensor, op } from '../graph/ops.ts';
+import { sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
 import type { VariableStore } from '../graph/variables.ts';
-import { sizeBytes } from '../graph/tensor.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
-import { sgdCheck, sgdDecay, sgdDecayTried, sgdDirection, sgdDirectionTried, sgdStep } from '../kernels/sgd.ts';
+import {
+  sgdCheck,
+  sgdDecay,
+  sgdDecayTried,
+  sgdDirectionInPlace,
+  sgdMomentum,
+  sgdMomentumTried,
+  sgdStep,
+  sgdStepKeeping,
+} from '../kernels/sgd.ts';
 
 /** PyTorch's `optim.SGD`, but for the learning rate, which a schedule sets. */
 export interface SgdOptions {
@@ -81,26 +90,46 @@ export function stepAsMove(
  * SGD over the parameters of a store.   g = ∇L + λ·w;  b ← g at first, then μ·b + (1 − dampening)·g;
  * direction = b, or g + μ·b with nesterov, or g without momentum;  w ← w − η·direction
  *
- * The direction lies where training holds memory anyway: in the momentum buffer, or in the gradient's own memory.
+ * The direction lies where training holds memory anyway: in the momentum buffer, or in the gradient's own memory. There it is too where it
+ * is `formed` in the gradient's graph: the gradient itself is then nowhere, and the buffer takes the direction over when the step is made.
  */
 export class Sgd {
   readonly options: Required<SgdOptions>;
   readonly gradients: Arena;
   /** Momentum; null without. */
   readonly buffer: Arena | null;
+  /** Weights of layers have their direction from the gradient's graph; see `formedDirection`. */
+  readonly isFormed: boolean;
   readonly #store: VariableStore;
 
-  constructor(memory: Memory, store: VariableStore, options: SgdOptions) {
+  /** @param wantsGradient whether anybody reads the gradients themselves, or tries other momenta */
+  constructor(memory: Memory, store: VariableStore, options: SgdOptions, wantsGradient = true) {
     this.options = resolveSgdOptions(options);
+    const { momentum, dampening, nesterov } = this.options;
+    this.isFormed = !wantsGradient && momentum > 0 && dampening === 0 && !nesterov;
     this.#store = store;
-    const sizes = store.parameters.map(sizeBytes);
-    this.gradients = new Arena(memory, 'gradients', 'gradients', sizes);
-    this.buffer = this.options.momentum > 0 ? new Arena(memory, 'optimizer', 'momentum', sizes) : null;
+    const arena = (category: 'gradients' | 'optimizer', label: string) =>
+      new Arena(memory, category, label, store.parameters.map(sizeBytes), store.parameterOrder);
+    this.gradients = arena('gradients', 'gradients');
+    this.buffer = momentum > 0 ? arena('optimizer', 'momentum') : null;
   }
 
   /** Where the direction lies once `direction` has run. */
   get directions(): Arena {
-    return this.buffer && !this.options.nesterov ? this.buffer : this.gradients;
+    return this.buffer && !this.options.nesterov && !this.isFormed ? this.buffer : this.gradients;
+  }
+
+  /** Of a parameter, what its place in `gradients` is to hold: its gradient, or the direction made of it. */
+  formedDirection(index: number, gradient: Tensor): Tensor {
+    if (!this.#isFormedOf(index)) return gradient;
+    const { momentum, weightDecay } = this.options;
+    const weight = this.#store.parameters[index];
+    return op('sgdDirection', [gradient, weight, externalTensor(this.buffer!.at(index), weight)], { momentum, weightDecay })[0];
+  }
+
+  /** Vectors are so short that one launch for all of them costs less than work in many. */
+  #isFormedOf(index: number): boolean {
+    return this.isFormed && this.#store.parameters[index].shape.length > 1;
   }
 
   /**
@@ -109,6 +138,7 @@ export class Sgd {
    */
   direction(control: Storage, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
     const { momentum, dampening, weightDecay, nesterov } = this.options;
+    if (this.isFormed) return this.#restOfDirection();
     return this.gradients.segments.flatMap((gradient, i) => {
       const n = gradient.size / 16;
       const grid = grid1d(n, 64);
@@ -116,8 +146,8 @@ export class Sgd {
       if (this.buffer) {
         const bindings = { weight, control, flags, gradient, buffer: this.buffer.segments[i] };
         const uniforms = { n, dampening, nesterov: Number(nesterov), first_word: controlWords.first };
-        if (tried) return [emit(sgdDirectionTried, { bindings: { ...bindings, rates: tried }, uniforms, grid })];
-        return [emit(sgdDirection, { bindings, uniforms: { ...uniforms, momentum, weight_decay: weightDecay }, grid })];
+        if (tried) return [emit(sgdMomentumTried, { bindings: { ...bindings, rates: tried }, uniforms, grid })];
+        return [emit(sgdMomentum, { bindings, uniforms: { ...uniforms, momentum, weight_decay: weightDecay }, grid })];
       }
       if (tried) return [emit(sgdDecayTried, { bindings: { weight, flags, rates: tried, gradient }, uniforms: { n }, grid })];
       if (weightDecay === 0) return [];
@@ -125,16 +155,29 @@ export class Sgd {
     });
   }
 
+  /** The direction of what the gradient's graph leaves. */
+  #restOfDirection(): Launch<Ref>[] {
+    const { momentum, weightDecay } = this.options;
+    const rest = [...this.#store.parameters.keys()].filter((index) => !this.#isFormedOf(index));
+    const [gradients, weights, buffers] = [this.gradients, this.#store.parameterArena, this.buffer!].map((arena) => arena.runs(rest));
+    return gradients.map((gradient, i) => {
+      const n = gradient.size / 16;
+      const uniforms = { n, momentum, weight_decay: weightDecay };
+      return emit(sgdDirectionInPlace, { bindings: { weight: weights[i], buffer: buffers[i], gradient }, uniforms, grid: grid1d(n, 64) });
+    });
+  }
+
   /** w ← w − rates[0] · direction; where that would not be finite for some weight, a flag is set and all stay. */
   step(rates: Storage, flags: Storage): Launch<Ref>[] {
-    const over = (kernel: typeof sgdCheck | typeof sgdStep): Launch<Ref>[] =>
-      this.directions.segments.map((direction, i) =>
-        emit(kernel, {
-          bindings: { direction, rates, weight: this.#store.parameterArena.segments[i], flags },
-          uniforms: { n: direction.size / 16 },
-          grid: grid1d(direction.size / 16, 64),
-        }),
-      );
-    return [...over(sgdCheck), ...over(sgdStep)];
+    const launches = this.directions.segments.map((direction, i) => {
+      const bindings = { direction, rates, weight: this.#store.parameterArena.segments[i], flags };
+      const n = direction.size / 16;
+      const sizes = { uniforms: { n }, grid: grid1d(n, 64) };
+      const step = this.isFormed
+        ? emit(sgdStepKeeping, { bindings: { ...bindings, buffer: this.buffer!.segments[i] }, ...sizes })
+        : emit(sgdStep, { bindings, ...sizes });
+      return { check: emit(sgdCheck, { bindings, ...sizes }), step };
+    });
+    return [...launches.map(({ check }) => check), ...launches.map(({ step }) => step)];
   }
 }

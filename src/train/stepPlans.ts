@@ -1,6 +1,6 @@
 /**
  * The plans of one trainer, placed together so that they share their slots:
- *   gradient    batch → loss → gradients, batch statistics, divergence flags
+ *   gradient    batch → loss → gradients (of layers' weights the direction, where nobody wants the gradient), batch statistics, divergence flags
  *   direction   gradients → the optimizer's direction (empty for plain SGD)
  *   event       N trial losses along the direction (or the raw gradient), weights untouched
  *   update      weights, running statistics, step log
@@ -124,7 +124,8 @@ export class StepPlans {
   static async create(memory: Memory, control: Control, options: StepPlanOptions): Promise<StepPlans> {
     const { model } = options;
     const store = new VariableStore(memory, model.variables());
-    const sgd = new Sgd(memory, store, options.optimizer ?? {});
+    const { trials, optimizer = {} } = options;
+    const sgd = new Sgd(memory, store, optimizer, trials !== undefined && (trials.isGrid === true || trials.direction === 'gradient'));
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
     const loss = scalar('loss');
@@ -192,7 +193,7 @@ export class StepPlans {
     const outputs: Output[] = [
       { tensor: loss, storage: this.loss },
       // Last layers first: each weight gradient runs as soon as its dy is there, which is then free.
-      ...gradients.map((tensor, i) => ({ tensor, storage: sgd.gradients.at(i) })).reverse(),
+      ...gradients.map((tensor, i) => ({ tensor: sgd.formedDirection(i, tensor), storage: sgd.gradients.at(i) })).reverse(),
       ...statistics,
     ];
     const fused = fuse(outputs.map(({ tensor }) => tensor));

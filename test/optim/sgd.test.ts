@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { Control } from '../../src/graph/control.ts';
 import { Memory, type Arena } from '../../src/graph/memory.ts';
-import { buildPlan, draft } from '../../src/graph/plan.ts';
+import { buildPlan, draft, type Draft, type Output } from '../../src/graph/plan.ts';
 import { readStorage } from '../../src/graph/run.ts';
 import { pack, Variable, type Storage } from '../../src/graph/tensor.ts';
 import { VariableStore } from '../../src/graph/variables.ts';
@@ -13,6 +13,7 @@ import { useDevice } from '../support/device.ts';
 import { nd, type Nd } from '../support/nd.ts';
 import { randomNd } from '../support/random.ts';
 import { sgdStep } from '../support/reference/sgd.ts';
+import { constant } from '../support/tensors.ts';
 
 const device = useDevice();
 
@@ -28,16 +29,25 @@ class Bench {
   readonly rates: Storage = this.memory.storage('slots', 'rates', 16);
   readonly sgd: Sgd;
 
-  constructor(options: SgdOptions) {
-    this.sgd = new Sgd(this.memory, this.store, options);
+  constructor({ isFormed = false, ...options }: Row) {
+    this.sgd = new Sgd(this.memory, this.store, options, !isFormed);
   }
 
   write({ buffer, offset }: Storage, values: Float32Array | Uint32Array): void {
     device().gpu.queue.writeBuffer(buffer, offset, values as Float32Array<ArrayBuffer>);
   }
 
-  writeGradients(gradients: readonly Nd[]): void {
-    gradients.forEach((gradient, i) => this.write(this.sgd.gradients.at(i), pack(this.variables[i], Float32Array.from(gradient.data))));
+  /** Puts gradients in their place, or what the gradient's graph makes of them. */
+  async giveGradients(gradients: readonly Nd[]): Promise<void> {
+    const { sgd, memory, variables } = this;
+    const formed: Output[] = [];
+    gradients.forEach((gradient, i) => {
+      const given = constant(gradient);
+      const direction = sgd.formedDirection(i, given);
+      if (direction === given) this.write(sgd.gradients.at(i), pack(variables[i], Float32Array.from(gradient.data)));
+      else formed.push({ tensor: direction, storage: sgd.gradients.at(i) });
+    });
+    if (formed.length > 0) await this.#play(draft(memory, 'gradient', formed));
   }
 
   read(arena: Arena): Promise<Float32Array[]> {
@@ -48,7 +58,11 @@ class Bench {
   async run(part: 'direction' | 'step'): Promise<void> {
     const { sgd, control, flags, rates } = this;
     const launches = part === 'direction' ? sgd.direction(control.storage, flags) : sgd.step(rates, flags);
-    const plan = await buildPlan(this.memory, draft(this.memory, part, [], launches), { slots: [], places: [] });
+    await this.#play(draft(this.memory, part, [], launches));
+  }
+
+  async #play(one: Draft): Promise<void> {
+    const plan = await buildPlan(this.memory, one, { slots: [], places: [] });
     const encoder = device().gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     plan.encode(pass);
@@ -57,7 +71,7 @@ class Bench {
   }
 }
 
-async function withBench<T>(options: SgdOptions, use: (bench: Bench) => Promise<T>): Promise<T> {
+async function withBench<T>(options: Row, use: (bench: Bench) => Promise<T>): Promise<T> {
   const bench = new Bench(options);
   try {
     return await use(bench);
@@ -67,7 +81,12 @@ async function withBench<T>(options: SgdOptions, use: (bench: Bench) => Promise<
   }
 }
 
-const rows: SgdOptions[] = [
+interface Row extends SgdOptions {
+  /** The direction of matrices is made in the gradient's graph. */
+  readonly isFormed?: boolean;
+}
+
+const rows: Row[] = [
   {},
   { weightDecay: 0.1 },
   { momentum: 0.9 },
@@ -77,6 +96,8 @@ const rows: SgdOptions[] = [
   { momentum: 0.7, dampening: -0.5, weightDecay: 0.2 },
   { momentum: 0.9, nesterov: true },
   { momentum: 0.9, nesterov: true, weightDecay: 0.05 },
+  { momentum: 0.9, isFormed: true },
+  { momentum: 0.5, weightDecay: 5e-2, isFormed: true },
 ];
 
 describe.each(rows)('sgd %o', (options) => {
@@ -89,15 +110,15 @@ describe.each(rows)('sgd %o', (options) => {
         const lr = Math.fround(0.3 / (step + 1));
         const gradients = shapes.map((shape, i) => randomNd(shape, 100 * step + i));
         const expected = weights.map((w, i) => sgdStep(w, gradients[i], buffers[i], { ...options, lr }));
-        bench.writeGradients(gradients);
+        await bench.giveGradients(gradients);
         bench.control.write({ first: Number(step === 0) });
         bench.write(bench.rates, Float32Array.of(lr));
         await bench.run('direction');
         const close = (found: Float32Array[], wanted: (Nd | null)[]) =>
           found.forEach((values, i) => expectClose(values, wanted[i]!.data, { atol: 3e-6, rtol: 2e-6 }));
         close(await bench.read(sgd.directions), expected.map(({ direction }) => direction));
-        if (sgd.buffer) close(await bench.read(sgd.buffer), expected.map(({ buf }) => buf));
         await bench.run('step');
+        if (sgd.buffer) close(await bench.read(sgd.buffer), expected.map(({ buf }) => buf));
         close(await bench.read(store.parameterArena), expected.map(({ w }) => w));
         weights = expected.map(({ w }) => w);
         buffers = expected.map(({ buf }) => buf);
@@ -108,11 +129,11 @@ describe.each(rows)('sgd %o', (options) => {
   test('a set flag stops direction and step', async () => {
     await withBench(options, async (bench) => {
       const { sgd, store } = bench;
-      bench.writeGradients(shapes.map((shape, i) => randomNd(shape, i)));
+      await bench.giveGradients(shapes.map((shape, i) => randomNd(shape, i)));
       bench.write(bench.rates, Float32Array.of(0.1));
       for (const flag of [1, 2, 4, 8]) {
         bench.write(bench.flags, Uint32Array.of(flag));
-        const arenas = [store.parameterArena, sgd.gradients, ...(sgd.buffer ? [sgd.buffer] : [])];
+        const arenas = [store.parameterArena, ...(sgd.isFormed ? [] : [sgd.gradients]), ...(sgd.buffer ? [sgd.buffer] : [])];
         const before = await Promise.all(arenas.map((arena) => bench.read(arena)));
         await bench.run('direction');
         await bench.run('step');
@@ -127,7 +148,7 @@ test('a step that would overflow one weight is not made by any', async () => {
     await withBench({}, async (bench) => {
       const gradients = shapes.map((shape, i) => randomNd(shape, i));
       gradients[2].data[17] = bad;
-      bench.writeGradients(gradients);
+      await bench.giveGradients(gradients);
       const before = await bench.read(bench.store.parameterArena);
       bench.write(bench.rates, Float32Array.of(lr));
       await bench.run('step');
@@ -144,7 +165,8 @@ test('a step that would overflow one weight is not made by any', async () => {
 test('the direction costs no memory of its own', async () => {
   for (const options of rows) {
     await withBench(options, async ({ sgd }) => {
-      expect(sgd.directions).toBe(options.momentum && !options.nesterov ? sgd.buffer : sgd.gradients);
+      expect(sgd.isFormed).toBe(options.isFormed ?? false);
+      expect(sgd.directions).toBe(options.momentum && !options.nesterov && !options.isFormed ? sgd.buffer : sgd.gradients);
       expect(sgd.buffer === null).toBe(!options.momentum);
     });
   }

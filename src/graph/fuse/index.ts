@@ -5,11 +5,12 @@ import { head } from './head.ts';
 import { convMoments, normOnLoad } from './convNorm.ts';
 import { normRelu, normReluBackward } from './normRelu.ts';
 import { sharedInput } from './sharedInput.ts';
+import { weightStep } from './weightStep.ts';
 
 type Pass = (outputs: readonly Tensor[], trials?: number) => Tensor[];
 
 /** In the order in which they run. */
-const passes = { normRelu, normReluBackward, sharedInput, normOnLoad, convMoments, gradientSums, classifierHead: head } satisfies Record<string, Pass>;
+const passes = { normRelu, normReluBackward, sharedInput, normOnLoad, convMoments, gradientSums, classifierHead: head, weightStep } satisfies Record<string, Pass>;
 
 export type Fusion = keyof typeof passes;
 export const fusions = Object.keys(passes) as readonly Fusion[];

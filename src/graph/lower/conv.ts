@@ -76,7 +76,7 @@ function forward(node: Node<'conv2d'>, context: LowerContext): Planned {
     after: node.attrs.moments ? { by: 'moments' } : null,
   };
   const all = { ...operands, ...(perturbed ? perturbedOperands(perturbed) : { weight }) };
-  return { problem, launches: (choice) => convLaunches(problem, choice, all, y, node.attrs.moments ? { sums } : {}) };
+  return { problem, launches: (choice) => convLaunches(problem, choice, all, y, node.attrs.moments ? { bindings: { sums } } : {}) };
 }
 
 function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
@@ -92,13 +92,14 @@ function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
     after: addend || mask ? { by: 'gradient', addend, mask } : null,
   };
   const names = [...(addend ? ['addend'] : []), 'norm_x', 'norm_affine', 'norm_y'];
-  const after = { ...Object.fromEntries(rest.map((tensor, i) => [names[i], tensor])), ...(mask ? { sums } : {}) };
-  return { problem, launches: (choice) => convLaunches(problem, choice, { dy, weight }, dx, after) };
+  const bindings = { ...Object.fromEntries(rest.map((tensor, i) => [names[i], tensor])), ...(mask ? { sums } : {}) };
+  return { problem, launches: (choice) => convLaunches(problem, choice, { dy, weight }, dx, { bindings }) };
 }
 
 function weightGradient(node: Node<'conv2dBackwardWeight'>): Planned {
-  const [x, dy] = node.inputs;
+  const [x, dy, weight, buffer] = node.inputs;
   const [dw] = node.outputs;
+  const { step } = node.attrs;
   const { input, operands } = inputOf(x);
   const problem: ConvProblem = {
     kind: 'backwardWeight',
@@ -106,9 +107,10 @@ function weightGradient(node: Node<'conv2dBackwardWeight'>): Planned {
     isHalf: x.dtype === 'f16',
     ...alone,
     input,
-    after: null,
+    after: step ? { by: 'direction' } : null,
   };
-  return { problem, launches: (choice) => convLaunches(problem, choice, { ...operands, dy }, dw, {}) };
+  const after = step ? { bindings: { weight, buffer }, uniforms: { momentum: step.momentum, weight_decay: step.weightDecay } } : {};
+  return { problem, launches: (choice) => convLaunches(problem, choice, { ...operands, dy }, dw, after) };
 }
 
 const chosen = ({ problem, launches }: Planned, context: LowerContext): ConvChoice => chooseConv(problem, context, launches);

@@ -2,7 +2,7 @@
 import { grid1d, type Kernel, type Launch } from '../../kernels/contract.ts';
 import { conv2dBackwardInput, conv2dBackwardWeight, conv2dForward, igemmGrid } from '../../kernels/conv2d.ts';
 import { conv2dBackwardInputLanes, conv2dBackwardWeightLanes, conv2dPanel } from '../../kernels/conv2dLanes.ts';
-import { gradientEpilogue, momentsEpilogue, noEpilogue, type Epilogue } from '../../kernels/epilogue.ts';
+import { directionEpilogue, gradientEpilogue, momentsEpilogue, noEpilogue, type Epilogue } from '../../kernels/epilogue.ts';
 import type { Tile } from '../../kernels/igemm.ts';
 import { laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
 import { fetchRounds } from '../../kernels/igemmPanel.ts';
@@ -26,39 +26,47 @@ function outputVec4s(p: ConvProblem): number {
 /** What the epilogue of a kernel is, given the WGSL of its rows' length in vec4s. */
 function epilogueOf({ after }: ConvProblem, c4: string): Epilogue {
   if (after === null) return noEpilogue;
-  return after.by === 'moments' ? momentsEpilogue : gradientEpilogue(after, c4);
+  if (after.by === 'gradient') return gradientEpilogue(after, c4);
+  return after.by === 'moments' ? momentsEpilogue : directionEpilogue;
 }
 
-/** Where a convolution's results go, and what its epilogue binds. */
+/** What an epilogue reads and writes beside the output. */
+export interface EpilogueArgs {
+  readonly bindings: ConvOperands;
+  readonly uniforms: Readonly<Record<string, number>>;
+}
+const noArgs: EpilogueArgs = { bindings: {}, uniforms: {} };
+
+/** Where a convolution's results go, and what its epilogue is given. */
 interface Destination {
   readonly output: Ref;
-  readonly after: ConvOperands;
+  readonly after: EpilogueArgs;
 }
 
 /**
  * A direct launch, or partial results and their sum, whichever of the two ends with the epilogue.
- * @param main the launch that writes to `out`, given the epilogue by the WGSL of its rows' length and what that binds
+ * @param main the launch that writes to `out`, given the epilogue by the WGSL of its rows' length and what it is given
  * @param hasPartials whether there are partial results, be it of one part
  */
 function withSplits(
   p: ConvProblem,
   splits: number,
   { output, after }: Destination,
-  main: (out: Ref, epilogueBy: (c4: string) => Epilogue, bindings: ConvOperands) => Launch<Ref>,
+  main: (out: Ref, epilogueBy: (c4: string) => Epilogue, args: EpilogueArgs) => Launch<Ref>,
   hasPartials = splits > 1,
 ): Launch<Ref>[] {
   if (!hasPartials) return [main(output, (c4) => epilogueOf(p, c4), after)];
   const n = outputVec4s(p);
   const partials = new Scratch(p.trials * splits * n * 16);
-  const first = main(partials, () => noEpilogue, {});
+  const first = main(partials, () => noEpilogue, noArgs);
   if (p.after === null)
     return [first, emit(sumPartials, { bindings: { partials, y: output }, uniforms: { n, splits }, grid: grid1d(n, 64, p.trials) })];
-  const c4 = vec4s(p.kind === 'forward' ? p.cout : p.cin);
+  const c4 = vec4s(p.kind === 'backwardInput' ? p.cin : p.cout);
   const rows = n / c4;
   const chunks = ceilDivide(rows, sumRows);
   const sum = emit(sumPartialsThen(epilogueOf(p, 'u.c4')), {
-    bindings: { partials, ...after, y: output },
-    uniforms: { rows, c4, splits, chunks },
+    bindings: { partials, ...after.bindings, y: output },
+    uniforms: { rows, c4, splits, chunks, ...after.uniforms },
     grid: [chunks, ceilDivide(c4, 4), p.trials],
   });
   return [first, sum];
@@ -133,8 +141,8 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
   const variant = { lanes, window, weight, directions: p.directions, scaled: p.scaled, input: p.input } as const;
   const { dy: x = operands.x, ...rest } = operands;
   const grid = igemmGrid(ceilDivide(mTiles, tilesPerGroup), nTiles, p.trials * splits);
-  const main = (y: Ref, epilogueBy: (c4: string) => Epilogue, after: ConvOperands) =>
-    emit(conv2dPanel({ ...variant, epilogue: epilogueBy('u.cout4') }), { bindings: { ...rest, x, ...after, y }, uniforms, grid });
+  const main = (y: Ref, epilogueBy: (c4: string) => Epilogue, after: EpilogueArgs) =>
+    emit(conv2dPanel({ ...variant, epilogue: epilogueBy('u.cout4') }), { bindings: { ...rest, x, ...after.bindings, y }, uniforms, grid });
   return withSplits(p, splits, to, main, hasPartials(p, way));
 };
 
@@ -157,7 +165,7 @@ function forwardTiles(p: ConvProblem, { tile, splits }: Way<'tile'>, operands: C
   const { directions, scaled, input } = p;
   return withSplits(p, splits, to, (y, epilogueBy, after) =>
     emit(conv2dForward(tile, { directions, scaled, input, epilogue: epilogueBy('u.cout4') }), {
-      bindings: { ...operands, ...after, y },
+      bindings: { ...operands, ...after.bindings, y },
       uniforms,
       grid: gridOf(p, tile, splits),
     }),
@@ -183,14 +191,14 @@ function inputGradient(
     inv_cout4: 1 / vec4s(p.cout),
   };
   return withSplits(p, splits, to, (dx, epilogueBy, after) =>
-    emit(kernelOf(epilogueBy('u.cin4')), { bindings: { ...operands, ...after, dx }, uniforms, grid: gridOf(p, block, splits) }),
+    emit(kernelOf(epilogueBy('u.cin4')), { bindings: { ...operands, ...after.bindings, dx }, uniforms, grid: gridOf(p, block, splits) }),
   );
 }
 
 /** The weight gradient by tiles or lanes; `tiles` of K in all. */
 function weightGradient(
   p: ConvProblem,
-  { kernel, block, tiles, splits }: { kernel: Kernel; block: Pick<Tile, 'm' | 'n'>; tiles: number; splits: number },
+  { kernelOf, block, tiles, splits }: { kernelOf: (epilogue: Epilogue) => Kernel; block: Pick<Tile, 'm' | 'n'>; tiles: number; splits: number },
   operands: ConvOperands,
   to: Destination,
 ): Launch<Ref>[] {
@@ -211,7 +219,13 @@ function weightGradient(
     inv_plane: 1 / (p.hOut * p.wOut),
     inv_w_out: 1 / p.wOut,
   };
-  return withSplits(p, splits, to, (dw) => emit(kernel, { bindings: { ...operands, dw }, uniforms, grid: gridOf(p, block, splits) }));
+  return withSplits(p, splits, to, (dw, epilogueBy, after) =>
+    emit(kernelOf(epilogueBy('u.cout4')), {
+      bindings: { ...operands, ...after.bindings, dw },
+      uniforms: { ...uniforms, ...after.uniforms },
+      grid: gridOf(p, block, splits),
+    }),
+  );
 }
 
 const tile: Lowering<'tile'> = (p, way, operands, to) => {
@@ -220,7 +234,7 @@ const tile: Lowering<'tile'> = (p, way, operands, to) => {
   if (p.kind === 'backwardInput')
     return inputGradient(p, { kernelOf: (epilogue) => conv2dBackwardInput(block, epilogue), block, splits }, operands, to);
   const tiles = ceilDivide(matrixOf(p).k, block.k);
-  return weightGradient(p, { kernel: conv2dBackwardWeight(block, p.input), block, tiles, splits }, operands, to);
+  return weightGradient(p, { kernelOf: (epilogue) => conv2dBackwardWeight(block, p.input, epilogue), block, tiles, splits }, operands, to);
 };
 
 const lanes: Lowering<'lanes'> = (p, { lanes: count, splits }, operands, to) => {
@@ -228,7 +242,7 @@ const lanes: Lowering<'lanes'> = (p, { lanes: count, splits }, operands, to) => 
   if (p.kind === 'backwardInput')
     return inputGradient(p, { kernelOf: (epilogue) => conv2dBackwardInputLanes(count, epilogue), block, splits }, operands, to);
   const tiles = p.images * p.hOut * vec4s(p.wOut);
-  return weightGradient(p, { kernel: conv2dBackwardWeightLanes(count, p.input), block, tiles, splits }, operands, to);
+  return weightGradient(p, { kernelOf: (epilogue) => conv2dBackwardWeightLanes(count, p.input, epilogue), block, tiles, splits }, operands, to);
 };
 
 const ways: { [B in ConvChoice['by']]: Lowering<B> } = { tile, lanes, panel };
@@ -236,8 +250,14 @@ const ways: { [B in ConvChoice['by']]: Lowering<B> } = { tile, lanes, panel };
 /** Of every tap of every output, on the border too: the same for all three kinds. */
 const flopsOf = (p: ConvProblem): number => 2 * p.trials * p.images * p.hOut * p.wOut * p.cout * p.kH * p.kW * p.cin;
 
-/** Computes `problem` the chosen way: one launch, or partial results and their sum. `after` is what its epilogue binds. */
-export function convLaunches(problem: ConvProblem, choice: ConvChoice, operands: ConvOperands, output: Ref, after: ConvOperands): Launch<Ref>[] {
-  const [main, ...rest] = (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, { output, after });
+/** Computes `problem` the chosen way: one launch, or partial results and their sum. `after` is what its epilogue is given. */
+export function convLaunches(
+  problem: ConvProblem,
+  choice: ConvChoice,
+  operands: ConvOperands,
+  output: Ref,
+  { bindings = {}, uniforms = {} }: Partial<EpilogueArgs> = {},
+): Launch<Ref>[] {
+  const [main, ...rest] = (ways[choice.by] as Lowering<ConvChoice['by']>)(problem, choice, operands, { output, after: { bindings, uniforms } });
   return [{ ...main, flops: flopsOf(problem) }, ...rest];
 }

@@ -49,6 +49,8 @@ export interface ConvProblem {
 export type ConvAfter =
   /** Moments of each channel. */
   | { readonly by: 'moments' }
+  /** A weight's gradient becomes the direction of SGD. */
+  | { readonly by: 'direction' }
   /** A gradient is added, a mask applied, and sums for the norm's gradient taken; see `GradientEpilogue`. */
   | ({ readonly by: 'gradient' } & GradientEpilogue);
 

@@ -18,6 +18,7 @@ const lowerRules: { [O in OpName]: LowerRule<O> } = {
   conv2d: lowerConv2d,
   conv2dBackwardInput: lowerConv2dBackwardInput,
   conv2dBackwardWeight: lowerConv2dBackwardWeight,
+  sgdDirection: simple.lowerSgdDirection,
   addBias: simple.lowerAddBias,
   columnSum: simple.lowerColumnSum,
   batchNorm: lowerBatchNorm,

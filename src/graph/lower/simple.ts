@@ -4,6 +4,7 @@ import { grid1d, type Launch } from '../../kernels/contract.ts';
 import { crossEntropyBackward, crossEntropyForward } from '../../kernels/crossEntropy.ts';
 import * as elementwise from '../../kernels/elementwise.ts';
 import * as pool from '../../kernels/pool.ts';
+import { sgdDirection } from '../../kernels/sgd.ts';
 import { columnSumPartials, sumAll, sumChunk, sumPartials } from '../../kernels/reduce.ts';
 import type { WindowAttrs } from '../ops.ts';
 import { blockVec4s, ceil4, lastDim, rowCount, rowVec4s, sizeBytes, type Node, type Shape, type Tensor } from '../tensor.ts';
@@ -68,6 +69,12 @@ export const lowerCopy: LowerRule<'copy'> = ({ inputs: [x], outputs: [y] }) => {
   // Elements of f16 may be no whole number of the 16 bytes that are copied at once.
   const kernel = x.dtype === 'f16' ? elementwise.castKernel : elementwise.copyKernel;
   return [emit(kernel, { bindings: { x, y }, uniforms: { n }, grid: grid1d(n, 64) })];
+};
+
+export const lowerSgdDirection: LowerRule<'sgdDirection'> = ({ inputs: [gradient, weight, buffer], outputs: [direction], attrs }) => {
+  const n = blockVec4s(direction.shape);
+  const uniforms = { n, momentum: attrs.momentum, weight_decay: attrs.weightDecay };
+  return [emit(sgdDirection, { bindings: { gradient, weight, buffer, direction }, uniforms, grid: grid1d(n, 64) })];
 };
 
 export const lowerBroadcast: LowerRule<'broadcast'> = ({ inputs: [x], outputs: [y], attrs: { factor } }) => {
