@@ -76,9 +76,12 @@ export interface InternalAttrs {
     readonly addend?: boolean;
     readonly sums?: MaskBy;
   };
-  /** x, dy[, weight, buffer when `step`] → dw, or with `step` what `sgdDirection` makes of it. */
+  /** x, dy[, weight, buffer, control when `step`] → dw, or with `step` what `sgdDirection` makes of it. */
   conv2dBackwardWeight: { readonly stride: number; readonly padding: number; readonly weightShape: Shape; readonly step?: SgdStep };
-  /** gradient, weight, buffer → momentum·buffer + (gradient + weightDecay·weight): the direction of SGD, and the next buffer. */
+  /**
+   * gradient, weight, buffer, control → momentum·buffer + (gradient + weightDecay·weight): the direction of SGD, and the next buffer. Without
+   * the buffer where the control's word `firstWord` is 1.
+   */
   sgdDirection: SgdStep;
   /** dy [..., C] → Σ over rows [C]. */
   columnSum: Record<never, never>;
@@ -113,6 +116,7 @@ export interface InternalAttrs {
 export interface SgdStep {
   readonly momentum: number;
   readonly weightDecay: number;
+  readonly firstWord: number;
 }
 
 /** How [y > 0] is known behind a batch norm's activation: there is none, so it always is; from y; or from x by the affine map. */

@@ -9,14 +9,14 @@
  *
  * A chunk is the rows of one workgroup's block, or 64 rows of the second pass. All sums have a fixed order.
  */
-import { read, readFloats, write, type Binding } from './contract.ts';
-import { directionOf } from './sgd.ts';
+import { read, readFloats, write, type Binding, type UniformType } from './contract.ts';
+import { directionOf, directionUniforms } from './sgd.ts';
 
 export interface Epilogue {
   /** Of a kernel's name: which variant it is. */
   readonly name: string;
   readonly bindings: Readonly<Record<string, Binding>>;
-  readonly uniforms: Readonly<Record<string, 'f32'>>;
+  readonly uniforms: Readonly<Record<string, UniformType>>;
   /** WGSL that changes `value`, a vec4f of output row `m` and column group `n4` at place `at`; may declare what `second` reads. */
   readonly change: string;
   /** Two sums a column; null without. `moments`: of the values and of their squared deviations from the mean; else of the two expressions. */
@@ -35,8 +35,8 @@ export const momentsEpilogue: Epilogue = {
 
 export const directionEpilogue: Epilogue = {
   name: '_direction',
-  bindings: { weight: read('vec4f'), buffer: read('vec4f') },
-  uniforms: { momentum: 'f32', weight_decay: 'f32' },
+  bindings: { weight: read('vec4f'), buffer: read('vec4f'), control: read('u32') },
+  uniforms: directionUniforms,
   change: `value = ${directionOf({ gradient: 'value', weight: 'weight[at]', buffer: 'buffer[at]' })};`,
   sums: null,
 };

@@ -9,9 +9,12 @@ export const flagNonFiniteDirection = 2;
 export const flagNonFiniteWeight = 4;
 export const flagNonFiniteStatistics = 8;
 
-/** μ·buffer + (gradient + λ·weight), by the WGSL of its terms; `u.momentum`, `u.weight_decay`. */
+/** Uniforms that `directionOf` reads. */
+export const directionUniforms = { momentum: 'f32', weight_decay: 'f32', first_word: 'u32' } as const;
+
+/** WGSL of μ·buffer + (gradient + λ·weight), on the first step without the buffer, given that of its terms; reads `control` and `u`. */
 export const directionOf = ({ gradient, weight, buffer }: Record<'gradient' | 'weight' | 'buffer', string>): string =>
-  `u.momentum * ${buffer} + (${gradient} + u.weight_decay * ${weight})`;
+  `select(u.momentum, 0.0, control[u.first_word] == 1u) * ${buffer} + (${gradient} + u.weight_decay * ${weight})`;
 
 /**
  * direction = momentum·buffer + (gradient + weightDecay·weight), to where the gradient is not: the buffer stays as it is until the step is
@@ -19,8 +22,8 @@ export const directionOf = ({ gradient, weight, buffer }: Record<'gradient' | 'w
  */
 export const sgdDirection = defineKernel({
   name: 'sgdDirection',
-  bindings: { gradient: read('vec4f'), weight: read('vec4f'), buffer: read('vec4f'), direction: write('vec4f') },
-  uniforms: { n: 'u32', momentum: 'f32', weight_decay: 'f32' },
+  bindings: { gradient: read('vec4f'), weight: read('vec4f'), buffer: read('vec4f'), control: read('u32'), direction: write('vec4f') },
+  uniforms: { n: 'u32', ...directionUniforms },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
@@ -32,8 +35,8 @@ fn main(${builtins}) {
 /** As `sgdDirection`, in the gradient's place. */
 export const sgdDirectionInPlace = defineKernel({
   name: 'sgdDirectionInPlace',
-  bindings: { weight: read('vec4f'), buffer: read('vec4f'), gradient: write('vec4f') },
-  uniforms: { n: 'u32', momentum: 'f32', weight_decay: 'f32' },
+  bindings: { weight: read('vec4f'), buffer: read('vec4f'), control: read('u32'), gradient: write('vec4f') },
+  uniforms: { n: 'u32', ...directionUniforms },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {

@@ -64,6 +64,8 @@ export function resolveSgdOptions(options: SgdOptions = {}): Required<SgdOptions
   return resolved;
 }
 
+const words = (storage: Storage): Tensor => externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });
+
 /** What a step is made with. */
 export interface StepPoint {
   readonly lr: number;
@@ -120,11 +122,12 @@ export class Sgd {
   }
 
   /** Of a parameter, what its place in `gradients` is to hold: its gradient, or the direction made of it. */
-  formedDirection(index: number, gradient: Tensor): Tensor {
+  formedDirection(index: number, gradient: Tensor, control: Storage): Tensor {
     if (!this.#isFormedOf(index)) return gradient;
     const { momentum, weightDecay } = this.options;
     const weight = this.#store.parameters[index];
-    return op('sgdDirection', [gradient, weight, externalTensor(this.buffer!.at(index), weight)], { momentum, weightDecay })[0];
+    const inputs = [gradient, weight, externalTensor(this.buffer!.at(index), weight), words(control)];
+    return op('sgdDirection', inputs, { momentum, weightDecay, firstWord: controlWords.first })[0];
   }
 
   /** Vectors are so short that one launch for all of them costs less than work in many. */
@@ -138,7 +141,7 @@ export class Sgd {
    */
   direction(control: Storage, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
     const { momentum, dampening, weightDecay, nesterov } = this.options;
-    if (this.isFormed) return this.#restOfDirection();
+    if (this.isFormed) return this.#restOfDirection(control);
     return this.gradients.segments.flatMap((gradient, i) => {
       const n = gradient.size / 16;
       const grid = grid1d(n, 64);
@@ -156,14 +159,15 @@ export class Sgd {
   }
 
   /** The direction of what the gradient's graph leaves. */
-  #restOfDirection(): Launch<Ref>[] {
+  #restOfDirection(control: Storage): Launch<Ref>[] {
     const { momentum, weightDecay } = this.options;
     const rest = [...this.#store.parameters.keys()].filter((index) => !this.#isFormedOf(index));
     const [gradients, weights, buffers] = [this.gradients, this.#store.parameterArena, this.buffer!].map((arena) => arena.runs(rest));
     return gradients.map((gradient, i) => {
       const n = gradient.size / 16;
-      const uniforms = { n, momentum, weight_decay: weightDecay };
-      return emit(sgdDirectionInPlace, { bindings: { weight: weights[i], buffer: buffers[i], gradient }, uniforms, grid: grid1d(n, 64) });
+      const uniforms = { n, momentum, weight_decay: weightDecay, first_word: controlWords.first };
+      const bindings = { weight: weights[i], buffer: buffers[i], control, gradient };
+      return emit(sgdDirectionInPlace, { bindings, uniforms, grid: grid1d(n, 64) });
     });
   }
 

@@ -193,7 +193,7 @@ export class StepPlans {
     const outputs: Output[] = [
       { tensor: loss, storage: this.loss },
       // Last layers first: each weight gradient runs as soon as its dy is there, which is then free.
-      ...gradients.map((tensor, i) => ({ tensor: sgd.formedDirection(i, tensor), storage: sgd.gradients.at(i) })).reverse(),
+      ...gradients.map((tensor, i) => ({ tensor: sgd.formedDirection(i, tensor, this.control.storage), storage: sgd.gradients.at(i) })).reverse(),
       ...statistics,
     ];
     const fused = fuse(outputs.map(({ tensor }) => tensor));

@@ -1,7 +1,7 @@
 /** Momentum and weight decay in the stores of weight gradients: the bits of a pass of their own, by every way to compute a convolution. */
 import { describe, expect, test } from 'vitest';
 import { grad } from '../../src/autograd/grad.ts';
-import { cast, conv2d, linear, mul, sum } from '../../src/graph/functional.ts';
+import { cast, conv2d, linear, mul, sum, tensor } from '../../src/graph/functional.ts';
 import { fuse, fusions } from '../../src/graph/fuse/index.ts';
 import type { LowerContext } from '../../src/graph/lower/context.ts';
 import { Memory } from '../../src/graph/memory.ts';
@@ -34,7 +34,7 @@ const ways: Record<string, () => LowerContext> = {
   'tiles, split': () => split({ ...lowerContextOf(device()), lanes: undefined }),
 };
 
-const step = { momentum: 0.9, weightDecay: 0.05 };
+const step = { momentum: 0.9, weightDecay: 0.05, firstWord: 2 };
 
 function make({ x: shape, weight: weightShape, stride = 1, padding = 0, half = false }: Layer) {
   const x = half ? cast(parameter(randomNd(shape, 1), 'x'), 'f16') : parameter(randomNd(shape, 1), 'x');
@@ -43,7 +43,9 @@ function make({ x: shape, weight: weightShape, stride = 1, padding = 0, half = f
   const y = shape.length === 2 ? linear(x, weight) : conv2d(x, weight, { stride, padding });
   const loss = sum(mul(half ? cast(y, 'f32') : y, constant(randomNd([...y.shape], 4))));
   const [gradient] = grad(loss, [weight]);
-  return { weight, buffer, gradient, direction: op('sgdDirection', [gradient, weight, constant(buffer)], step)[0] };
+  const direction = (isFirst: boolean): Tensor =>
+    op('sgdDirection', [gradient, weight, constant(buffer), tensor(Uint32Array.of(1, 1, Number(isFirst)))], step)[0];
+  return { weight, buffer, gradient, direction };
 }
 
 function kernelNames(outputs: readonly Tensor[], lowering: LowerContext): string[] {
@@ -60,17 +62,20 @@ describe.each(layers)('x $x, weight $weight, f16 $half', (layer) => {
   test.each(Object.keys(ways))('%s', async (way) => {
     const { weight, buffer, gradient, direction } = make(layer);
     const lowering = ways[way]();
-    const names = kernelNames([direction], lowering);
+    const names = kernelNames([direction(false)], lowering);
     expect(names.filter((name) => name.includes('_direction')), names.join('\n')).toHaveLength(1);
     expect(names).not.toContain('sgdDirection');
     const apart = { fusions: fusions.filter((name) => name !== 'weightStep'), lowering };
-    const [g, expected] = await runGuarded(device(), [gradient, direction], apart);
-    expect(await runGuarded(device(), [direction], { lowering })).toEqual([expected]);
-    expectClose(expected, g.map((value, i) => step.momentum * buffer.data[i] + value + step.weightDecay * weight.data[i]), { atol: 1e-6, rtol: 1e-6 });
+    for (const isFirst of [false, true]) {
+      const [g, expected] = await runGuarded(device(), [gradient, direction(isFirst)], apart);
+      expect(await runGuarded(device(), [direction(isFirst)], { lowering })).toEqual([expected]);
+      const momentum = isFirst ? 0 : step.momentum;
+      expectClose(expected, g.map((value, i) => momentum * buffer.data[i] + value + step.weightDecay * weight.data[i]), { atol: 1e-6, rtol: 1e-6 });
+    }
   });
 });
 
 test('stays apart where somebody wants the gradient', async () => {
   const { gradient, direction } = make(layers[0]);
-  expect(kernelNames([gradient, direction], lowerContextOf(device()))).toContain('sgdDirection');
+  expect(kernelNames([gradient, direction(false)], lowerContextOf(device()))).toContain('sgdDirection');
 });

@@ -39,11 +39,11 @@ class Bench {
 
   /** Puts gradients in their place, or what the gradient's graph makes of them. */
   async giveGradients(gradients: readonly Nd[]): Promise<void> {
-    const { sgd, memory, variables } = this;
+    const { sgd, memory, variables, control } = this;
     const formed: Output[] = [];
     gradients.forEach((gradient, i) => {
       const given = constant(gradient);
-      const direction = sgd.formedDirection(i, given);
+      const direction = sgd.formedDirection(i, given, control.storage);
       if (direction === given) this.write(sgd.gradients.at(i), pack(variables[i], Float32Array.from(gradient.data)));
       else formed.push({ tensor: direction, storage: sgd.gradients.at(i) });
     });
@@ -110,8 +110,8 @@ describe.each(rows)('sgd %o', (options) => {
         const lr = Math.fround(0.3 / (step + 1));
         const gradients = shapes.map((shape, i) => randomNd(shape, 100 * step + i));
         const expected = weights.map((w, i) => sgdStep(w, gradients[i], buffers[i], { ...options, lr }));
-        await bench.giveGradients(gradients);
         bench.control.write({ first: Number(step === 0) });
+        await bench.giveGradients(gradients);
         bench.write(bench.rates, Float32Array.of(lr));
         await bench.run('direction');
         const close = (found: Float32Array[], wanted: (Nd | null)[]) =>

@@ -3,6 +3,7 @@ import type { Launch } from '../../kernels/contract.ts';
 import { maxDirections } from '../../kernels/conv2d.ts';
 import type { ConvInput } from '../../kernels/convInput.ts';
 import { lastDim, type Node, type Shape, type Tensor } from '../tensor.ts';
+import type { SgdStep } from '../ops.ts';
 import type { LowerContext, LowerRule, Ref } from './context.ts';
 import { chooseConv } from './convChoice.ts';
 import { convLaunches } from './convLaunch.ts';
@@ -96,8 +97,11 @@ function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
   return { problem, launches: (choice) => convLaunches(problem, choice, { dy, weight }, dx, { bindings }) };
 }
 
+/** Uniforms of kernels that make SGD's direction. */
+export const directionSizes = ({ momentum, weightDecay, firstWord }: SgdStep) => ({ momentum, weight_decay: weightDecay, first_word: firstWord });
+
 function weightGradient(node: Node<'conv2dBackwardWeight'>): Planned {
-  const [x, dy, weight, buffer] = node.inputs;
+  const [x, dy, weight, buffer, control] = node.inputs;
   const [dw] = node.outputs;
   const { step } = node.attrs;
   const { input, operands } = inputOf(x);
@@ -109,7 +113,7 @@ function weightGradient(node: Node<'conv2dBackwardWeight'>): Planned {
     input,
     after: step ? { by: 'direction' } : null,
   };
-  const after = step ? { bindings: { weight, buffer }, uniforms: { momentum: step.momentum, weight_decay: step.weightDecay } } : {};
+  const after = step ? { bindings: { weight, buffer, control }, uniforms: directionSizes(step) } : {};
   return { problem, launches: (choice) => convLaunches(problem, choice, { ...operands, dy }, dw, after) };
 }
 

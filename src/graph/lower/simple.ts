@@ -9,6 +9,7 @@ import { columnSumPartials, sumAll, sumChunk, sumPartials } from '../../kernels/
 import type { WindowAttrs } from '../ops.ts';
 import { blockVec4s, ceil4, lastDim, rowCount, rowVec4s, sizeBytes, type Node, type Shape, type Tensor } from '../tensor.ts';
 import { emit, Scratch, trialStride, type LowerRule, type Ref } from './context.ts';
+import { directionSizes } from './conv.ts';
 import { chunking } from './norm.ts';
 
 type Launches = Launch<Ref>[];
@@ -71,10 +72,10 @@ export const lowerCopy: LowerRule<'copy'> = ({ inputs: [x], outputs: [y] }) => {
   return [emit(kernel, { bindings: { x, y }, uniforms: { n }, grid: grid1d(n, 64) })];
 };
 
-export const lowerSgdDirection: LowerRule<'sgdDirection'> = ({ inputs: [gradient, weight, buffer], outputs: [direction], attrs }) => {
+export const lowerSgdDirection: LowerRule<'sgdDirection'> = ({ inputs: [gradient, weight, buffer, control], outputs: [direction], attrs }) => {
   const n = blockVec4s(direction.shape);
-  const uniforms = { n, momentum: attrs.momentum, weight_decay: attrs.weightDecay };
-  return [emit(sgdDirection, { bindings: { gradient, weight, buffer, direction }, uniforms, grid: grid1d(n, 64) })];
+  const uniforms = { n, ...directionSizes(attrs) };
+  return [emit(sgdDirection, { bindings: { gradient, weight, buffer, control, direction }, uniforms, grid: grid1d(n, 64) })];
 };
 
 export const lowerBroadcast: LowerRule<'broadcast'> = ({ inputs: [x], outputs: [y], attrs: { factor } }) => {
