@@ -1,6 +1,6 @@
 /** SGD, in two halves so that trials can look along the direction before the step is made: first the direction, then the step. */
 import { AttrError } from '../gpu/errors.ts';
-import { controlWords } from '../graph/control.ts';
+import type { Word } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory } from '../graph/memory.ts';
 import type { Storage } from '../graph/tensor.ts';
@@ -104,18 +104,18 @@ export class Sgd {
   }
 
   /**
-   * Launches that turn gradients into the direction; none for plain SGD. Where momentum and weight decay are tried, they are read from
-   * `tried`[2] and [3].
+   * Launches that turn gradients into the direction; none for plain SGD. `first` is 1 on the first step. Where momentum and weight decay are
+   * tried, they are read from `tried`[2] and [3].
    */
-  direction(control: Storage, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
+  direction(first: Word, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
     const { momentum, dampening, weightDecay, nesterov } = this.options;
     return this.gradients.segments.flatMap((gradient, i) => {
       const n = gradient.size / 16;
       const grid = grid1d(n, 64);
       const weight = this.#store.parameterArena.segments[i];
       if (this.buffer) {
-        const bindings = { weight, control, flags, gradient, buffer: this.buffer.segments[i] };
-        const uniforms = { n, dampening, nesterov: Number(nesterov), first_word: controlWords.first };
+        const bindings = { weight, control: first.storage, flags, gradient, buffer: this.buffer.segments[i] };
+        const uniforms = { n, dampening, nesterov: Number(nesterov), first_word: first.word };
         if (tried) return [emit(sgdDirectionTried, { bindings: { ...bindings, rates: tried }, uniforms, grid })];
         return [emit(sgdDirection, { bindings, uniforms: { ...uniforms, momentum, weight_decay: weightDecay }, grid })];
       }

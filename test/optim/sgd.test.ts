@@ -47,7 +47,7 @@ class Bench {
   /** Runs the launches of the direction, then those of the step. */
   async run(part: 'direction' | 'step'): Promise<void> {
     const { sgd, control, flags, rates } = this;
-    const launches = part === 'direction' ? sgd.direction(control.storage, flags) : sgd.step(rates, flags);
+    const launches = part === 'direction' ? sgd.direction(control.at('first'), flags) : sgd.step(rates, flags);
     const plan = await buildPlan(this.memory, draft(this.memory, part, [], launches), { slots: [], places: [] });
     const encoder = device().gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
