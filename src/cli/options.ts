@@ -102,6 +102,7 @@ function runOptions({ epochs, out }: { epochs: number; out: string }) {
     augment: choice(['none', 'crop-flip'], { default: 'none', help: 'random crop of the padded image and flip' }),
     init: path('file', { default: undefined, help: 'safetensors file of the weights to start from' }),
     noShuffle: flag('take the training images in their order'),
+    precision: choice(['f32', 'mixed'], { default: 'f32', help: 'mixed: activations as f16, in half the memory; needs shader-f16' }),
     tune: flag('first measure the ways to compute each convolution on this adapter; remembered for later runs'),
     logEvery: integer({ default: 10, min: 1, help: 'steps between lines printed where output is no terminal' }),
     seed: integer({ default: 0, min: 0, max: MAX_SEED, help: 'of weights, order, augmentation and procedural images' }),

@@ -26,6 +26,12 @@ export const controlWords = {
 
 export type ControlWord = keyof typeof controlWords;
 
+/** A u32 in GPU memory. */
+export interface Word {
+  readonly storage: Storage;
+  readonly word: number;
+}
+
 /** The bits of a number as f32. */
 export const floatBits = (value: number): number => new Uint32Array(Float32Array.of(value).buffer)[0];
 
@@ -35,6 +41,10 @@ export class Control {
 
   constructor(readonly memory: Memory) {
     this.storage = memory.storage('slots', 'control', this.#words.byteLength);
+  }
+
+  at(name: ControlWord): Word {
+    return { storage: this.storage, word: controlWords[name] };
   }
 
   /** Writes some of the words; the others stay. In order with what is submitted before and after. */

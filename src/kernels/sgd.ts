@@ -8,6 +8,8 @@ export const flagNonFiniteLoss = 1;
 export const flagNonFiniteDirection = 2;
 export const flagNonFiniteWeight = 4;
 export const flagNonFiniteStatistics = 8;
+/** In the step log alone: gradients overflowed, so nothing was made and the loss scale went down. */
+export const flagSkipped = 16;
 
 /** Uniforms that `directionOf` reads. */
 export const directionUniforms = { momentum: 'f32', weight_decay: 'f32', first_word: 'u32' } as const;
@@ -115,6 +117,25 @@ fn main(${builtins}) {
 }`,
 });
 
+/**
+ * x ← x / S: gradients of S times the loss, exactly, as S is a power of two (but for what leaves float32's normal numbers). Before that as
+ * `checkFinite`. scale = S, 1/S.
+ */
+export const unscale = defineKernel({
+  name: 'unscale',
+  bindings: { scale: read('f32'), flags: write('atomic<u32>'), x: write('vec4f') },
+  uniforms: { n: 'u32', bit: 'u32' },
+  wgsl: /* wgsl */ `${nonFinite}
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i >= u.n) { return; }
+  let value = x[i];
+  if (non_finite4(value)) { atomicOr(&flags[0], u.bit); }
+  x[i] = value * scale[1];
+}`,
+});
+
 /** Sets a flag when any weight of w − lr·direction would be Inf or NaN: the step after it is made by all weights or by none. */
 export const sgdCheck = defineKernel({
   name: 'sgdCheck',
@@ -172,7 +193,7 @@ fn main(${builtins}) {
 }`,
 });
 
-/** Words of a line of the step log: loss, flags, learning rate, unused. */
+/** Words of a line of the step log: loss, flags, learning rate, loss scale (0 without one). */
 export const logWords = 4;
 
 /** log[slot] = (loss, flags, rates[0]), slot = control[slot_word]: the host reads the log later, many steps at a time. */
@@ -183,4 +204,39 @@ export const logStep = defineKernel({
   wgsl: /* wgsl */ `
 @compute @workgroup_size(1)
 fn main() { log[control[u.slot_word]] = vec4f(loss[0], f32(flags[0]), rates[0], 0.0); }`,
+});
+
+/**
+ * As `logStep`, of a step with its loss scaled by S = scale[0], and what becomes of S:
+ *   only gradients not finite, S > 1:  the flag is taken back, as nothing was made (`flagSkipped` in the log);  S ← S / 2
+ *   no flag:  state[0] = 0: the next step is not the optimizer's first;  S ← 2·S after `growth_interval` such steps in a row, up to 2^126
+ *   else  the run has diverged: all stays
+ * scale = S, 1/S (exact: powers of two); state = 1 before the first step that was made, steps made since S changed. PyTorch's `GradScaler`,
+ * but for S ≥ 1.
+ */
+export const logScaledStep = defineKernel({
+  name: 'logScaledStep',
+  bindings: {
+    loss: read('f32'), rates: read('f32'), control: read('u32'), flags: write('u32'), scale: write('f32'), state: write('u32'), log: write('vec4f'),
+  },
+  uniforms: { slot_word: 'u32', growth_interval: 'u32' },
+  wgsl: /* wgsl */ `
+fn multiply(up: f32, down: f32) {
+  scale[0] *= up;
+  scale[1] *= down;
+  state[1] = 0u;
+}
+@compute @workgroup_size(1)
+fn main() {
+  let skipped = flags[0] == ${flagNonFiniteDirection}u && scale[0] > 1.0;
+  log[control[u.slot_word]] = vec4f(loss[0], f32(select(flags[0], ${flagSkipped}u, skipped)), rates[0], scale[0]);
+  if (skipped) {
+    flags[0] = 0u;
+    multiply(0.5, 2.0);
+  } else if (flags[0] == 0u) {
+    state[0] = 0u;
+    state[1] += 1u;
+    if (state[1] >= u.growth_interval && scale[0] < ${2 ** 126}f) { multiply(2.0, 0.5); }
+  }
+}`,
 });

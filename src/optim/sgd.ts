@@ -1,6 +1,6 @@
 /** SGD, in two halves so that trials can look along the direction before the step is made: first the direction, then the step. */
 import { AttrError } from '../gpu/errors.ts';
-import { controlWords } from '../graph/control.ts';
+import type { Word } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory } from '../graph/memory.ts';
 import { externalTensor, op } from '../graph/ops.ts';
@@ -122,12 +122,12 @@ export class Sgd {
   }
 
   /** Of a parameter, what its place in `gradients` is to hold: its gradient, or the direction made of it. */
-  formedDirection(index: number, gradient: Tensor, control: Storage): Tensor {
+  formedDirection(index: number, gradient: Tensor, first: Word): Tensor {
     if (!this.#isFormedOf(index)) return gradient;
     const { momentum, weightDecay } = this.options;
     const weight = this.#store.parameters[index];
-    const inputs = [gradient, weight, externalTensor(this.buffer!.at(index), weight), words(control)];
-    return op('sgdDirection', inputs, { momentum, weightDecay, firstWord: controlWords.first })[0];
+    const inputs = [gradient, weight, externalTensor(this.buffer!.at(index), weight), words(first.storage)];
+    return op('sgdDirection', inputs, { momentum, weightDecay, firstWord: first.word })[0];
   }
 
   /** Vectors are so short that one launch for all of them costs less than work in many. */
@@ -136,19 +136,19 @@ export class Sgd {
   }
 
   /**
-   * Launches that turn gradients into the direction; none for plain SGD. Where momentum and weight decay are tried, they are read from
-   * `tried`[2] and [3].
+   * Launches that turn gradients into the direction; none for plain SGD. `first` is 1 on the first step. Where momentum and weight decay are
+   * tried, they are read from `tried`[2] and [3].
    */
-  direction(control: Storage, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
+  direction(first: Word, flags: Storage, tried: Storage | null = null): Launch<Ref>[] {
     const { momentum, dampening, weightDecay, nesterov } = this.options;
-    if (this.isFormed) return this.#restOfDirection(control);
+    if (this.isFormed) return this.#restOfDirection(first);
     return this.gradients.segments.flatMap((gradient, i) => {
       const n = gradient.size / 16;
       const grid = grid1d(n, 64);
       const weight = this.#store.parameterArena.segments[i];
       if (this.buffer) {
-        const bindings = { weight, control, flags, gradient, buffer: this.buffer.segments[i] };
-        const uniforms = { n, dampening, nesterov: Number(nesterov), first_word: controlWords.first };
+        const bindings = { weight, control: first.storage, flags, gradient, buffer: this.buffer.segments[i] };
+        const uniforms = { n, dampening, nesterov: Number(nesterov), first_word: first.word };
         if (tried) return [emit(sgdMomentumTried, { bindings: { ...bindings, rates: tried }, uniforms, grid })];
         return [emit(sgdMomentum, { bindings, uniforms: { ...uniforms, momentum, weight_decay: weightDecay }, grid })];
       }
@@ -159,14 +159,14 @@ export class Sgd {
   }
 
   /** The direction of what the gradient's graph leaves. */
-  #restOfDirection(control: Storage): Launch<Ref>[] {
+  #restOfDirection(first: Word): Launch<Ref>[] {
     const { momentum, weightDecay } = this.options;
     const rest = [...this.#store.parameters.keys()].filter((index) => !this.#isFormedOf(index));
     const [gradients, weights, buffers] = [this.gradients, this.#store.parameterArena, this.buffer!].map((arena) => arena.runs(rest));
     return gradients.map((gradient, i) => {
       const n = gradient.size / 16;
-      const uniforms = { n, momentum, weight_decay: weightDecay, first_word: controlWords.first };
-      const bindings = { weight: weights[i], buffer: buffers[i], control, gradient };
+      const uniforms = { n, momentum, weight_decay: weightDecay, first_word: first.word };
+      const bindings = { weight: weights[i], buffer: buffers[i], control: first.storage, gradient };
       return emit(sgdDirectionInPlace, { bindings, uniforms, grid: grid1d(n, 64) });
     });
   }

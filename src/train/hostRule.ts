@@ -14,19 +14,28 @@ export class HostRule {
     readonly plans: StepPlans,
   ) {
     this.sync();
-    this.#staging = memory.create('trials', 'trial staging', plans.trials!.losses.size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    this.#staging = memory.create('trials', 'trial staging', plans.trials!.losses.size + plans.flags.size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
 
-  /** Runs the trials of a step by `submit`, which also records the copy it is given, and moves the rate by their losses. */
-  async run(step: number, isFirst: boolean, submit: (copy: (encoder: GPUCommandEncoder) => void) => void): Promise<TrialEvent> {
+  /**
+   * Runs the trials of a step by `submit`, which also records the copy it is given, and moves the rate by their losses; null, and nothing moved,
+   * where the step is lost already.
+   */
+  async run(step: number, isFirst: boolean, submit: (copy: (encoder: GPUCommandEncoder) => void) => void): Promise<TrialEvent | null> {
     const { scheduler, plans, memory } = this;
     const { queue } = memory.device.gpu;
     const rates = scheduler.trialRates();
     const rows = trialFactors(scheduler).map((_, i) => this.#coefficients(i, rates[i] ?? 0, isFirst));
     const { coefficients, losses } = plans.trials!;
     queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rows.flat()));
-    submit((encoder) => encoder.copyBufferToBuffer(losses.buffer, losses.offset, this.#staging, 0, losses.size));
-    const values = [...new Float32Array(await memory.device.readStaging(this.#staging))].slice(0, rows.length);
+    const { flags } = plans;
+    submit((encoder) => {
+      encoder.copyBufferToBuffer(losses.buffer, losses.offset, this.#staging, 0, losses.size);
+      encoder.copyBufferToBuffer(flags.buffer, flags.offset, this.#staging, losses.size, flags.size);
+    });
+    const bytes = await memory.device.readStaging(this.#staging);
+    if (new Uint32Array(bytes, losses.size)[0] !== 0) return null;
+    const values = [...new Float32Array(bytes, 0, rows.length)];
     return scheduler.apply(step, values.slice(0, rates.length), values[rates.length] ?? null);
   }
 

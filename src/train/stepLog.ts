@@ -4,6 +4,8 @@ import {
   flagNonFiniteLoss,
   flagNonFiniteStatistics,
   flagNonFiniteWeight,
+  flagSkipped,
+  logScaledStep,
   logStep,
   logWords,
 } from '../kernels/sgd.ts';
@@ -14,12 +16,17 @@ import type { Storage } from '../graph/tensor.ts';
 import type { Launch } from '../kernels/contract.ts';
 import type { TrialEvent } from '../sched/index.ts';
 import { shortest } from './float32.ts';
+import type { LossScaler } from './lossScaler.ts';
 import type { TrialRule } from './trialRule.ts';
 
 export interface LoggedStep {
   readonly step: number;
   readonly loss: number;
   readonly lr: number;
+  /** In mixed precision, what the loss was multiplied by for its gradients. */
+  readonly lossScale?: number;
+  /** In mixed precision, whether gradients overflowed, so that nothing was made of the step and the loss scale went down. */
+  readonly skipped?: boolean;
 }
 
 export interface Divergence {
@@ -64,17 +71,22 @@ export class StepLog {
     readonly loss: Storage,
     readonly flags: Storage,
     readonly rates: Storage,
+    readonly scaler: LossScaler | null = null,
   ) {
     const sizeBytes = logCapacity * logWords * 4;
     this.#log = memory.storage('slots', 'step log', sizeBytes);
     this.#staging = memory.create('slots', 'step log staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
 
-  /** Writes this step's loss, flags and rate at the control's slot. Last launch of a step. */
+  /** Writes this step's loss, flags and rate at the control's slot, and moves the loss scale where there is one. Last launch of a step. */
   launch(control: Control): Launch<Ref> {
-    return emit(logStep, {
-      bindings: { loss: this.loss, flags: this.flags, rates: this.rates, control: control.storage, log: this.#log },
-      uniforms: { slot_word: controlWords.slot },
+    const { scaler } = this;
+    const bindings = { loss: this.loss, flags: this.flags, rates: this.rates, control: control.storage, log: this.#log };
+    const uniforms = { slot_word: controlWords.slot };
+    if (!scaler) return emit(logStep, { bindings, uniforms, grid: [1, 1, 1] });
+    return emit(logScaledStep, {
+      bindings: { ...bindings, scale: scaler.scale, state: scaler.state },
+      uniforms: { ...uniforms, growth_interval: scaler.growthInterval },
       grid: [1, 1, 1],
     });
   }
@@ -119,13 +131,14 @@ export class StepLog {
 function decode(waiting: readonly NotedStep[], values: Float32Array): Omit<LoggedRun, 'events'> {
   const steps: LoggedStep[] = [];
   for (const [slot, { step, lr: noted }] of waiting.entries()) {
-    const [loss, flags, rate] = values.subarray(slot * logWords);
+    const [loss, flags, rate, lossScale] = values.subarray(slot * logWords);
     const lr = noted ?? shortest(rate);
-    if (flags !== 0) {
+    const scaling = lossScale > 0 ? { lossScale, skipped: flags === flagSkipped } : {};
+    if (flags !== 0 && !scaling.skipped) {
       const reason = reasons.filter(([bit]) => (flags & bit) !== 0).map(([, text]) => text);
-      return { steps, divergence: { step, reason: `${reason.join('; ')} (loss ${loss}, learning rate ${lr})` } };
+      return { steps, divergence: { step, reason: `${reason.join('; ')} (loss ${loss}, learning rate ${lr}${lossScale > 0 ? `, loss scale ${lossScale}` : ''})` } };
     }
-    steps.push({ step, loss, lr });
+    steps.push({ step, loss, lr, ...scaling });
   }
   return { steps, divergence: null };
 }

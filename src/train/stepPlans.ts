@@ -37,6 +37,7 @@ import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteSt
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { TrialScheduler } from '../sched/index.ts';
+import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
 import { StepLog } from './stepLog.ts';
 import { TrialRule, type EventTrials } from './trialRule.ts';
@@ -65,6 +66,8 @@ export interface StepPlanOptions {
   readonly batch: Batch;
   readonly optimizer?: SgdOptions;
   readonly labelSmoothing?: number;
+  /** Scales the loss for gradients in f16, as those of a batch in f16 are. @default none */
+  readonly lossScaling?: LossScaling;
   readonly trials?: TrialPlanOptions;
   readonly evaluation?: Batch;
   /** Plans of the caller's own, to be run between steps in the same slots: the event is cut as if they were not there. @default none */
@@ -119,19 +122,23 @@ export class StepPlans {
     readonly log: StepLog,
     /** Evaluation: Σ loss, right answers, images seen. */
     readonly totals: Storage,
+    readonly scaler: LossScaler | null,
   ) {}
 
   static async create(memory: Memory, control: Control, options: StepPlanOptions): Promise<StepPlans> {
     const { model } = options;
     const store = new VariableStore(memory, model.variables());
-    const { trials, optimizer = {} } = options;
-    const sgd = new Sgd(memory, store, optimizer, trials !== undefined && (trials.isGrid === true || trials.direction === 'gradient'));
+    const { trials, optimizer = {}, lossScaling } = options;
+    // Scaled gradients have to be divided before weight decay is added.
+    const wantsGradient = lossScaling !== undefined || trials?.isGrid === true || trials?.direction === 'gradient';
+    const sgd = new Sgd(memory, store, optimizer, wantsGradient);
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
     const loss = scalar('loss');
     const rates = scalar('rates');
-    const log = new StepLog(memory, loss, flags, rates);
-    const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'));
+    const scaler = lossScaling ? new LossScaler(memory, lossScaling) : null;
+    const log = new StepLog(memory, loss, flags, rates, scaler);
+    const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'), scaler);
     await plans.#build(options);
     return plans;
   }
@@ -156,7 +163,8 @@ export class StepPlans {
     const lowering = await this.#lowering(graphs, options);
     const gradient = draft(memory, 'gradient', graphs.gradient, this.#checks(batchStatistics), lowering);
     const tried = options.trials?.isGrid ? this.rates : null;
-    const direction = draft(memory, 'direction', [], sgd.direction(this.control.storage, this.flags, tried));
+    const first = this.scaler?.first ?? this.control.at('first');
+    const direction = draft(memory, 'direction', [], sgd.direction(first, this.flags, tried));
     const placed = [gradient, direction];
     if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
     const bare = placeDrafts(memory.device, placed);
@@ -171,7 +179,7 @@ export class StepPlans {
     );
     const alone = (label: string, launch: Launch<Ref> | undefined) => (launch ? [draft(memory, label, [], [launch])] : []);
     const rule = [
-      ...alone('coefficients', this.rule?.coefficientsLaunch(this.control)),
+      ...alone('coefficients', this.rule?.coefficientsLaunch(first)),
       ...alone('next pass', event?.next),
       ...alone('rule', this.rule?.launch(this.control, this.flags)),
       ...alone('rate', this.rule?.rateLaunch(this.control)),
@@ -185,7 +193,7 @@ export class StepPlans {
 
   #gradientOutputs(loss: Tensor, updates: readonly StatisticUpdate[], batchStatistics: Arena): Output[] {
     const { store, sgd } = this;
-    const gradients = grad(loss, store.parameters);
+    const gradients = grad(this.scaler?.scaled(loss) ?? loss, store.parameters);
     const statistics: Output[] = updates.flatMap(({ runningMean, runningVar, statistics: { mean: m, variance } }) => [
       { tensor: m, storage: batchStatistics.at(store.statistics.indexOf(runningMean)) },
       { tensor: variance, storage: batchStatistics.at(store.statistics.indexOf(runningVar)) },
@@ -193,21 +201,23 @@ export class StepPlans {
     const outputs: Output[] = [
       { tensor: loss, storage: this.loss },
       // Last layers first: each weight gradient runs as soon as its dy is there, which is then free.
-      ...gradients.map((tensor, i) => ({ tensor: sgd.formedDirection(i, tensor, this.control.storage), storage: sgd.gradients.at(i) })).reverse(),
+      ...gradients.map((tensor, i) => ({ tensor: sgd.formedDirection(i, tensor, this.control.at('first')), storage: sgd.gradients.at(i) })).reverse(),
       ...statistics,
     ];
     const fused = fuse(outputs.map(({ tensor }) => tensor));
     return outputs.map(({ storage }, i) => ({ tensor: fused[i], storage }));
   }
 
-  /** Looks for Inf and NaN by their bits: in the loss, the batch variances, the gradients. */
+  /** Looks for Inf and NaN by their bits: in the loss, the batch variances, the gradients, which lose the loss's scale on the way. */
   #checks(batchStatistics: Arena): Launch<Ref>[] {
     const check = (x: Storage, bit: number) =>
       emit(checkFinite, { bindings: { x, flags: this.flags }, uniforms: { n: x.size / 16, bit }, grid: grid1d(x.size / 16, 64) });
     return [
       check(this.loss, flagNonFiniteLoss),
       ...(this.store.statistics.length > 0 ? batchStatistics.segments.map((segment) => check(segment, flagNonFiniteStatistics)) : []),
-      ...this.sgd.gradients.segments.map((segment) => check(segment, flagNonFiniteDirection)),
+      ...this.sgd.gradients.segments.map(
+        (segment) => this.scaler?.unscaleLaunch(segment, this.flags, flagNonFiniteDirection) ?? check(segment, flagNonFiniteDirection),
+      ),
     ];
   }
 

@@ -1,10 +1,11 @@
 /** The training loop over a data set: steps, scheduling events, evaluation. */
 import { EpochSampler } from '../data/batches.ts';
 import type { ImageDataset } from '../data/dataset.ts';
-import { AttrError } from '../gpu/errors.ts';
+import { AttrError, DeviceError } from '../gpu/errors.ts';
 import { defaultDevice, type Device } from '../gpu/device.ts';
 import { Control, floatBits } from '../graph/control.ts';
 import { Memory, type MemoryReport } from '../graph/memory.ts';
+import type { FloatDtype } from '../graph/ops.ts';
 import type { Plan } from '../graph/plan.ts';
 import { Tuner } from '../graph/tune/tuner.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
@@ -27,16 +28,29 @@ import { coefficientForm, rulePath, trialFactors } from './trialRule.ts';
 /** Steps the host may be ahead of the GPU. */
 const stepsAhead = 2;
 
+/** What a network computes on follows from its input. */
+const activations = ({ precision }: TrainerOptions): FloatDtype => (precision === 'mixed' ? 'f16' : 'f32');
+
+/** @throws DeviceError where the adapter has no 16-bit floats */
+function checkMixed({ gpu, adapter }: Device): void {
+  if (gpu.features.has('shader-f16')) return;
+  const rule = "must be 'f32' on an adapter without shader-f16";
+  const got = `'mixed' on ${adapter.description || adapter.vendor}`;
+  throw new DeviceError({ op: 'Trainer', arg: 'precision', rule, got, fix: 'leave it out' });
+}
+
 /** What trials are scored on, and the rule that moves the rate by them. */
 function trialPlan(
-  { schedule, batchSize = 32, augment, optimizer, memoryBudget }: TrainerOptions,
+  options: TrainerOptions,
   train: ImageFeed,
 ): TrialPlanOptions | undefined {
+  const { schedule, batchSize = 32, augment, optimizer, memoryBudget } = options;
   if (!(schedule instanceof TrialScheduler)) return undefined;
   const { batch: which, scoreBatch, direction } = schedule.options;
   const images = scoreBatch ?? batchSize;
-  const same = () => train.batch(images, 'cursor', 'counter', augment === 'crop-flip');
-  const heldOut = () => train.batch(images, 'scoreCursor', 'scoreCounter', augment === 'crop-flip');
+  const made = [augment === 'crop-flip', activations(options)] as const;
+  const same = () => train.batch(images, 'cursor', 'counter', ...made);
+  const heldOut = () => train.batch(images, 'scoreCursor', 'scoreCounter', ...made);
   const batch: Record<typeof which, () => Batch[]> = { same: () => [same()], heldOut: () => [heldOut()], both: () => [same(), heldOut()] };
   const rule = rulePath(schedule) === 'gpu' ? schedule : undefined;
   const isGrid = coefficientForm(schedule, resolveSgdOptions(optimizer)) > 0;
@@ -75,7 +89,8 @@ export class Trainer {
   readonly stepsPerEpoch: number;
   readonly batchSize: number;
   #step = 0;
-  #updates = 0;
+  /** Steps that were logged and made, but those whose gradients overflowed. */
+  #made = 0;
   #epoch = -1;
   #divergence: Divergence | null = null;
   /** What a rule of one's own threw: the momentum has taken the gradient by then, so that the step cannot be made again. */
@@ -111,6 +126,8 @@ export class Trainer {
     checkTrainerOptions(options);
     const { dataset, batchSize = 32, shuffle = true, seed = 0, augment = 'none', schedule, model } = options;
     const device = options.device ?? (await defaultDevice());
+    const isMixed = options.precision === 'mixed';
+    if (isMixed) checkMixed(device);
     const scheduler = schedule instanceof TrialScheduler ? schedule : null;
     if (scheduler) lend(scheduler);
     const memory = new Memory(device);
@@ -124,14 +141,15 @@ export class Trainer {
       const train = new ImageFeed(memory, dataset.train, control, { mean, std, capacity });
       const order = evaluationOrder(dataset.test.count, batchSize);
       const test = new ImageFeed(memory, dataset.test, control, { mean, std, capacity: order.length });
-      const batch = train.batch(batchSize, 'cursor', 'counter', augment === 'crop-flip');
+      const batch = train.batch(batchSize, 'cursor', 'counter', augment === 'crop-flip', activations(options));
       checkModel(model, batch, dataset);
       const plans = await StepPlans.create(memory, control, {
         model,
         batch,
         optimizer: options.optimizer,
         labelSmoothing: options.labelSmoothing,
-        evaluation: test.batch(batchSize, 'cursor', 'counter', false),
+        lossScaling: isMixed ? (options.lossScaling ?? {}) : undefined,
+        evaluation: test.batch(batchSize, 'cursor', 'counter', false, activations(options)),
         trials: trialPlan(options, train),
         onCompile: options.onCompile,
         tuner: options.tune ? await Tuner.open(device) : undefined,
@@ -190,7 +208,7 @@ export class Trainer {
     const cursor = (step % this.stepsPerEpoch) * this.batchSize;
     const counter = step * this.batchSize;
     const next = { scoreCursor: cursor + this.batchSize, scoreCounter: counter + this.batchSize };
-    plans.control.write({ cursor, counter, ...next, first: Number(this.#updates === 0) });
+    plans.control.write({ cursor, counter, ...next, first: Number(step === 0) });
     let run = this.#order(this.isEventDue);
     if (plans.rule) {
       // First, as it refuses a step after the last one: what is noted is submitted.
@@ -201,13 +219,12 @@ export class Trainer {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
         const before = run.slice(0, after);
-        const event = hostRule.run(step, this.#updates === 0, (copy) => this.#submit(before, copy));
-        this.#events.push(
-          await event.catch((cause) => {
-            this.#failure = { cause };
-            throw cause;
-          }),
-        );
+        const event = hostRule.run(step, this.#made === 0, (copy) => this.#submit(before, copy));
+        const told = await event.catch((cause) => {
+          this.#failure = { cause };
+          throw cause;
+        });
+        if (told) this.#events.push(told);
         run = run.slice(after);
       }
       hostRule?.sync();
@@ -217,7 +234,6 @@ export class Trainer {
     }
     this.#submit(run);
     this.#step++;
-    this.#updates++;
     if (this.#step % this.stepsPerEpoch === 0 && this.#step < this.totalSteps) this.#nextOrder = this.#orderOf(this.#epoch + 1);
     if (this.#pending.length >= stepsAhead) await this.#pending.shift();
     this.#pending.push(device.wait(device.gpu.queue.onSubmittedWorkDone()).then(() => undefined));
@@ -294,6 +310,7 @@ export class Trainer {
     const { steps, events, divergence } = await this.plans.log.read();
     if (this.#divergence) return;
     this.#logged.push(...steps);
+    this.#made += steps.filter(({ skipped }) => !skipped).length;
     this.#events.push(...events);
     for (const event of events) this.plans.rule!.record(event);
     if (!divergence) return;

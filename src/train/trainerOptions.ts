@@ -6,6 +6,7 @@ import { AttrError } from '../gpu/errors.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
 import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
+import { resolveLossScaling, type LossScaling } from './lossScaler.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 
 export interface TrainerOptions {
@@ -35,6 +36,14 @@ export interface TrainerOptions {
    * do with the memory that a step has anyway, one trial a pass at worst, and add a few KiB of coefficients, losses and log. @default 0
    */
   readonly memoryBudget?: number;
+  /**
+   * 'mixed': activations, their gradients and what enters a product are f16, in training, trials and evaluation; sums, weights, gradients of
+   * weights, optimizer, norm statistics and losses f32. Takes about half the memory of activations. Needs `shader-f16` of the adapter.
+   * @default 'f32'
+   */
+  readonly precision?: 'f32' | 'mixed';
+  /** Of 'mixed': a step whose gradients overflow makes nothing and halves the scale. @default initScale 2^16, growthInterval 2000 */
+  readonly lossScaling?: LossScaling;
   /** Called while kernels compile. */
   readonly onCompile?: OnCompile;
   /**
@@ -60,6 +69,8 @@ const optionNames: Record<keyof TrainerOptions, true> = {
   shuffle: true,
   seed: true,
   memoryBudget: true,
+  precision: true,
+  lossScaling: true,
   onCompile: true,
   tune: true,
   onTune: true,
@@ -105,6 +116,10 @@ export function checkTrainerOptions(options: TrainerOptions): void {
   const unknown = Object.keys(options).find((name) => !Object.hasOwn(optionNames, name));
   if (unknown !== undefined) refuse(unknown, 'must be an option', unknown, `options are ${Object.keys(optionNames).join(', ')}`);
   if (typeof shuffle !== 'boolean') refuse('shuffle', 'must be true or false', shuffle, 'leave it out for true');
+  const { precision = 'f32', lossScaling } = options;
+  if (precision !== 'f32' && precision !== 'mixed') refuse('precision', "must be 'f32' or 'mixed'", precision, 'pick one');
+  if (lossScaling && precision !== 'mixed') refuse('lossScaling', "must go with precision 'mixed'", precision, 'leave it out');
+  resolveLossScaling(lossScaling);
   if (typeof tune !== 'boolean') refuse('tune', 'must be true or false', tune, 'leave it out for false');
   if (onTune && !tune) refuse('onTune', 'must go with tune', `tune ${tune}`, 'pass tune: true, or leave it out');
   for (const [arg, value] of Object.entries({ epochs, maxSteps: maxSteps ?? 1, batchSize })) {

@@ -1,6 +1,6 @@
 /** The scheduler's rule on the GPU: what the kernel reads and writes there, and the events that the host takes from it later. */
 import { AttrError } from '../gpu/errors.ts';
-import { controlWords, type Control } from '../graph/control.ts';
+import { controlWords, type Control, type Word } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';
 import { upload } from '../graph/plan.ts';
@@ -103,18 +103,18 @@ export class TrialRule {
     };
   }
 
-  /** What the trials are made with. First launch of an event. */
-  coefficientsLaunch(control: Control): Launch<Ref> {
+  /** What the trials are made with, the optimizer's first step where `first` is 1. First launch of an event. */
+  coefficientsLaunch(first: Word): Launch<Ref> {
     const { dampening, momentum, nesterov } = this.optimizer;
     const count = trialFactors(this.scheduler).length;
     return emit(trialCoefficients, {
-      bindings: { trials: this.#table, control: control.storage, rates: this.rates, coefficients: this.event.coefficients },
+      bindings: { trials: this.#table, control: first.storage, rates: this.rates, coefficients: this.event.coefficients },
       uniforms: {
         count,
         ...this.#form,
         dampening: momentum > 0 ? dampening : 0,
         nesterov: Number(nesterov),
-        first_word: controlWords.first,
+        first_word: first.word,
       },
       grid: grid1d(count, 64),
     });

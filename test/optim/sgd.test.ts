@@ -43,7 +43,7 @@ class Bench {
     const formed: Output[] = [];
     gradients.forEach((gradient, i) => {
       const given = constant(gradient);
-      const direction = sgd.formedDirection(i, given, control.storage);
+      const direction = sgd.formedDirection(i, given, control.at('first'));
       if (direction === given) this.write(sgd.gradients.at(i), pack(variables[i], Float32Array.from(gradient.data)));
       else formed.push({ tensor: direction, storage: sgd.gradients.at(i) });
     });
@@ -57,7 +57,7 @@ class Bench {
   /** Runs the launches of the direction, then those of the step. */
   async run(part: 'direction' | 'step'): Promise<void> {
     const { sgd, control, flags, rates } = this;
-    const launches = part === 'direction' ? sgd.direction(control.storage, flags) : sgd.step(rates, flags);
+    const launches = part === 'direction' ? sgd.direction(control.at('first'), flags) : sgd.step(rates, flags);
     await this.#play(draft(this.memory, part, [], launches));
   }
 

@@ -25,7 +25,7 @@ export class RunRecord {
 
   addSteps(steps: readonly LoggedStep[]): void {
     this.steps.push(...steps);
-    this.#append(steps.map(({ step, loss, lr }) => ({ type: 'step', step, loss, lr })));
+    this.#append(steps.map((step) => ({ type: 'step', ...step })));
   }
 
   addEvent(event: TrialEvent): void {

@@ -27,6 +27,9 @@ export interface Summary {
   lr: number;
   /** Learning rate of every step. */
   lrHistory: number[];
+  precision: 'f32' | 'mixed';
+  /** Steps of which nothing was made as gradients overflowed, among the steps. */
+  skipped: number;
   /** While training, the first step (which compiles) and evaluations left out. */
   imagesPerSecond: number | null;
   memory: MemoryReport;
@@ -115,6 +118,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     shuffle: !values.noShuffle,
     seed: values.seed,
     memoryBudget: schedule instanceof TrialScheduler ? values.memoryBudget : undefined,
+    precision: values.precision,
     onCompile: compileProgress(stream, job.name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
   });
@@ -130,6 +134,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
       onSteps: (steps) => {
         watch.note(steps.length, record.steps.length === 0);
         record.addSteps(steps);
+        for (const one of steps) if (one.skipped) progress.event(`step ${one.step}: skipped, gradients overflowed at loss scale ${one.lossScale}`);
         const { step, loss, lr } = steps[steps.length - 1];
         const rate = watch.rate(values.batch) ?? undefined;
         const secondsLeft = rate && ((trainer.totalSteps - step - 1) * values.batch) / rate;
@@ -187,6 +192,8 @@ function summarize(
     testAccuracy: evaluation?.testAccuracy ?? null,
     lr: record.steps.at(-1)?.lr ?? schedule.lrAt(0, trainer.totalSteps),
     lrHistory: record.steps.map(({ lr }) => lr),
+    precision: values.precision,
+    skipped: record.steps.filter(({ skipped }) => skipped).length,
     imagesPerSecond: rate,
     memory: trainer.memory,
     dispatchesPerStep: trainer.dispatchesPerStep,
@@ -259,6 +266,7 @@ export function summaryText(runs: readonly FinishedRun[]): string {
     ['test loss', ({ summary }) => number(summary.testLoss, formatLoss)],
     ['test accuracy', ({ summary }) => number(summary.testAccuracy, (value) => `${(value * 100).toFixed(1)} %`)],
     ['last learning rate', ({ summary }) => formatNumber(summary.lr)],
+    ['precision', ({ summary: { precision, skipped } }) => (precision === 'mixed' ? `mixed, ${skipped} skipped` : precision)],
     ['images/s', ({ summary }) => number(summary.imagesPerSecond, (value) => formatNumber(value))],
     ['GPU memory, MB', ({ summary }) => (summary.memory.total / 1e6).toFixed(1)],
     ['of it for trials', ({ summary }) => (summary.memory.trials / 1e6).toFixed(1)],
