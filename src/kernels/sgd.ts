@@ -208,7 +208,7 @@ fn main() { log[control[u.slot_word]] = vec4f(loss[0], f32(flags[0]), rates[0], 
 
 /**
  * As `logStep`, of a step with its loss scaled by S = scale[0], and what becomes of S:
- *   only gradients not finite, S > 1:  the flag is taken back, as nothing was made (`flagSkipped` in the log);  S ← S / 2
+ *   gradients not finite, loss and statistics finite, S > 1:  the flags are taken back, as nothing was made (`flagSkipped` in the log);  S ← S / 2
  *   no flag:  state[0] = 0: the next step is not the optimizer's first;  S ← 2·S after `growth_interval` such steps in a row, up to 2^126
  *   else  the run has diverged: all stays
  * scale = S, 1/S (exact: powers of two); state = 1 before the first step that was made, steps made since S changed. PyTorch's `GradScaler`,
@@ -228,7 +228,8 @@ fn multiply(up: f32, down: f32) {
 }
 @compute @workgroup_size(1)
 fn main() {
-  let skipped = flags[0] == ${flagNonFiniteDirection}u && scale[0] > 1.0;
+  let is_lost = (flags[0] & ${flagNonFiniteLoss | flagNonFiniteStatistics}u) != 0u;
+  let skipped = (flags[0] & ${flagNonFiniteDirection}u) != 0u && !is_lost && scale[0] > 1.0;
   log[control[u.slot_word]] = vec4f(loss[0], f32(select(flags[0], ${flagSkipped}u, skipped)), rates[0], scale[0]);
   if (skipped) {
     flags[0] = 0u;
