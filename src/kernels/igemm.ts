@@ -13,7 +13,7 @@
 import type { Epilogue } from './epilogue.ts';
 
 export interface Tile {
-  /** Rows of out a workgroup computes: a power of two times `rows`. */
+  /** Rows of out a workgroup computes: a power of two times `rows`; at least 32 where an epilogue takes sums of them. */
   readonly m: number;
   /** Columns of out a workgroup computes: a multiple of `columns`. */
   readonly n: number;

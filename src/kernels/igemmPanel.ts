@@ -19,8 +19,11 @@ const panelSteps = (lanes: number): number => 18 * lanes;
 /** Lines of a panel whose own vec4s are kept: with the panel and the sums these stay within the 512 too. */
 const mostKept = 48;
 
-/** Longest line of taps: it fits a panel, and with its window and the sums a lane's variables stay within the 512 vec4s. */
-export const mostTaps = (lanes: number): number => Math.min(panelSteps(lanes), 160);
+/**
+ * Longest line of taps: it fits a panel, and with its window, the sums and up to three vec4s of the lines' own where they are kept, a lane's
+ * variables stay within the 512 vec4s.
+ */
+export const mostTaps = (lanes: number, isKept: boolean): number => Math.min(panelSteps(lanes), isKept ? 9 : 150);
 
 /** Lines of `taps` taps that a panel holds, with vec4s of the lines' own where `isKept`; the sums of more wait in `out` meanwhile. */
 export const linesPerPanel = (lanes: number, taps: number, isKept: boolean): number =>

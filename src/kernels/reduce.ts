@@ -1,5 +1,5 @@
 /** Sums in a fixed order: same grid, same bits. */
-import { builtins, defineKernel, linearIndex, read, readFloats, treeStart, write, writeFloats, type Binding, type UniformType } from './contract.ts';
+import { builtins, defineKernel, linearIndex, maxGridDimension, read, readFloats, treeStart, write, writeFloats, type Binding, type UniformType } from './contract.ts';
 import type { Epilogue } from './epilogue.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
@@ -24,7 +24,8 @@ export const sumRows = 64;
 
 /**
  * As `sumPartials`, with what a convolution's epilogue does beside storing. A workgroup has 64 rows of 4 vec4s of columns: a thread adds rows
- * slot, slot + 16, …; the sums of a column are added in a tree. x = chunk, y = 4 column groups, z = trial. y [rows][c4].
+ * slot, slot + 16, …; the sums of a column are added in a tree. x and y as `igemmGrid` has them for
+ * chunks × 4 column groups, z = trial. y [rows][c4].
  */
 export const sumPartialsThen = (epilogue: Epilogue) => {
   const four = [0, 1, 2, 3];
@@ -34,8 +35,8 @@ export const sumPartialsThen = (epilogue: Epilogue) => {
   ${four.map((i) => `if (first_row + slot + ${16 * i}u < u.rows) { second += (v_${i} - first) * (v_${i} - first); }`).join(' ')}
   second = add_slots(lid.x, second);`;
   const finish = `${sums === 'moments' ? moments : 'first = add_slots(lid.x, first); second = add_slots(lid.x, second);'}
-  if (slot == 0u && n4 < u.c4) {
-    let at = (wid.z * u.chunks + wid.x) * 2u * u.c4 + n4;
+  if (slot == 0u && n4 < u.c4 && chunk < u.chunks) {
+    let at = (wid.z * u.chunks + chunk) * 2u * u.c4 + n4;
     sums[at] = first;
     sums[at + u.c4] = second;
   }`;
@@ -58,9 +59,11 @@ fn add_slots(thread: u32, value: vec4f) -> vec4f {
 }
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u) {
-  let n4 = wid.y * 4u + lid.x % 4u;
+  let groups = (u.c4 + 3u) / 4u;
+  let chunk = wid.x + wid.y / groups * ${maxGridDimension}u;
+  let n4 = wid.y % groups * 4u + lid.x % 4u;
   let slot = lid.x / 4u;
-  let first_row = wid.x * ${sumRows}u;
+  let first_row = chunk * ${sumRows}u;
   let n = u.rows * u.c4;
   var first = vec4f();
   var second = vec4f();

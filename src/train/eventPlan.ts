@@ -68,7 +68,8 @@ export function draftEvent(spec: EventSpec): EventDraft {
   const sizes = [...new Set(passes)];
   const next = emit(nextPass, {
     bindings: {
-      ...trials,
+      coefficients: trials.coefficients,
+      losses: trials.losses,
       window_losses: window.losses,
       window_coefficients: window.coefficients,
       state: storage('trials done', 8),

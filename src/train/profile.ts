@@ -74,6 +74,7 @@ export async function profileStep(plans: StepPlans, options: ProfileOptions = {}
   const timing = { method: peaks.method, samples, prepare };
   const taken = await timeDispatches(device, steps, timing);
   const passMs = median(await timePass(device, steps, timing));
+  prepare();
   const [flags] = new Uint32Array(await device.read(plans.flags.buffer, plans.flags.offset, 4));
   // With a flag set, launches end at once.
   if (flags !== 0) refuse('plans', 'must hold finite values', `divergence flags ${flags}`, 'profile a training that has not diverged');

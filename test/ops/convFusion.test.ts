@@ -173,11 +173,12 @@ describe.each(nets)('$name', (net) => {
     }
   });
 
-  test.each([1, 2, 3])('trials along %d directions are the same within rounding', async (K) => {
+  test.each([[1, 'own'], [2, 'own'], [3, 'own'], [1, 'tiles'], [2, 'tiles, split']])('trials along %d directions are the same within rounding, %s', async (K, way) => {
     const { y, parameters } = make(net);
     const together = trialsOf(y, parameters, K);
-    const [values] = await runGuarded(device(), together, { fusions: fusions.filter((name) => name !== 'sharedInput') });
-    const [apart] = await runGuarded(device(), together, { fusions: [] });
+    const lowering = ways[way]();
+    const [values] = await runGuarded(device(), together, { fusions: fusions.filter((name) => name !== 'sharedInput'), lowering });
+    const [apart] = await runGuarded(device(), together, { fusions: [], lowering });
     const scale = Math.max(...apart.map(Math.abs));
     expectClose(values, apart, { atol: 2e-5 * scale, rtol: 2e-5 });
   });

@@ -75,6 +75,13 @@ describe.each(sizes)('$n images $side, $c channels, $classes classes', (size) =>
   });
 });
 
+test('stays apart where two losses weigh one another', async () => {
+  const [one, other] = [make(sizes[0]), make(sizes[0])];
+  const outputs = grad(mean(mul(one.losses, other.losses)), [one.weight, other.weight]);
+  expect(kernelNames(outputs).some((name) => name.startsWith('classifierHead'))).toBe(false);
+  await same(outputs);
+});
+
 test('stays apart where somebody wants the logits, or the means', () => {
   const { logits, losses } = make(sizes[0]);
   for (const outputs of [[losses, logits], [losses, logits.node.inputs[0].node.inputs[0]]])

@@ -18,7 +18,7 @@ interface Head {
 /** Images are a dimension of the grid. */
 const mostImages = 65535;
 
-function match(loss: Node<'crossEntropy'>, { consumers, kept, isSingle, dependsOn }: GraphView): Head | null {
+function match(loss: Node<'crossEntropy'>, { order, consumers, kept, isSingle, dependsOn }: GraphView): Head | null {
   const [logits, labels] = loss.inputs;
   if (logits.node.op !== 'addBias' || kept.has(logits)) return null;
   const [product, bias] = logits.node.inputs;
@@ -37,7 +37,8 @@ function match(loss: Node<'crossEntropy'>, { consumers, kept, isSingle, dependsO
     gradient.op === 'crossEntropyBackward' &&
     gradient.inputs[2] === labels &&
     gradient.attrs.labelSmoothing === loss.attrs.labelSmoothing &&
-    !dependsOn(gradient.inputs[0], pooled.node) &&
+    // Two heads whose losses weigh one another would wait for each other.
+    !order.some((node) => (node.op === 'crossEntropy' || node === pooled.node) && dependsOn(gradient.inputs[0], node)) &&
     logits.trials === 1;
   return isOwn ? { loss, pool: pooled.node, weight, bias, gradient } : null;
 }

@@ -1,7 +1,7 @@
 /**
  *   normRelu          relu(batchNorm(x)), relu(batchNorm(x) + r)  →  one batchNorm that adds r and clips as it writes
  *   normReluBackward  batchNormBackward(reluBackward(dy, y), …)    →  one batchNormBackward that masks as it reads
- * Both leave every value as it is.
+ * Both leave every value as it is, but that in f16 what is fused is rounded once.
  */
 import { op } from '../ops.ts';
 import type { Node, Tensor } from '../tensor.ts';

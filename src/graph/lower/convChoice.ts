@@ -28,7 +28,7 @@ const laneTile = (lanes: number): Tile => ({ m: lanes * laneRows, n: laneColumns
 /** Panels compute sums over neighbouring taps, of which a line must fit one; lanes take four fifths of their time for gradients of one tap. */
 function fitsPanel(p: ConvProblem, lanes: number): boolean {
   const isConvolution = p.kind === 'forward' || (p.kind === 'backwardInput' && keepsSize(p) && p.kW > 1);
-  return isConvolution && p.kW <= mostTaps(lanes);
+  return isConvolution && p.kW <= mostTaps(lanes, p.input !== 'plain');
 }
 
 /** The most tiles of rows that share a panel by default, and the workgroups that there have to be for every wanted one. */

@@ -67,7 +67,7 @@ function withSplits(
   const sum = emit(sumPartialsThen(epilogueOf(p, 'u.c4')), {
     bindings: { partials, ...after.bindings, y: output },
     uniforms: { rows, c4, splits, chunks, ...after.uniforms },
-    grid: [chunks, ceilDivide(c4, 4), p.trials],
+    grid: igemmGrid(chunks, ceilDivide(c4, 4), p.trials),
   });
   return [first, sum];
 }

@@ -4,6 +4,8 @@ import type { GradientEpilogue } from '../../kernels/epilogue.ts';
 import { tileName, type Tile } from '../../kernels/igemm.ts';
 import { laneRows } from '../../kernels/igemmLanes.ts';
 import { linesPerPanel } from '../../kernels/igemmPanel.ts';
+import { KernelError } from '../../gpu/errors.ts';
+import { leastChunkRows } from '../ops.ts';
 import { sumRows } from '../../kernels/reduce.ts';
 
 export type ConvKind = 'forward' | 'backwardInput' | 'backwardWeight';
@@ -133,6 +135,10 @@ export const blockRows = (choice: ConvChoice): number => (choice.by === 'tile' ?
 /** How the rows of the output are cut into chunks by an epilogue with sums. */
 export function chunksOfChoice(p: ConvProblem, choice: ConvChoice): Chunks {
   const { m, classes } = matrixOf(p);
+  if (!hasPartials(p, choice) && blockRows(choice) < leastChunkRows) {
+    const fix = 'use larger tiles, or leave out the fusions convMoments and gradientSums';
+    throw new KernelError({ op: 'conv2d', arg: 'tile.m', rule: `must be ≥ ${leastChunkRows} where rows are summed by blocks`, got: blockRows(choice), fix });
+  }
   if (!hasPartials(p, choice)) return { rowsPerChunk: blockRows(choice), chunks: classes * ceilDivide(m, blockRows(choice)) };
   const rows = p.kind === 'forward' ? m : p.images * p.h * p.w;
   return { rowsPerChunk: sumRows, chunks: ceilDivide(rows, sumRows) };

@@ -9,6 +9,7 @@ import { allocateSlots, buildPlan, draft, placeDrafts, upload, type Plan } from 
 import { submit } from '../run.ts';
 import { elements, numbersOf, pack, Tensor, type Dtype, type Storage } from '../tensor.ts';
 import type { Meter } from './meter.ts';
+import { median } from '../timing.ts';
 import { boundBytes, fitsBindings, type Subject } from './subject.ts';
 
 /** A choice must take so much less than the estimated one: noise is not to move it. */
@@ -147,12 +148,6 @@ async function candidatesOf(memory: Memory, { choices, launches }: Subject, fail
     else failed.set(choiceName(choice), `its result is ${Math.max(...apart)} from the first's`);
   }
   return candidates;
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 /** Medians by each clock over rounds in which all candidates have their turn: of the first's time, and of all times in times of that. */
