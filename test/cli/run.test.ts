@@ -30,9 +30,10 @@ describe('forkstep train', () => {
     expect(code).toBe(0);
     const summary = JSON.parse(stdout.trim().split('\n').at(-1)!) as Record<string, unknown>;
     expect(Object.keys(summary).sort()).toEqual([
-      'adapter', 'dispatchesPerStep', 'diverged', 'epochs', 'imagesPerSecond', 'lr', 'lrHistory', 'memory', 'seed', 'steps', 'testAccuracy', 'testLoss', 'trainLoss',
+      'adapter', 'dispatchesPerStep', 'diverged', 'epochs', 'imagesPerSecond', 'lr', 'lrHistory', 'memory', 'precision', 'seed', 'skipped', 'steps',
+      'testAccuracy', 'testLoss', 'trainLoss',
     ]);
-    expect(summary).toMatchObject({ steps: 16, epochs: 2, seed: 3, diverged: null });
+    expect(summary).toMatchObject({ steps: 16, epochs: 2, seed: 3, diverged: null, precision: 'f32', skipped: 0 });
     const memory = summary.memory as Record<string, number>;
     expect(Object.keys(memory)).toEqual(['parameters', 'gradients', 'optimizer', 'statistics', 'slots', 'data', 'trials', 'total']);
     expect(Object.entries(memory).reduce((sum, [name, bytes]) => (name === 'total' ? sum : sum + bytes), 0)).toBe(memory.total);
@@ -100,6 +101,24 @@ describe('forkstep train', () => {
     expect(steps).toBeLessThan(4000);
     expect(linesOf(at).filter(({ type }) => type === 'step')).toHaveLength(steps);
     for (const file of ['model.safetensors', 'report.html']) expect(existsSync(join(at, file))).toBe(true);
+  });
+});
+
+describe('--precision mixed', () => {
+  it('takes less memory, and says so in record, summary and report', () => {
+    const train = (precision: string) => {
+      const out = join(folder, precision);
+      const run = forkstep(['train', ...small, '--scheduler', 'constant', '--max-steps', '2', '--precision', precision, '--out', out, '--json']);
+      expect(run.code).toBe(0);
+      const summary = JSON.parse(run.stdout.trim().split('\n').at(-1)!) as { precision: string; skipped: number; memory: { slots: number } };
+      return { ...run, summary, steps: linesOf(out).filter(({ type }) => type === 'step'), report: readFileSync(join(out, 'report.html'), 'utf8') };
+    };
+    const [single, mixed] = [train('f32'), train('mixed')];
+    expect(mixed.summary).toMatchObject({ precision: 'mixed', skipped: 0 });
+    expect(mixed.summary.memory.slots).toBeLessThan(single.summary.memory.slots);
+    expect(mixed.steps.map(({ lossScale, skipped }) => [lossScale, skipped])).toEqual([[65536, false], [65536, false]]);
+    expect(Object.keys(single.steps[0])).toEqual(['type', 'step', 'loss', 'lr']);
+    expect(mixed.report).toMatch(/precision<[\s\S]{0,40}mixed/);
   });
 });
 

@@ -148,8 +148,9 @@ describe('the loss scale', () => {
   });
 
   test('skips a first step, and the one after it is the first of the optimizer', async () => {
-    const of = (initScale: number) => options({ model: new LinearNet(), optimizer: { momentum: 0.9, dampening: 0.9 }, shuffle: false, lossScaling: { initScale } });
-    const run = async (initScale: number, steps: number) => (await train({ ...of(initScale), dataset: randomDataset({ train: 4 }) }, steps));
+    const fixed = { dataset: randomDataset({ train: 4 }), shuffle: false, optimizer: { momentum: 0.9, dampening: 0.9 } };
+    const of = (initScale: number) => options({ ...fixed, model: new LinearNet(), lossScaling: { initScale } });
+    const run = (initScale: number, steps: number) => train(of(initScale), steps);
     const [later, sooner] = [await run(2 ** 19, 8), await run(2, 8)];
     const skips = later.log.filter(({ skipped }) => skipped).length;
     expect(skips).toBeGreaterThan(0);
@@ -173,7 +174,8 @@ describe('events in mixed precision', () => {
   const onHost: Partial<TrialOptions> = { normalize: 'none', score: (losses) => losses.map((loss) => Math.exp(-loss)) };
 
   test.each<[string, Partial<TrialOptions>]>([
-    ['along the direction', {}], ['along the gradient', { direction: 'gradient' }], ['of a grid', { factors: { lr: [2, 0.5], momentum: [0.95, 0.7] } }],
+    ['along the direction', {}], ['along the gradient', { direction: 'gradient' }],
+    ['of a grid', { factors: { lr: [2, 0.5], momentum: [0.95, 0.7] } }],
   ])('%s have about the losses of those in f32', async (_, more) => {
     const of = (precision: 'f32' | 'mixed') => train(options({ precision, schedule: trial(more) }), 3);
     const [single, mixed] = [await of('f32'), await of('mixed')];
@@ -182,7 +184,9 @@ describe('events in mixed precision', () => {
       losses.forEach((loss, j) => expect(Math.abs(loss - single.events[i].losses[j])).toBeLessThan(0.01 * (1 + single.events[i].losses[j]))));
   });
 
-  test.each<[string, Partial<TrialOptions>]>([['on the GPU', {}], ['on the host', onHost]])('of a skipped step are none, with the rule %s', async (_, more) => {
+  test.each<[string, Partial<TrialOptions>]>([
+    ['on the GPU', {}], ['on the host', onHost],
+  ])('of a skipped step are none, with the rule %s', async (_, more) => {
     const schedule = trial(more);
     const { log, events } = await train(options({ schedule, optimizer: {}, lossScaling: { initScale: 2 ** 24 } }), 16);
     const skipped = log.filter((one) => one.skipped).map(({ step }) => step);
