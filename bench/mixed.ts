@@ -10,11 +10,13 @@ import { insist, options, positive, printTable, refuse, writeReport, type Row } 
 
 const values = options({
   data: { type: 'string' }, width: { type: 'string', default: '8' }, batch: { type: 'string', default: '32' },
-  steps: { type: 'string', default: '200' }, seeds: { type: 'string', default: '3' }, first: { type: 'string', default: '1' }, test: { type: 'string', default: '2000' },
+  steps: { type: 'string', default: '200' }, seeds: { type: 'string', default: '3' }, first: { type: 'string', default: '0' }, test: { type: 'string', default: '2000' },
 });
 if (values.data === undefined) refuse('--data DIR must name the folder of CIFAR-10; forkstep data fetch cifar10 --data DIR downloads it');
-const names = ['width', 'batch', 'steps', 'seeds', 'first', 'test'] as const;
-const [width, batchSize, steps, seeds, first, tested] = names.map((name) => positive(name, values[name]));
+const names = ['width', 'batch', 'steps', 'seeds', 'test'] as const;
+const [width, batchSize, steps, seeds, tested] = names.map((name) => positive(name, values[name]));
+const first = Number(values.first);
+if (!Number.isInteger(first) || first < 0) refuse(`--first must be an integer ≥ 0, got ${JSON.stringify(values.first)}`);
 const lr = 0.05;
 const device = await openDevice();
 const cifar = readCifar10(values.data);
