@@ -10,10 +10,13 @@ import { insist, options, positive, printTable, refuse, writeReport, type Row } 
 
 const values = options({
   data: { type: 'string' }, width: { type: 'string', default: '8' }, batch: { type: 'string', default: '32' },
-  steps: { type: 'string', default: '200' }, seeds: { type: 'string', default: '3' }, test: { type: 'string', default: '2000' },
+  steps: { type: 'string', default: '200' }, seeds: { type: 'string', default: '3' }, first: { type: 'string', default: '0' }, test: { type: 'string', default: '2000' },
 });
 if (values.data === undefined) refuse('--data DIR must name the folder of CIFAR-10; forkstep data fetch cifar10 --data DIR downloads it');
-const [width, batchSize, steps, seeds, tested] = (['width', 'batch', 'steps', 'seeds', 'test'] as const).map((name) => positive(name, values[name]));
+const names = ['width', 'batch', 'steps', 'seeds', 'test'] as const;
+const [width, batchSize, steps, seeds, tested] = names.map((name) => positive(name, values[name]));
+const first = Number(values.first);
+if (!Number.isInteger(first) || first < 0) refuse(`--first must be an integer ≥ 0, got ${JSON.stringify(values.first)}`);
 const lr = 0.05;
 const device = await openDevice();
 const cifar = readCifar10(values.data);
@@ -37,17 +40,19 @@ async function train(precision: Precision, seed: number) {
   await trainer.close();
   const late = log.slice(-Math.ceil(steps / 10));
   return {
-    testAccuracy, testLoss, wallS, cpuS, peakBytes: total, withoutImages: total - data, slotBytes: slots, trainLoss: late.reduce((sum, { loss }) => sum + loss, 0) / late.length,
+    testAccuracy, testLoss, wallS, cpuS, peakBytes: total, withoutImages: total - data, slotBytes: slots, trainLoss: mean(late.map(({ loss }) => loss)),
     skipped: log.filter(({ skipped }) => skipped).length, lossScale: log[log.length - 1].lossScale ?? null,
   };
 }
 
 const mean = (some: readonly number[]): number => some.reduce((sum, one) => sum + one, 0) / some.length;
-const deviation = (some: readonly number[]): number => Math.sqrt(mean(some.map((one) => (one - mean(some)) ** 2)) * (some.length / Math.max(1, some.length - 1)));
+/** Of a sample; 0 of one. */
+const deviation = (some: readonly number[]): number =>
+  Math.sqrt(some.reduce((sum, one) => sum + (one - mean(some)) ** 2, 0) / Math.max(1, some.length - 1));
 
 const rows: Row[] = [];
 const taken: Record<Precision, Awaited<ReturnType<typeof train>>[]> = { f32: [], mixed: [] };
-for (let seed = 0; seed < seeds; seed++) {
+for (let seed = first; seed < first + seeds; seed++) {
   // Whatever else the machine does falls on both.
   for (const precision of seed % 2 ? [...precisions].reverse() : precisions) {
     const one = await train(precision, seed);
@@ -57,7 +62,7 @@ for (let seed = 0; seed < seeds; seed++) {
   }
 }
 const accuracies = (precision: Precision) => taken[precision].map(({ testAccuracy }) => testAccuracy);
-const differences = accuracies('mixed').map((accuracy, seed) => accuracy - accuracies('f32')[seed]);
+const differences = accuracies('mixed').map((accuracy, i) => accuracy - accuracies('f32')[i]);
 const of = (some: readonly number[]) => ({ mean: mean(some), sd: deviation(some) });
 const summary = {
   accuracy: { f32: of(accuracies('f32')), mixed: of(accuracies('mixed')) },
@@ -68,6 +73,9 @@ const summary = {
 };
 printTable(`ResNet18, width ${width}, batch ${batchSize}, ${steps} steps of CIFAR-10, ${tested} test images`, rows);
 process.stdout.write(`${JSON.stringify(summary, null, 1)}\n`);
-for (const precision of precisions) insist(summary.accuracy[precision].mean > 0.2, `${precision} learnt nothing: ${JSON.stringify(summary.accuracy)}`);
+for (const precision of precisions) {
+  const reached = summary.accuracy[precision].mean;
+  insist(reached > 0.2, `${precision} learnt nothing: accuracy ${reached}`);
+}
 writeReport('mixed', device.adapter, rows, values.json, { model: `resnet18, width ${width}`, batch: batchSize, steps, lr, tested, ...summary });
 process.exit(0);

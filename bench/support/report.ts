@@ -74,11 +74,13 @@ function commit(): string {
 export const packageVersion = (name: string, root = '.'): string =>
   (JSON.parse(readFileSync(resolve(root, 'node_modules', name, 'package.json'), 'utf8')) as { version: string }).version;
 
-/** The command as one would type it, without where its results were written. */
+/** The command as one would type it, without where its results were written and its data lie. */
 function command(name: string): string {
   const args = process.argv.slice(2);
   const at = args.indexOf('--json');
   if (at >= 0) args.splice(at, 2);
+  const data = args.indexOf('--data');
+  if (data >= 0) args[data + 1] = 'DIR';
   return ['npm run bench --', name, ...args].join(' ');
 }
 

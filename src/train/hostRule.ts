@@ -14,7 +14,8 @@ export class HostRule {
     readonly plans: StepPlans,
   ) {
     this.sync();
-    this.#staging = memory.create('trials', 'trial staging', plans.trials!.losses.size + plans.flags.size, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+    const sizeBytes = plans.trials!.losses.size + plans.flags.size;
+    this.#staging = memory.create('trials', 'trial staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
   }
 
   /**

@@ -136,7 +136,8 @@ function decode(waiting: readonly NotedStep[], values: Float32Array): Omit<Logge
     const scaling = lossScale > 0 ? { lossScale, skipped: flags === flagSkipped } : {};
     if (flags !== 0 && !scaling.skipped) {
       const reason = reasons.filter(([bit]) => (flags & bit) !== 0).map(([, text]) => text);
-      return { steps, divergence: { step, reason: `${reason.join('; ')} (loss ${loss}, learning rate ${lr}${lossScale > 0 ? `, loss scale ${lossScale}` : ''})` } };
+      const at = `loss ${loss}, learning rate ${lr}${lossScale > 0 ? `, loss scale ${lossScale}` : ''}`;
+      return { steps, divergence: { step, reason: `${reason.join('; ')} (${at})` } };
     }
     steps.push({ step, loss, lr, ...scaling });
   }
