@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import * as sched from '../../src/sched/index.ts';
-import { ConstantSchedule, epochs, percent, PureSchedule, ReduceLROnPlateau, steps, TrialScheduler } from '../../src/sched/index.ts';
+import { ConstantSchedule, epochs, percent, PureSchedule, ReduceLROnPlateau, steps } from '../../src/sched/index.ts';
 import type { Schedule, ScheduleState } from '../../src/sched/index.ts';
 
 interface Made {
