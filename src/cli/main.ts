@@ -26,6 +26,7 @@ import {
   sliceOptions,
 } from './probeOptions.ts';
 import { profileOptions } from './profileOptions.ts';
+import { checkSchedule, scheduleNames, scheduleOptions } from './scheduleOptions.ts';
 
 interface Spec<T extends OptionTable, P extends string> {
   summary: string;
@@ -125,6 +126,13 @@ const commands: Record<string, Command> = {
     summary: 'Where the GPU time of a training step or of a scheduling event goes, dispatch by dispatch. Draws an SVG.',
     options: profileOptions,
     load: () => import('./commands/profile.ts'),
+  }),
+  schedule: command({
+    summary: 'The learning rates of a schedule, step by step, before a run is spent on them. Draws an SVG.',
+    options: scheduleOptions,
+    positional: scheduleNames,
+    check: checkSchedule,
+    load: () => import('./commands/schedule.ts'),
   }),
   'data fetch': command({
     summary: "Download a data set from its authors' site, verified; a broken download is resumed.",

@@ -4,6 +4,7 @@ import { asPublished, factorSets, FLOAT32, resolveFactors, robust } from '../sch
 import type { Cadence, Factors } from '../sched/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
+import { asUsage, buildSchedule, checkParameters, scheduleNames, scheduleParameters, type ScheduleParameter } from './scheduleOptions.ts';
 
 /** `1epoch`, `2epochs`, `50steps`, or `4/epoch` for four times an epoch. */
 export function cadence(spec: { help: string; defaultText: string }): Option<Cadence | undefined> {
@@ -116,8 +117,17 @@ export const devicesOptions = { json: flag('print one JSON object') };
 export const trainOptions = {
   ...dataOptions,
   ...modelOptions,
-  scheduler: choice(['trial', 'constant'], { default: 'trial', help: 'what sets the learning rate' }),
+  scheduler: choice(['trial', 'constant'], {
+    default: undefined,
+    defaultText: 'trial, or with --schedule that alone',
+    help: 'what sets the learning rate',
+  }),
+  schedule: choice(scheduleNames, {
+    default: undefined,
+    help: "a schedule sets the learning rate, or with --scheduler trial is multiplied by the trials' scale; see forkstep schedule",
+  }),
   ...runOptions({ epochs: 10, out: 'runs/train' }),
+  ...scheduleParameters,
 };
 
 /** As train's, without --scheduler: both are run. Defaults that a 2-core machine without a GPU finishes in minutes. */
@@ -184,9 +194,27 @@ export function checkData(command: string, { values }: Pick<Parsed<typeof dataOp
 export function checkTrain(command: string, { values, given }: Parsed<typeof trainOptions>): void {
   checkData(command, { values });
   checkSgd(command, values);
-  if (values.scheduler === 'trial') return checkBounds(command, values);
+  checkTrainSchedule(command, { values, given });
+  const scheduler = values.scheduler ?? (values.schedule ? 'none' : 'trial');
+  if (scheduler === 'trial') return values.schedule ? undefined : checkBounds(command, values);
   const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key));
-  if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${values.scheduler}`, `leave ${flagOf(idle)} out`);
+  if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${scheduler}`, `leave ${flagOf(idle)} out`);
+}
+
+/** @throws UsageError for parameters without a schedule or of another one, and schedules that another scheduler cannot use */
+function checkTrainSchedule(command: string, { values, given }: Pick<Parsed<typeof trainOptions>, 'values' | 'given'>): void {
+  const { schedule, scheduler } = values;
+  if (schedule === undefined) {
+    const idle = (Object.keys(scheduleParameters) as ScheduleParameter[]).find((key) => given.has(key));
+    if (idle) refuse(command, flagOf(idle), 'must go with --schedule', 'it alone', `add --schedule, or leave ${flagOf(idle)} out`);
+    return;
+  }
+  checkParameters(command, schedule, given);
+  if (scheduler === 'constant') refuse(command, '--schedule', 'must go with --scheduler trial or none', '--scheduler constant', 'leave one out');
+  if (scheduler === 'trial' && schedule === 'reduceLROnPlateau')
+    refuse(command, '--schedule', 'must not listen to metrics with --scheduler trial', schedule, 'leave --scheduler out');
+  if (given.has('envelope')) refuse(command, '--envelope', 'must not be given with --schedule', 'it', 'the schedule is what decays');
+  asUsage(command, () => buildSchedule(schedule, values));
 }
 
 /** @throws UsageError */

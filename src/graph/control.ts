@@ -22,6 +22,8 @@ export const controlWords = {
   eventSlot: 8,
   /** Bits of the f32 that the schedule's scale is multiplied by. */
   envelope: 9,
+  /** Updates that the host knows to have been skipped. */
+  skipped: 10,
 } as const;
 
 export type ControlWord = keyof typeof controlWords;

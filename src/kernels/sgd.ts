@@ -211,8 +211,8 @@ fn main() { log[control[u.slot_word]] = vec4f(loss[0], f32(flags[0]), rates[0], 
  *   gradients not finite, loss and statistics finite, S > 1:  the flags are taken back, as nothing was made (`flagSkipped` in the log);  S ← S / 2
  *   no flag:  state[0] = 0: the next step is not the optimizer's first;  S ← 2·S after `growth_interval` such steps in a row, up to 2^126
  *   else  the run has diverged: all stays
- * scale = S, 1/S (exact: powers of two); state = 1 before the first step that was made, steps made since S changed. PyTorch's `GradScaler`,
- * but for S ≥ 1.
+ * scale = S, 1/S (exact: powers of two); state = 1 before the first step that was made, steps made since S changed, steps skipped. PyTorch's
+ * `GradScaler`, but for S ≥ 1.
  */
 export const logScaledStep = defineKernel({
   name: 'logScaledStep',
@@ -233,6 +233,7 @@ fn main() {
   log[control[u.slot_word]] = vec4f(loss[0], f32(select(flags[0], ${flagSkipped}u, skipped)), rates[0], scale[0]);
   if (skipped) {
     flags[0] = 0u;
+    state[2] += 1u;
     multiply(0.5, 2.0);
   } else if (flags[0] == 0u) {
     state[0] = 0u;

@@ -44,14 +44,14 @@ fn exp_of(x: f32) -> f32 {
 }`;
 
 /**
- * Coefficients of the trials at m = rates[1], one thread a trial. In a grid (form > 0) those of the whole step with the trial's own
+ * Coefficients of the trials at m = rates[1], or at base · m with the base's bits in the control's envelope, one thread a trial. In a grid (form > 0) those of the whole step with the trial's own
  * momentum and weight decay, or rates[2] and [3] where these are not tried: `stepAsMove` in src/optim/sgd.ts.
  */
 export const trialCoefficients = defineKernel({
   name: 'trialCoefficients',
-  bindings: { trials: read('f32'), control: read('u32'), rates: read('f32'), coefficients: write('f32') },
+  bindings: { trials: read('f32'), first: read('u32'), control: read('u32'), rates: read('f32'), coefficients: write('f32') },
   uniforms: {
-    count: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32',
+    envelope_word: 'u32', has_base: 'u32', count: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32',
   },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
@@ -59,13 +59,13 @@ fn main(${builtins}) {
   let t = ${linearIndex};
   if (t >= u.count) { return; }
   let row = ${trialWords}u * t;
-  let c = rates[1] * trials[row];
+  let c = rates[1] * trials[row] * select(1.0, bitcast<f32>(control[u.envelope_word]), u.has_base == 1u);
   let at = t * (u.form + 1u);
   if (u.form == ${coefficientForms.direction}u) {
     coefficients[at] = c;
     return;
   }
-  let is_first = control[u.first_word] == 1u;
+  let is_first = first[u.first_word] == 1u;
   let momentum = select(rates[2], trials[row + 2u], u.tries_momentum == 1u);
   let decay = select(rates[3], trials[row + 4u], u.tries_decay == 1u);
   let of_gradient = c * select(select(1.0 - u.dampening, 1.0, is_first), 1.0 + momentum, u.nesterov == 1u);
@@ -267,4 +267,21 @@ export const trialRate = defineKernel({
   wgsl: /* wgsl */ `
 @compute @workgroup_size(1)
 fn main() { rates[0] = rates[1] * bitcast<f32>(control[u.envelope_word]); }`,
+});
+
+/**
+ * The rate of the update that comes next: table[k], k of the steps since the host last heard having been skipped. It goes to rates[0], and as
+ * bits to the control's envelope, from which `trialRate` makes the rate where there is a scale m. scaling[2] counts skipped steps.
+ */
+export const rateOfUpdate = defineKernel({
+  name: 'rateOfUpdate',
+  bindings: { table: read('f32'), scaling: read('u32'), control: write('u32'), rates: write('f32') },
+  uniforms: { last: 'u32', skipped_word: 'u32', envelope_word: 'u32' },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(1)
+fn main() {
+  let rate = table[min(scaling[2] - control[u.skipped_word], u.last)];
+  control[u.envelope_word] = bitcast<u32>(rate);
+  rates[0] = rate;
+}`,
 });

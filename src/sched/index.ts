@@ -10,6 +10,23 @@ export { isDueAt } from './cadence.ts';
 export type { Cadence } from './cadence.ts';
 export { ConstantSchedule } from './schedule.ts';
 export type { Schedule, ScheduleState } from './schedule.ts';
+export { epochs, percent, steps } from './durations.ts';
+export type { Duration, RunLength } from './durations.ts';
+export {
+  constantLr, cosineAnnealingLr, cosineAnnealingWarmRestarts, exponentialLr, lambdaLr, linearLr, multiStepLr, polynomialLr, stepLr,
+} from './decays.ts';
+export type {
+  ConstantLrOptions, CosineAnnealingLrOptions, CosineAnnealingWarmRestartsOptions, LambdaLrOptions, LinearLrOptions, MultiStepLrOptions,
+  PolynomialLrOptions, StepLrOptions,
+} from './decays.ts';
+export { cyclicLr, inverseSqrt, oneCycleLr, warmupStableDecay } from './cycles.ts';
+export type { CyclicLrOptions, InverseSqrtOptions, OneCycleLrOptions, WarmupStableDecayOptions } from './cycles.ts';
+export { chained, perEpoch, sequential, warmup } from './compose.ts';
+export type { WarmupOptions } from './compose.ts';
+export { ReduceLROnPlateau, reduceLROnPlateau } from './plateau.ts';
+export type { ReduceLROnPlateauOptions } from './plateau.ts';
+export { PureSchedule } from './pure.ts';
+export type { PureSpec } from './pure.ts';
 export { asPublished, FLOAT32, holdUlps, robust } from './trialOptions.ts';
 export type { Direction, ResolvedTrialOptions, ScoreBatch, TrialOptions } from './trialOptions.ts';
 export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';

@@ -1,4 +1,4 @@
-/** What the training loop asks of a schedule, and the constant one. */
+/** What the training loop asks of a schedule, and the constant one. Those in closed form are in decays.ts, cycles.ts and compose.ts. */
 import { AttrError } from '../gpu/errors.ts';
 import { envelopeAt, envelopes } from './envelopes.ts';
 import type { EnvelopeName } from './envelopes.ts';
@@ -8,13 +8,18 @@ import { checkName } from './scores.ts';
 export type ScheduleState = { kind: string; lr: number; [field: string]: unknown };
 
 export interface Schedule {
-  /** Learning rate of update `step` (from 0) in a run of `totalSteps`; call after the event of that step, if one is due. */
-  lrAt(step: number, totalSteps?: number): number;
+  /**
+   * Learning rate of update `step` (from 0) in a run of `totalSteps`; call after the event of that step, if one is due. Updates that were
+   * skipped do not count.
+   */
+  lrAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number;
   /** Is a scheduling event due before update `step`? */
   isDue(step: number, stepsPerEpoch?: number): boolean;
   /** All that a fresh object made with the same options needs to go on; survives JSON. */
   state(): ScheduleState;
   load(state: ScheduleState): void;
+  /** Takes the metric of an epoch that has ended, where the schedule listens to one. */
+  step?(metrics: number): void;
 }
 
 /** lr(t) = lr · envelope(t), without events. With envelope 'none' it is constant, with 'cosine' or 'linear' the usual baselines. */

@@ -6,6 +6,7 @@ import { envelopes } from './envelopes.ts';
 import type { EnvelopeName } from './envelopes.ts';
 import { resolvePoints } from './factors.ts';
 import type { FactorGrid, Factors, TrialPoints } from './factors.ts';
+import { PureSchedule } from './pure.ts';
 import { checkLr } from './schedule.ts';
 import { checkName, checkScoring } from './scores.ts';
 import type { NormalizeName, OwnScore, ScoreName } from './scores.ts';
@@ -16,7 +17,7 @@ export type ScoreBatch = 'same' | 'heldOut' | 'both';
 export type Direction = 'gradient' | 'optimizer';
 
 export interface TrialOptions {
-  /** the scale m to start from, > 0 */
+  /** the scale m to start from, > 0; the presets' is 1 with a base */
   lr: number;
   /** trial i runs at m · f_i; or a grid over learning rate, momentum and weight decay */
   factors: Factors | FactorGrid;
@@ -37,6 +38,11 @@ export interface TrialOptions {
   direction: Direction;
   /** update t is made at m · envelope(t / T) */
   envelope: EnvelopeName;
+  /**
+   * A schedule in closed form that m multiplies: trials at base(t) · m · f_i, update t at base(t) · m; null for none. With one there is no
+   * envelope.
+   */
+  base: PureSchedule | null;
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
 }
@@ -60,8 +66,8 @@ const directionNames: Record<Direction, true> = { gradient: true, optimizer: tru
  */
 export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: 0.005, factors, every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
-    batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', bounds: null, ...overrides,
+    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
+    batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, ...overrides,
   };
 }
 
@@ -71,8 +77,9 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: 0.005, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
-    batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', bounds: [1e-8, 10], ...overrides,
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
+    batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: overrides.base ? 'none' : 'cosine', base: null,
+    bounds: [1e-8, 10], ...overrides,
   };
 }
 
@@ -96,6 +103,14 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   const { scoreBatch } = options;
   if (scoreBatch !== null && !(Number.isInteger(scoreBatch) && scoreBatch >= 1)) {
     throw new AttrError({ op, arg: 'scoreBatch', rule: 'must be an integer ≥ 1 or null', got: scoreBatch, fix: 'null: as training' });
+  }
+  const { base, envelope } = options;
+  if (base !== null && !(base instanceof PureSchedule)) {
+    const fix = 'pass one such as cosineAnnealingLr(…)';
+    throw new AttrError({ op, arg: 'base', rule: 'must be a schedule in closed form or null', got: base as unknown, fix });
+  }
+  if (base && envelope !== 'none') {
+    throw new AttrError({ op, arg: 'envelope', rule: "must be 'none' with a base", got: envelope, fix: 'the base is what decays' });
   }
   checkBounds(options);
   const every = { ...options.every };

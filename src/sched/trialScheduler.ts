@@ -8,7 +8,8 @@ import { checkFloat32, holdUlps, resolveTrialOptions } from './trialOptions.ts';
 import type { ResolvedTrialOptions, TrialOptions } from './trialOptions.ts';
 import { meanOfPoints, trialUpdate } from './update.ts';
 
-/** One scheduling event. Learning rates are the scale m; update `step` itself runs at lrAfter · envelope(step). */
+/** One scheduling event. Learning rates are the scale m; update `step` itself runs at lrAfter · envelope(step),
+ * or lrAfter · base(step). */
 export interface TrialEvent {
   /** the update it came before, from 0 */
   step: number;
@@ -52,8 +53,9 @@ export interface TriedOptimizer {
 }
 
 /**
- * Sets a scale m from trials at m · f_i; update t is made at m · envelope(t / T).
- * The loop: if isDue(step), run trials at trialRates(), apply(step, losses); then step at lrAt(step, totalSteps).
+ * Sets a scale m from trials at m · f_i; update t is made at m · envelope(t / T). With a `base` trials are at base(t) · m · f_i, and updates at
+ * base(t) · m.
+ * The loop: if isDue(step), run trials at trialRates(baseAt(step)), apply(step, losses); then step at lrAt(step, totalSteps).
  */
 export class TrialScheduler implements Schedule {
   /** all options, factors resolved to numbers; batch, scoreBatch and direction tell the loop what to run */
@@ -87,9 +89,14 @@ export class TrialScheduler implements Schedule {
     return isDueAt(this.options.every, step, stepsPerEpoch);
   }
 
-  /** m · f_i, in the order of the factors: trial i's losses are L(θ − trialRates[i] · d). */
-  trialRates(): number[] {
-    return this.options.factors.map((f) => this.#m * f);
+  /** base · m · f_i, in the order of the factors: trial i's losses are L(θ − trialRates[i] · d). */
+  trialRates(base = 1): number[] {
+    return this.options.factors.map((f) => base * this.#m * f);
+  }
+
+  /** What `base` gives update `step`; 1 without one. */
+  baseAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number {
+    return this.options.base?.lrAt(step, totalSteps, stepsPerEpoch) ?? 1;
   }
 
   /**
@@ -148,19 +155,19 @@ export class TrialScheduler implements Schedule {
     throw new AttrError({ op, arg: 'step', rule, got: step, fix: 'apply each event once, in order' });
   }
 
-  lrAt(step: number, totalSteps?: number): number {
-    return this.#m * this.envelopeAt(step, totalSteps);
+  lrAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number {
+    return this.#m * this.envelopeAt(step, totalSteps, stepsPerEpoch);
   }
 
-  /** What update `step` is made at, in units of m. */
-  envelopeAt(step: number, totalSteps?: number): number {
-    return envelopeAt(this.options.envelope, step, totalSteps);
+  /** What update `step` is made at, in units of m: the base where there is one. */
+  envelopeAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number {
+    return this.options.base ? this.baseAt(step, totalSteps, stepsPerEpoch) : envelopeAt(this.options.envelope, step, totalSteps);
   }
 
   state(): ScheduleState {
-    const { factors, momenta, weightDecays } = this.options;
+    const { factors, momenta, weightDecays, base } = this.options;
     const grid = momenta || weightDecays ? { momenta, weightDecays, optimizer: { ...this.#optimizer } } : {};
-    return { kind: 'trial', lr: this.#m, factors: [...factors], ...grid, events: this.#events.map(eventToJson) };
+    return { kind: 'trial', lr: this.#m, factors: [...factors], ...grid, ...(base && { base: base.state() }), events: this.#events.map(eventToJson) };
   }
 
   /** @throws AttrError for a state of another schedule or of other factors, or a malformed one; the scheduler is then unchanged */
@@ -176,6 +183,10 @@ export class TrialScheduler implements Schedule {
         op, arg: `state.${name}`, rule: `must be this scheduler's ${JSON.stringify(own)}`, got: state[name],
         fix: 'make the scheduler with the options of the run that it continues',
       });
+    }
+    if (this.options.base) this.options.base.load(state.base as ScheduleState);
+    else if (state.base !== undefined) {
+      throw new AttrError({ op, arg: 'state.base', rule: 'must be absent, as this scheduler has none', got: JSON.stringify(state.base), fix: 'make the scheduler with it' });
     }
     const refuse = (name: string, rule: string): never => {
       throw new AttrError({ op, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'pass what state() gave' });

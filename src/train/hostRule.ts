@@ -21,11 +21,12 @@ export class HostRule {
   /**
    * Runs the trials of a step by `submit`, which also records the copy it is given, and moves the rate by their losses; null, and nothing moved,
    * where the step is lost already.
+   * @param base of this step: trials are made at base · m · f
    */
-  async run(step: number, isFirst: boolean, submit: (copy: (encoder: GPUCommandEncoder) => void) => void): Promise<TrialEvent | null> {
+  async run(step: number, base: number, isFirst: boolean, submit: (copy: (encoder: GPUCommandEncoder) => void) => void): Promise<TrialEvent | null> {
     const { scheduler, plans, memory } = this;
     const { queue } = memory.device.gpu;
-    const rates = scheduler.trialRates();
+    const rates = scheduler.trialRates(base);
     const rows = trialFactors(scheduler).map((_, i) => this.#coefficients(i, rates[i] ?? 0, isFirst));
     const { coefficients, losses } = plans.trials!;
     queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rows.flat()));

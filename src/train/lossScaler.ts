@@ -40,7 +40,7 @@ export class LossScaler {
   readonly growthInterval: number;
   /** f32: S, 1/S. */
   readonly scale: Storage;
-  /** u32: 1 before the optimizer's first step, which may be skipped; steps since S changed. */
+  /** u32: 1 before the optimizer's first step, which may be skipped; steps since S changed; steps skipped. */
   readonly state: Storage;
 
   constructor(memory: Memory, scaling: LossScaling) {

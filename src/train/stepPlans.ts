@@ -39,7 +39,8 @@ import { Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { TrialScheduler } from '../sched/index.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
-import { StepLog } from './stepLog.ts';
+import { RateAhead } from './rateAhead.ts';
+import { logCapacity, StepLog } from './stepLog.ts';
 import { TrialRule, type EventTrials } from './trialRule.ts';
 
 export interface Batch {
@@ -99,6 +100,8 @@ export class StepPlans {
   direction!: Plan;
   update!: Plan;
   event: Plan | null = null;
+  /** In mixed precision: takes the rate that `ahead` has given. First of a step. */
+  rateAhead: Plan | null = null;
   evaluation: Plan | null = null;
   /** Of the options' drafts, in their order. */
   extra: readonly Plan[] = [];
@@ -123,6 +126,8 @@ export class StepPlans {
     /** Evaluation: Σ loss, right answers, images seen. */
     readonly totals: Storage,
     readonly scaler: LossScaler | null,
+    /** In mixed precision, where updates may be skipped. */
+    readonly ahead: RateAhead | null,
   ) {}
 
   static async create(memory: Memory, control: Control, options: StepPlanOptions): Promise<StepPlans> {
@@ -138,7 +143,9 @@ export class StepPlans {
     const rates = scalar('rates');
     const scaler = lossScaling ? new LossScaler(memory, lossScaling) : null;
     const log = new StepLog(memory, loss, flags, rates, scaler);
-    const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'), scaler);
+    // What a read holds, and what is logged while it goes on.
+    const ahead = scaler && new RateAhead(memory, scaler, control, rates, 2 * logCapacity);
+    const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'), scaler, ahead);
     await plans.#build(options);
     return plans;
   }
@@ -179,10 +186,11 @@ export class StepPlans {
     );
     const alone = (label: string, launch: Launch<Ref> | undefined) => (launch ? [draft(memory, label, [], [launch])] : []);
     const rule = [
-      ...alone('coefficients', this.rule?.coefficientsLaunch(first)),
+      ...alone('coefficients', this.rule?.coefficientsLaunch(first, this.control)),
       ...alone('next pass', event?.next),
       ...alone('rule', this.rule?.launch(this.control, this.flags)),
       ...alone('rate', this.rule?.rateLaunch(this.control)),
+      ...alone('rate ahead', this.ahead?.launch()),
     ];
     const own = [...placed, ...(event?.passes ?? []), ...rule, update];
     const extra = options.extra?.(this) ?? [];
@@ -328,6 +336,7 @@ export class StepPlans {
     [this.gradient, this.direction] = built;
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
+    this.rateAhead = of('rate ahead')[0] ?? null;
     if (event) {
       const [next] = of('next pass');
       const passes = event.trials.passes.flatMap((size) => [of('event')[event.sizes.indexOf(size)], next]);

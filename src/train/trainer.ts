@@ -10,7 +10,7 @@ import type { Plan } from '../graph/plan.ts';
 import { Tuner } from '../graph/tune/tuner.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
-import { TrialScheduler, type TrialEvent } from '../sched/index.ts';
+import { ReduceLROnPlateau, TrialScheduler, type TrialEvent } from '../sched/index.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { HostRule } from './hostRule.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
@@ -91,6 +91,8 @@ export class Trainer {
   #step = 0;
   /** Steps that were logged and made, but those whose gradients overflowed. */
   #made = 0;
+  /** Those whose gradients did. */
+  #skipped = 0;
   #epoch = -1;
   #divergence: Divergence | null = null;
   /** What a rule of one's own threw: the momentum has taken the gradient by then, so that the step cannot be made again. */
@@ -176,6 +178,11 @@ export class Trainer {
     return this.#divergence;
   }
 
+  /** Updates that the log, as far as it was read, says were made: what a schedule counts. Steps that were skipped or refused are none. */
+  get updates(): number {
+    return this.#made;
+  }
+
   /** True when the next step begins with a scheduling event. */
   get isEventDue(): boolean {
     return this.plans.event !== null && !this.#divergence && this.options.schedule.isDue(this.#step, this.stepsPerEpoch);
@@ -188,7 +195,7 @@ export class Trainer {
 
   /** Dispatches of a step without an event, all in one compute pass and one submit. */
   get dispatchesPerStep(): number {
-    return this.plans.gradient.dispatches + this.plans.direction.dispatches + this.plans.update.dispatches;
+    return this.#order(false).reduce((sum, { dispatches }) => sum + dispatches, 0);
   }
 
   /**
@@ -210,16 +217,22 @@ export class Trainer {
     const next = { scoreCursor: cursor + this.batchSize, scoreCounter: counter + this.batchSize };
     plans.control.write({ cursor, counter, ...next, first: Number(step === 0) });
     let run = this.#order(this.isEventDue);
+    // Nothing was skipped that has not been heard of, unless rates are given ahead; where the host moves the rate it has just heard.
+    const update = step - this.#skipped;
+    const { totalSteps, stepsPerEpoch } = this;
+    const rateAt = (at: number) =>
+      plans.rule ? plans.rule.scheduler.envelopeAt(at, totalSteps, stepsPerEpoch) : options.schedule.lrAt(at, totalSteps, stepsPerEpoch);
+    // Asked first, as schedules refuse a step after their last one: what is noted is submitted.
+    plans.ahead?.write(this.#made, update - this.#made, this.#skipped, rateAt);
     if (plans.rule) {
-      // First, as it refuses a step after the last one: what is noted is submitted.
-      const envelope = floatBits(plans.rule.scheduler.envelopeAt(step, this.totalSteps));
+      const envelope = floatBits(rateAt(update));
       plans.rule.sync(step);
       plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
     } else {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
         const before = run.slice(0, after);
-        const event = hostRule.run(step, this.#made === 0, (copy) => this.#submit(before, copy));
+        const event = hostRule.run(step, hostRule.scheduler.baseAt(update, totalSteps, stepsPerEpoch), this.#made === 0, (copy) => this.#submit(before, copy));
         const told = await event.catch((cause) => {
           this.#failure = { cause };
           throw cause;
@@ -228,8 +241,8 @@ export class Trainer {
         run = run.slice(after);
       }
       hostRule?.sync();
-      const lr = options.schedule.lrAt(step, this.totalSteps);
-      plans.control.write({ slot: plans.log.note(step, lr) });
+      const lr = rateAt(update);
+      plans.control.write({ slot: plans.log.note(step, plans.ahead ? null : lr) });
       device.gpu.queue.writeBuffer(plans.rates.buffer, plans.rates.offset, Float32Array.of(lr));
     }
     this.#submit(run);
@@ -241,12 +254,13 @@ export class Trainer {
 
   /** The plans of a step; trials come once what they look along is there. */
   #order(isEventDue: boolean): Plan[] {
-    const { gradient, direction, event, update } = this.plans;
-    if (!isEventDue) return [gradient, direction, update];
+    const { gradient, direction, event, update, rateAhead } = this.plans;
+    const ahead = rateAhead ? [rateAhead] : [];
+    if (!isEventDue) return [...ahead, gradient, direction, update];
     const { direction: along, momenta, weightDecays } = (this.options.schedule as TrialScheduler).options;
     // A grid makes its directions of the gradient and the buffer itself.
     const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
-    return isBefore ? [gradient, event!, direction, update] : [gradient, direction, event!, update];
+    return [...ahead, gradient, ...(isBefore ? [event!, direction] : [direction, event!]), update];
   }
 
   #submit(run: readonly Plan[], after?: (encoder: GPUCommandEncoder) => void): void {
@@ -310,7 +324,9 @@ export class Trainer {
     const { steps, events, divergence } = await this.plans.log.read();
     if (this.#divergence) return;
     this.#logged.push(...steps);
-    this.#made += steps.filter(({ skipped }) => !skipped).length;
+    const made = steps.filter(({ skipped }) => !skipped).length;
+    this.#made += made;
+    this.#skipped += steps.length - made;
     this.#events.push(...events);
     for (const event of events) this.plans.rule!.record(event);
     if (!divergence) return;
@@ -334,7 +350,7 @@ export class Trainer {
 
   /** Trains to the end of the run, or until it diverges or the signal says stop. */
   async run(callbacks: RunCallbacks = {}): Promise<RunResult> {
-    checkRun(callbacks);
+    checkRun(callbacks, this.options.schedule);
     const { onEvaluation, logEvery = 10, evaluate = true, signal } = callbacks;
     let evaluation: Evaluation | null = null;
     while (this.#step < this.totalSteps && !signal?.aborted && !this.#divergence) {
@@ -349,6 +365,7 @@ export class Trainer {
       if (isDue && !this.#divergence) {
         evaluation = await this.evaluate();
         onEvaluation?.(evaluation);
+        if (isEpoch) this.#tellSchedule(evaluation);
         // Otherwise the next step tells, and more exactly.
         if (isEnd && !Number.isFinite(evaluation.testLoss)) {
           this.#divergence = { step: this.#step, reason: `the test loss is not finite (${evaluation.testLoss})` };
@@ -358,6 +375,12 @@ export class Trainer {
     await this.#settle();
     await this.#tell(callbacks);
     return { steps: this.#divergence?.step ?? this.#step, divergence: this.#divergence, aborted: signal?.aborted ?? false, evaluation };
+  }
+
+  /** An epoch's metric, for a schedule that listens to one. */
+  #tellSchedule({ testLoss, testAccuracy }: Evaluation): void {
+    const { schedule } = this.options;
+    schedule.step?.(schedule instanceof ReduceLROnPlateau && schedule.options.mode === 'max' ? testAccuracy : testLoss);
   }
 
   /** Tells what was logged, in order: an event before its step, after all before it. */

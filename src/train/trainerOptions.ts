@@ -12,7 +12,10 @@ import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 export interface TrainerOptions {
   readonly model: Module;
   readonly dataset: ImageDataset;
-  /** Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, … A TrialScheduler serves one run. */
+  /**
+   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100) })`, … A
+   * TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
+   */
   readonly schedule: Schedule;
   /** @default the shared device */
   readonly device?: Device;
@@ -136,8 +139,12 @@ export function checkTrainerOptions(options: TrainerOptions): void {
   if (scoreBatch > count) refuse('scoreBatch', `must be ≤ ${count} (the training images)`, scoreBatch, 'score on fewer images');
 }
 
-/** @throws AttrError unless the callbacks ask for a log that can be had */
-export function checkRun({ logEvery = 10 }: RunCallbacks): void {
+/** @throws AttrError unless the callbacks ask for a log that can be had, and for the evaluations that the schedule listens to */
+export function checkRun({ logEvery = 10, evaluate = true }: RunCallbacks, schedule: Schedule): void {
+  if (!evaluate && schedule.step) {
+    const fix = 'leave it out, or make steps by trainStep() and tell the schedule metrics by its step()';
+    throw new AttrError({ op: 'Trainer.run', arg: 'evaluate', rule: 'must be true for a schedule that listens to metrics', got: evaluate, fix });
+  }
   if (Number.isInteger(logEvery) && logEvery >= 1 && logEvery <= logCapacity) return;
   const rule = `must be an integer in 1…${logCapacity}`;
   throw new AttrError({ op: 'Trainer.run', arg: 'logEvery', rule, got: logEvery, fix: 'use 10' });

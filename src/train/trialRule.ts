@@ -54,7 +54,7 @@ export function coefficientForm({ options: { momenta, weightDecays } }: TrialSch
 
 /** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
 export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
-  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
+  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
   return isOwn || typeof scheduler.options.score === 'function' ? 'host' : 'gpu';
 }
 
@@ -104,12 +104,16 @@ export class TrialRule {
   }
 
   /** What the trials are made with, the optimizer's first step where `first` is 1. First launch of an event. */
-  coefficientsLaunch(first: Word): Launch<Ref> {
+  coefficientsLaunch(first: Word, control: Control): Launch<Ref> {
     const { dampening, momentum, nesterov } = this.optimizer;
     const count = trialFactors(this.scheduler).length;
     return emit(trialCoefficients, {
-      bindings: { trials: this.#table, control: first.storage, rates: this.rates, coefficients: this.event.coefficients },
+      bindings: {
+        trials: this.#table, first: first.storage, control: control.storage, rates: this.rates, coefficients: this.event.coefficients,
+      },
       uniforms: {
+        envelope_word: controlWords.envelope,
+        has_base: Number(this.scheduler.options.base !== null),
         count,
         ...this.#form,
         dampening: momentum > 0 ? dampening : 0,

@@ -56,7 +56,7 @@ describe('presets', () => {
   it('asPublished', () => {
     expect(asPublished()).toEqual({
       lr: 0.005, factors: 'factor5', every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
-      batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', bounds: null,
+      batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null,
     });
     expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
   });
@@ -64,7 +64,8 @@ describe('presets', () => {
   it('robust', () => {
     expect(robust({ lr: 0.1 })).toEqual({
       lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
-      batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', bounds: [1e-8, 10],
+      batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
+      bounds: [1e-8, 10],
     });
   });
 });

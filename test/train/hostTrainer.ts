@@ -93,11 +93,11 @@ export function hostRun(net: LinearNet, options: HostOptions): HostRun {
         const losses = offsets.map((offset) => lossAndGradient(there, images(offset, scoreBatch ?? batchSize), labelSmoothing).loss);
         return losses.reduce((a, b) => a + b, 0) / losses.length;
       };
-      run.events.push(schedule.apply(step, schedule.trialRates().map(trialLoss), trialLoss(0, factors.length)));
+      run.events.push(schedule.apply(step, schedule.trialRates(schedule.baseAt(step, options.steps, sampler.stepsPerEpoch)).map(trialLoss), trialLoss(0, factors.length)));
       const { momentum: mu, weightDecay } = schedule.optimizer;
       optimizer = { ...optimizer, ...(mu !== null && { momentum: mu }), ...(weightDecay !== null && { weightDecay }) };
     }
-    const lr = schedule.lrAt(step, options.steps);
+    const lr = schedule.lrAt(step, options.steps, sampler.stepsPerEpoch);
     run.steps.push({ step, loss, lr });
     const next = { weight: sgd('weight', lr), bias: sgd('bias', lr) };
     weights = { weight: next.weight.w, bias: next.bias.w };

@@ -55,7 +55,7 @@ async function runRule(
     const flagStorage = memory.storage('slots', 'flags', 16);
     const control = new Control(memory);
     const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, { passes: [count], coefficients, losses: lossStorage });
-    const launches = [rule.coefficientsLaunch(control.at('first')), rule.launch(control, flagStorage), rule.rateLaunch(control)];
+    const launches = [rule.coefficientsLaunch(control.at('first'), control), rule.launch(control, flagStorage), rule.rateLaunch(control)];
     const plan = await buildPlan(memory, draft(memory, 'rule', [], launches), { slots: [], places: [] });
     rule.sync(0);
     const all = base === null ? losses : [...losses, base];

@@ -1,7 +1,7 @@
 /** `forkstep train`: one run. */
 import { openDevice } from '../../gpu/device.ts';
 import type { TrainValues } from '../options.ts';
-import { buildModel, checkBatches, loadDataset, makeOutputFolder, scheduleOf } from '../run/setup.ts';
+import { buildModel, checkBatches, loadDataset, makeOutputFolder, trainSchedule } from '../run/setup.ts';
 import { interruptible, runTraining, summaryText, writeReport } from '../run/training.ts';
 
 export async function run(values: TrainValues): Promise<number> {
@@ -9,12 +9,11 @@ export async function run(values: TrainValues): Promise<number> {
   checkBatches(values, dataset);
   const checkpoint = values.init === undefined ? undefined : { arg: '--init', file: values.init };
   const model = buildModel(values, dataset.train.classes.length, checkpoint);
-  const schedule = scheduleOf(values.scheduler, values);
+  const { name, schedule } = trainSchedule(values);
   makeOutputFolder(values.out);
   const device = await openDevice();
   const { signal, release } = interruptible();
   try {
-    const name = values.scheduler;
     const finished = await runTraining({ name, values, dataset, model, schedule, device, folder: values.out, signal });
     const report = writeReport(values.out, `ResNet18 on ${dataset.name}: ${name}`, [finished], values, device);
     if (values.json) process.stdout.write(`${JSON.stringify(finished.summary)}\n`);

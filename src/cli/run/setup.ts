@@ -6,9 +6,10 @@ import { limitSet, type ImageDataset, type ImageSet } from '../../data/dataset.t
 import { proceduralDataset } from '../../data/procedural.ts';
 import { DataError, ShapeError } from '../../gpu/errors.ts';
 import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
-import { asPublished, ConstantSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../../sched/index.ts';
+import { asPublished, ConstantSchedule, PureSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../../sched/index.ts';
 import { UsageError } from '../args.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
+import { buildSchedule } from '../scheduleOptions.ts';
 
 type DataValues = Pick<TrainValues, 'dataset' | 'data' | 'seed' | 'testLimit'> & { trainLimit?: number };
 
@@ -98,6 +99,15 @@ export function trialOptionsOf(
   const overrides = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
   const preset = values.preset === 'robust' ? robust() : asPublished();
   return { ...preset, ...overrides, lr: values.lr };
+}
+
+/** What sets the learning rate of `forkstep train`, and its name. */
+export function trainSchedule(values: TrainValues): { name: string; schedule: Schedule } {
+  const { schedule: name, scheduler } = values;
+  if (name === undefined) return { name: scheduler ?? 'trial', schedule: scheduleOf(scheduler ?? 'trial', values) };
+  const made = buildSchedule(name, values);
+  if (scheduler !== 'trial' || !(made instanceof PureSchedule)) return { name, schedule: made };
+  return { name: `trial on ${name}`, schedule: new TrialScheduler({ ...trialOptionsOf(values), lr: 1, envelope: 'none', base: made }) };
 }
 
 export function scheduleOf(scheduler: 'trial' | 'constant', values: CompareValues | TrainValues): Schedule {

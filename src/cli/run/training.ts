@@ -10,6 +10,7 @@ import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
 import { Progress } from '../progress.ts';
+import { scheduleParameters } from '../scheduleOptions.ts';
 import { renderReport, type ReportRun } from '../report.ts';
 import { RunRecord, saveModel, writeWhole } from './record.ts';
 import { trialOptionsOf } from './setup.ts';
@@ -190,7 +191,7 @@ function summarize(
     trainLoss: last.length > 0 ? last.reduce((sum, { loss }) => sum + loss, 0) / last.length : null,
     testLoss: evaluation?.testLoss ?? null,
     testAccuracy: evaluation?.testAccuracy ?? null,
-    lr: record.steps.at(-1)?.lr ?? schedule.lrAt(0, trainer.totalSteps),
+    lr: record.steps.at(-1)?.lr ?? schedule.lrAt(0, trainer.totalSteps, trainer.stepsPerEpoch),
     lrHistory: record.steps.map(({ lr }) => lr),
     precision: values.precision,
     skipped: record.steps.filter(({ skipped }) => skipped).length,
@@ -217,15 +218,17 @@ const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
 /** Writes `report.html` for some runs into a folder and returns its path. */
 export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
   const { factors: _f, every: _e, envelope: _n, scoreBatch: _s, json: _j, ...given } = values;
-  const trials = runs.some(({ record }) => record.events.length > 0) ? { ...trialOptionsOf(values), lr: undefined } : {};
+  const trials = runs.some(({ record }) => record.events.length > 0) ? { ...trialOptionsOf(values), lr: undefined, ...('schedule' in values && values.schedule && { envelope: 'none' }) } : {};
   const show = (value: unknown) =>
     value === undefined || value === null
       ? 'none'
       : typeof value === 'object'
         ? JSON.stringify(value)
         : (value as string | number | boolean);
+  const isSet = ([name, value]: [string, unknown]) =>
+    !(name === 'schedule' || Object.hasOwn(scheduleParameters, name)) || (value !== undefined && value !== false);
   const entries = [
-    ...Object.entries(given),
+    ...Object.entries(given).filter(isSet),
     ...Object.entries(trials)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [`trial ${name}`, value] as const),
