@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import packageJson from '../../package.json';
 import * as options from '../../src/cli/options.ts';
 import * as probeOptions from '../../src/cli/probeOptions.ts';
+import { scheduleOptions } from '../../src/cli/scheduleOptions.ts';
 import { flagOf } from '../../src/cli/args.ts';
 import { buildCli, forkstep } from '../support/builtCli.ts';
 
@@ -42,6 +43,7 @@ describe('forkstep, built', () => {
     ['compare', options.compareOptions],
     ['eval', options.evalOptions],
     ['data fetch', options.dataFetchOptions],
+    ['schedule', scheduleOptions],
     ['probe range', probeOptions.rangeOptions],
     ['probe slice', probeOptions.sliceOptions],
     ['probe plane', probeOptions.planeOptions],
@@ -51,14 +53,14 @@ describe('forkstep, built', () => {
     const { code, stdout, stderr } = forkstep([...command.split(' '), '--help']);
     expect([code, stderr]).toEqual([0, '']);
     expect(stdout).toContain(`Usage: forkstep ${command} `);
-    const listed = [...stdout.matchAll(/^ {2}(--[a-z-]+)/gm)].map(([, flag]) => flag);
+    const listed = [...stdout.matchAll(/^ {2}(--[a-z0-9-]+)/gm)].map(([, flag]) => flag);
     expect(listed.sort()).toEqual([...Object.keys(table).map(flagOf), '--help'].sort());
   });
 
   const wrong: readonly (readonly [string[], string])[] = [
     [
       ['trian'],
-      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, profile, data fetch, got trian; did you mean train?',
+      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, profile, schedule, data fetch, got trian; did you mean train?',
     ],
     [['probe'], 'got probe; see forkstep --help'],
     [['probe', 'rnage'], 'got probe rnage; did you mean probe range?'],
