@@ -24,8 +24,11 @@ import {
   evalOptions,
   trainOptions,
 } from '../../src/cli/options.ts';
+import { scheduleOptions, scheduleParameters } from '../../src/cli/scheduleOptions.ts';
 
-const tables = { devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions };
+const tables = {
+  devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions, schedule: scheduleOptions,
+};
 
 /** The UsageError that a call throws. */
 function usageError(call: () => unknown): UsageError {
@@ -37,6 +40,10 @@ function usageError(call: () => unknown): UsageError {
   }
   throw new Error('nothing was thrown');
 }
+
+const wrongLengths = ['', '-5', '1.5', '5 epochs', '5epoch s', '101%', '1e3'];
+const wrongNumbers = ['', 'x', 'NaN'];
+const wrongCounts = ['-1', '1.5', ''];
 
 /** Values that each option must refuse, by key; every option that takes a value is here. */
 const wrongValues: Record<string, readonly string[]> = {
@@ -68,6 +75,31 @@ const wrongValues: Record<string, readonly string[]> = {
   out: ['', 'package.json'],
   checkpoint: ['', 'no/such.safetensors', 'src'],
   baseUrl: [''],
+  schedule: ['cosine', 'CosineAnnealingLR', ''],
+  steps: ['0', '1.5'],
+  stepsPerEpoch: ['0', 'all'],
+  metrics: ['1,,2', 'x', 'NaN'],
+  svg: ['', 'src'],
+  mode: ['triangle', 'exp'],
+  annealStrategy: ['cosine'],
+  decayType: ['sqrt'],
+  thresholdMode: ['relative'],
+  milestones: ['', '1,,2', '5 epochs'],
+  tMult: ['0', '1.5'],
+  warmupFactor: ['-0.1', '1.1', 'x'],
+  patience: wrongCounts,
+  cooldown: wrongCounts,
+  ...Object.fromEntries(
+    ['totalIters', 'tMax', 't0', 'stepSize', 'stepSizeUp', 'stepSizeDown', 'totalSteps', 'warmupSteps', 'timescale', 'decaySteps', 'warmup'].map(
+      (key) => [key, wrongLengths],
+    ),
+  ),
+  ...Object.fromEntries(
+    [
+      'factor', 'startFactor', 'endFactor', 'etaMin', 'gamma', 'power', 'baseLr', 'maxLr', 'pctStart', 'divFactor', 'finalDivFactor', 'minLrRatio',
+      'threshold', 'minLr', 'eps',
+    ].map((key) => [key, wrongNumbers]),
+  ),
 };
 /** A folder that is written to may be missing. */
 const wrongOutputs = ['', 'package.json'];
@@ -191,7 +223,6 @@ describe('defaults', () => {
       momentum: 0,
       weightDecay: 0,
       nesterov: false,
-      scheduler: 'trial',
       preset: 'asPublished',
       augment: 'none',
       noShuffle: false,
@@ -201,15 +232,15 @@ describe('defaults', () => {
       json: false,
     });
     const unset =
-      ['data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'memoryBudget', 'init'] as const;
+      ['data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'memoryBudget', 'init', 'scheduler', 'schedule'] as const;
     for (const key of unset) {
       expect(values[key]).toBeUndefined();
     }
   });
 
-  it("compare has train's options but the scheduler", () => {
-    const { scheduler: _, ...shared } = trainOptions;
-    expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(shared).sort());
+  it("compare has train's options but the scheduler and the schedule", () => {
+    const ofSchedule = ['scheduler', 'schedule', ...Object.keys(scheduleParameters)];
+    expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(trainOptions).filter((key) => !ofSchedule.includes(key)).sort());
   });
 });
 
