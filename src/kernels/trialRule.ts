@@ -44,14 +44,15 @@ fn exp_of(x: f32) -> f32 {
 }`;
 
 /**
- * Coefficients of the trials at m = rates[1], or at base · m with the base's bits in the control's envelope, one thread a trial. In a grid (form > 0) those of the whole step with the trial's own
- * momentum and weight decay, or rates[2] and [3] where these are not tried: `stepAsMove` in src/optim/sgd.ts.
+ * Coefficients of the trials at m = rates[1], or at base · m with the base's bits in the control's envelope, one thread a trial. In a grid
+ * (form > 0) those of the whole step with the trial's own momentum and weight decay, or rates[2] and [3] where these are not tried: `stepAsMove` in src/optim/sgd.ts.
  */
 export const trialCoefficients = defineKernel({
   name: 'trialCoefficients',
   bindings: { trials: read('f32'), first: read('u32'), control: read('u32'), rates: read('f32'), coefficients: write('f32') },
   uniforms: {
-    envelope_word: 'u32', has_base: 'u32', count: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', dampening: 'f32', nesterov: 'u32', first_word: 'u32',
+    envelope_word: 'u32', has_base: 'u32', count: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', dampening: 'f32',
+    nesterov: 'u32', first_word: 'u32',
   },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(64)

@@ -168,7 +168,8 @@ export function warmupStableDecay(options: WarmupStableDecayOptions): PureSchedu
   checkWord(op, 'decayType', decayType, Object.keys(wsdDecays));
   checkNumber(op, 'minLrRatio', minLrRatio, { min: 0, max: 1 });
   const rate = (e: number, run: RunLength) => {
-    const [W, D, T] = [stepsOf(op, 'warmupSteps', warmupSteps, run), stepsOf(op, 'decaySteps', decaySteps, run), stepsOf(op, 'totalSteps', totalSteps, run, 1)];
+    const [W, D] = [stepsOf(op, 'warmupSteps', warmupSteps, run), stepsOf(op, 'decaySteps', decaySteps, run)];
+    const T = stepsOf(op, 'totalSteps', totalSteps, run, 1);
     if (W + D > T) {
       const rule = `must be ≥ warmupSteps + decaySteps (${W + D})`;
       throw new AttrError({ op, arg: 'totalSteps', rule, got: T, fix: 'shorten a phase' });

@@ -186,7 +186,8 @@ export class TrialScheduler implements Schedule {
     }
     if (this.options.base) this.options.base.load(state.base as ScheduleState);
     else if (state.base !== undefined) {
-      throw new AttrError({ op, arg: 'state.base', rule: 'must be absent, as this scheduler has none', got: JSON.stringify(state.base), fix: 'make the scheduler with it' });
+      const rule = 'must be absent, as this scheduler has none';
+      throw new AttrError({ op, arg: 'state.base', rule, got: JSON.stringify(state.base), fix: 'make the scheduler with it' });
     }
     const refuse = (name: string, rule: string): never => {
       throw new AttrError({ op, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'pass what state() gave' });

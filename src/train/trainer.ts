@@ -232,7 +232,8 @@ export class Trainer {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
         const before = run.slice(0, after);
-        const event = hostRule.run(step, hostRule.scheduler.baseAt(update, totalSteps, stepsPerEpoch), this.#made === 0, (copy) => this.#submit(before, copy));
+        const base = hostRule.scheduler.baseAt(update, totalSteps, stepsPerEpoch);
+        const event = hostRule.run(step, base, this.#made === 0, (copy) => this.#submit(before, copy));
         const told = await event.catch((cause) => {
           this.#failure = { cause };
           throw cause;

@@ -71,7 +71,8 @@ describe('a schedule from its parameters', () => {
     expect(scheduleNames).toHaveLength(13);
     // A parameter that no schedule has would be accepted nowhere.
     const { values } = parseArgs(command, scheduleOptions, []);
-    const some = { ...values, tMax: steps(2), t0: steps(2), stepSize: steps(2), milestones: [steps(2)], gamma: 0.5, baseLr: 0.1, maxLr: 1, warmupSteps: steps(1), decaySteps: steps(1) };
+    const lengths = { tMax: steps(2), t0: steps(2), stepSize: steps(2), milestones: [steps(2)], warmupSteps: steps(1), decaySteps: steps(1) };
+    const some = { ...values, ...lengths, gamma: 0.5, baseLr: 0.1, maxLr: 1 };
     for (const name of scheduleNames) {
       const made = thrown(() => buildSchedule(name, name === 'cyclicLr' ? { ...some, gamma: undefined } : some));
       expect(made, name).not.toBeInstanceOf(Error);

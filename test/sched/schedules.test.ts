@@ -48,7 +48,10 @@ const metricsOf = ({ metrics }: Golden) => metrics!.map(Number);
 
 function expectRates(got: readonly number[], want: readonly number[]): void {
   expect(got).toHaveLength(want.length);
-  got.forEach((rate, step) => expect(Math.abs(rate - want[step]), `step ${step}: ${rate} for ${want[step]}`).toBeLessThanOrEqual(1e-12 * Math.abs(want[step])));
+  got.forEach((rate, step) => {
+    const tolerance = 1e-12 * Math.abs(want[step]);
+    expect(Math.abs(rate - want[step]), `step ${step}: ${rate} for ${want[step]}`).toBeLessThanOrEqual(tolerance);
+  });
 }
 
 describe("PyTorch's rates, to 1e-12", () => {
@@ -80,7 +83,7 @@ describe('a fresh schedule with the state of another', () => {
     }
   });
 
-  it.each(pure.map((golden) => [label(golden), golden] as const))('has the same future at every step, and other parameters are refused: %s', (_, golden) => {
+  it.each(pure.map((golden) => [label(golden), golden] as const))('has the same future at every step, others are refused: %s', (_, golden) => {
     const n = golden.lrs.length;
     const first = scheduleOf(golden);
     for (let t = 0; t < n; t++) {

@@ -93,7 +93,8 @@ export function hostRun(net: LinearNet, options: HostOptions): HostRun {
         const losses = offsets.map((offset) => lossAndGradient(there, images(offset, scoreBatch ?? batchSize), labelSmoothing).loss);
         return losses.reduce((a, b) => a + b, 0) / losses.length;
       };
-      run.events.push(schedule.apply(step, schedule.trialRates(schedule.baseAt(step, options.steps, sampler.stepsPerEpoch)).map(trialLoss), trialLoss(0, factors.length)));
+      const rates = schedule.trialRates(schedule.baseAt(step, options.steps, sampler.stepsPerEpoch));
+      run.events.push(schedule.apply(step, rates.map(trialLoss), trialLoss(0, factors.length)));
       const { momentum: mu, weightDecay } = schedule.optimizer;
       optimizer = { ...optimizer, ...(mu !== null && { momentum: mu }), ...(weightDecay !== null && { weightDecay }) };
     }

@@ -81,7 +81,8 @@ describe('a base under the trials', () => {
   const base = sequential([stepLr({ lr: 0.1, stepSize: steps(4), gamma: 0.5 }), cosineAnnealingLr({ lr: 0.02, tMax: percent(100) })], [epochs(2)]);
   const onHost: Partial<TrialOptions> = { normalize: 'none', score: (losses) => losses.map((loss) => Math.exp(-loss)) };
 
-  test.each<[string, Partial<TrialOptions>]>([['on the GPU', {}], ['on the host', onHost]])('trials at base · m · f, steps at base · m, %s', async (_, more) => {
+  const paths: [string, Partial<TrialOptions>][] = [['on the GPU', {}], ['on the host', onHost]];
+  test.each(paths)('trials at base · m · f, steps at base · m, %s', async (_, more) => {
     const make = () => new TrialScheduler(robust({ base, every: { steps: 3 }, ...more }));
     const schedule = make();
     expect(schedule.lr).toBe(1);
@@ -106,7 +107,8 @@ describe('a base under the trials', () => {
     fresh.load(state);
     expect(fresh.lrAt(5)).toBe(make(0.9).lrAt(5));
     expect(() => make(0.8).load(state)).toThrow(expect.objectContaining({ arg: 'state.parameters' }));
-    expect(() => new TrialScheduler(robust()).load({ ...state, factors: [8, 4, 2, 1, 0.5, 0.25, 0.125] })).toThrow(expect.objectContaining({ arg: 'state.base' }));
+    const without = new TrialScheduler(robust());
+    expect(() => without.load(state)).toThrow(expect.objectContaining({ arg: 'state.base' }));
   });
 
   test('replaces the envelope, and is in closed form', () => {
@@ -117,7 +119,8 @@ describe('a base under the trials', () => {
 
 describe('steps that overflow in mixed precision', () => {
   const rates = exponentialLr({ lr: 0.1, gamma: 0.9 });
-  const mixed = (schedule: Schedule): TrainerOptions => options(schedule, { precision: 'mixed', lossScaling: { initScale: 2 ** 24, growthInterval: 2 } });
+  const lossScaling = { initScale: 2 ** 24, growthInterval: 2 };
+  const mixed = (schedule: Schedule): TrainerOptions => options(schedule, { precision: 'mixed', lossScaling });
 
   test.each([1, 3, 256])('do not advance a schedule, with the log read every %d steps', async (logEvery) => {
     const { log, updates } = await stepsOf(mixed(rates), logEvery);

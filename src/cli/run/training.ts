@@ -92,10 +92,10 @@ const describeEvent = (event: {
   held: boolean;
   clamped: boolean;
   allNonFinite: boolean;
-}): string => {
+}, what: string): string => {
   const trials = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
   const note = event.held ? ' (held)' : event.allNonFinite ? ' (every trial diverged)' : event.clamped ? ' (bounded)' : '';
-  return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, learning rate ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
+  return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, ${what} ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
 };
 
 export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
@@ -143,7 +143,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
       },
       onEvent: (event) => {
         record.addEvent(event);
-        progress.event(describeEvent(event));
+        progress.event(describeEvent(event, schedule instanceof TrialScheduler && schedule.options.base ? 'scale' : 'learning rate'));
       },
       onEvaluation: (evaluation) => {
         record.addEvaluation(evaluation);
@@ -218,7 +218,9 @@ const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
 /** Writes `report.html` for some runs into a folder and returns its path. */
 export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
   const { factors: _f, every: _e, envelope: _n, scoreBatch: _s, json: _j, ...given } = values;
-  const trials = runs.some(({ record }) => record.events.length > 0) ? { ...trialOptionsOf(values), lr: undefined, ...('schedule' in values && values.schedule && { envelope: 'none' }) } : {};
+  const based = 'schedule' in values && values.schedule && { envelope: 'none' };
+  const hasTrials = runs.some(({ record }) => record.events.length > 0);
+  const trials = hasTrials ? { ...trialOptionsOf(values), lr: undefined, base: undefined, ...based } : {};
   const show = (value: unknown) =>
     value === undefined || value === null
       ? 'none'
