@@ -24,8 +24,20 @@ import {
   evalOptions,
   trainOptions,
 } from '../../src/cli/options.ts';
+import { scheduleOptions, scheduleParameters } from '../../src/cli/scheduleOptions.ts';
 
-const tables = { devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions };
+const lengths = ['', 'x', '-1', '1.5', '5 epochs', '101%', '1e3', '5epoch%'];
+const numbers = ['', 'x', 'NaN', 'Infinity', '1,5', '0x10'];
+const counts = ['', 'x', '-1', '1.5', '1e3'];
+/** Of the parameters of schedules. */
+const wrongParameters: Record<string, string[]> = Object.fromEntries(
+  Object.entries(scheduleParameters).flatMap(([key, { placeholder }]) => {
+    const wrong = { 'N|Nepochs|N%': lengths, 'N,N,…': lengths, X: numbers, N: counts }[placeholder] ?? ['', 'cosine-ish'];
+    return placeholder === '' ? [] : [[key, wrong]];
+  }),
+);
+
+const tables = { devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions, schedule: scheduleOptions };
 
 /** The UsageError that a call throws. */
 function usageError(call: () => unknown): UsageError {
@@ -40,6 +52,11 @@ function usageError(call: () => unknown): UsageError {
 
 /** Values that each option must refuse, by key; every option that takes a value is here. */
 const wrongValues: Record<string, readonly string[]> = {
+  schedule: ['', 'cosine', 'StepLr', 'lambdaLr'],
+  steps: ['', '0', '1.5', '-1'],
+  stepsPerEpoch: ['', '0', '1.5'],
+  metrics: ['', 'x', '1,,2', '1,NaN'],
+  svg: ['', 'src'],
   dataset: ['', 'cifar', 'CIFAR10', 'mnist'],
   data: ['', 'no/such/folder', 'package.json'],
   model: ['resnet50'],
@@ -96,6 +113,9 @@ const rightValues: Record<string, readonly (readonly [string, unknown])[]> = {
     ['1step', { steps: 1 }],
     ['4/epoch', { perEpoch: 4 }],
   ],
+  tMax: [['50', { steps: 50 }], ['50steps', { steps: 50 }], ['0.5epochs', { epochs: 0.5 }], ['10%', { percent: 10 }]],
+  milestones: [['3, 60%', [{ steps: 3 }, { percent: 60 }]]],
+  metrics: [['1,-0.5', [1, -0.5]]],
   factors: [
     ['4,2,1,0.5,0.125', [4, 2, 1, 0.5, 0.125]],
     ['factor3', 'factor3'],
@@ -124,7 +144,7 @@ describe.each(Object.entries(tables) as [string, OptionTable][])('forkstep %s', 
   if (valued.length > 0)
     it('refuses every wrong value in one line that names option and value', () => {
       for (const key of valued) {
-        const wrong = table === dataFetchOptions && key === 'data' ? wrongOutputs : wrongValues[key];
+        const wrong = table === dataFetchOptions && key === 'data' ? wrongOutputs : (wrongValues[key] ?? wrongParameters[key]);
         expect(wrong, `${key} has no wrong values in this test`).toBeDefined();
         for (const value of wrong) {
           const error = usageError(() => parseArgs(command, table, [`${flagOf(key)}=${value}`]));
@@ -191,7 +211,6 @@ describe('defaults', () => {
       momentum: 0,
       weightDecay: 0,
       nesterov: false,
-      scheduler: 'trial',
       preset: 'asPublished',
       augment: 'none',
       noShuffle: false,
@@ -201,15 +220,16 @@ describe('defaults', () => {
       json: false,
     });
     const unset =
-      ['data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'memoryBudget', 'init'] as const;
+      ['scheduler', 'schedule', 'data', 'maxSteps', 'trainLimit', 'testLimit', 'factors', 'every', 'envelope', 'scoreBatch', 'memoryBudget', 'init'] as const;
     for (const key of unset) {
       expect(values[key]).toBeUndefined();
     }
   });
 
-  it("compare has train's options but the scheduler", () => {
-    const { scheduler: _, ...shared } = trainOptions;
-    expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(shared).sort());
+  it("compare has train's options but the scheduler and the schedule", () => {
+    const { scheduler: _scheduler, schedule: _schedule, ...rest } = trainOptions;
+    const shared = Object.keys(rest).filter((key) => !Object.hasOwn(scheduleParameters, key));
+    expect(Object.keys(compareOptions).sort()).toEqual(shared.sort());
   });
 });
 
