@@ -37,7 +37,10 @@ const wrongParameters: Record<string, string[]> = Object.fromEntries(
   }),
 );
 
-const tables = { devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions, schedule: scheduleOptions };
+const tables = {
+  devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions,
+  schedule: scheduleOptions,
+};
 
 /** The UsageError that a call throws. */
 function usageError(call: () => unknown): UsageError {
