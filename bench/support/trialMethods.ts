@@ -112,8 +112,8 @@ const step = ({ sgd, flags }: StepPlans, weights: Arena, rates: Storage): Launch
 
 /** Memory for one more set of parameters, and the forward pass that reads it. */
 function copyOfParameters({ memory, model, plans, input }: Parts, loss: Storage): { weights: Arena; forward: Draft } {
-  const { parameters } = plans.store;
-  const weights = new Arena(memory, 'trials', 'copy of the parameters', parameters.map(sizeBytes));
+  const { parameters, parameterOrder } = plans.store;
+  const weights = new Arena(memory, 'trials', 'copy of the parameters', parameters.map(sizeBytes), parameterOrder);
   const places = new Map(parameters.map((variable, i) => [variable, externalTensor(weights.at(i), variable)]));
   return { weights, forward: draftLoss(memory, withWeights(lossOf(model, input), places), loss) };
 }

@@ -105,7 +105,7 @@ describe('forkstep train', () => {
 });
 
 describe('--precision mixed', () => {
-  it('takes less memory, and says so in record, summary and report', () => {
+  it('takes less memory, and says so in record, summary and report', { timeout: 600_000 }, () => {
     const train = (precision: string) => {
       const out = join(folder, precision);
       const run = forkstep(['train', ...small, '--scheduler', 'constant', '--max-steps', '2', '--precision', precision, '--out', out, '--json']);
@@ -131,7 +131,7 @@ describe('--tune', () => {
     const model = nn.resnet18({ width: 4 });
     const schedule = new ConstantSchedule({ lr: 0.005 });
     const dataset = proceduralDataset({ train: 64, test: 20 });
-    const trainer = await Trainer.create({ model, dataset, schedule, device, batchSize: 8, tune: true });
+    const trainer = await Trainer.create({ model, dataset, schedule, device, batchSize: 8, optimizer: { momentum: 0.9 }, tune: true });
     await trainer.close();
     spy.mockRestore();
   }

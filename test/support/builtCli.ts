@@ -15,7 +15,7 @@ export async function buildCli(): Promise<void> {
 
 /** Runs the built command to its end. */
 export function forkstep(args: readonly string[], env: NodeJS.ProcessEnv = {}): CliResult {
-  const options = { cwd: ROOT, env: { ...process.env, ...env }, encoding: 'utf8', timeout: 120_000 } as const;
+  const options = { cwd: ROOT, env: { ...process.env, ...env }, encoding: 'utf8', timeout: 300_000 } as const;
   const { status, stdout, stderr } = spawnSync(process.execPath, [join(ROOT, 'dist/cli.js'), ...args], options);
   return { code: status, stdout, stderr };
 }
