@@ -64,7 +64,7 @@ function checkRange(value: number, noun: string, { min, max, above, below }: Ran
     ...(below !== undefined ? [`< ${below}`] : []),
   ];
   const isInside = value >= (min ?? -Infinity) && value <= (max ?? Infinity) && value > (above ?? -Infinity) && value < (below ?? Infinity);
-  if (!isInside || !Number.isFinite(value)) throw new BadValue(`must be ${noun} ${bounds.join(' and ')}`);
+  if (!isInside || !Number.isFinite(value)) throw new BadValue(`must be ${noun} ${bounds.join(' and ')}`.trimEnd());
 }
 
 const WHOLE = /^[+-]?\d+$/;
