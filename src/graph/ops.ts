@@ -473,3 +473,7 @@ export function op<O extends OpName>(name: O, inputs: readonly Tensor[], attrs: 
 export function externalTensor(storage: Storage, { shape, dtype, trials }: TensorSpec): Tensor {
   return op('external', [], { storage, spec: { shape, dtype, trials } })[0];
 }
+
+/** The same of u32 words, as many as there are. */
+export const externalWords = (storage: Storage): Tensor =>
+  externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });

@@ -18,6 +18,13 @@ export const directionUniforms = { momentum: 'f32', weight_decay: 'f32', first_w
 export const directionOf = ({ gradient, weight, buffer }: Record<'gradient' | 'weight' | 'buffer', string>): string =>
   `select(u.momentum, 0.0, control[u.first_word] == 1u) * ${buffer} + (${gradient} + u.weight_decay * ${weight})`;
 
+const directionWgsl = (target: 'direction' | 'gradient'): string => /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(${builtins}) {
+  let i = ${linearIndex};
+  if (i < u.n) { ${target}[i] = ${directionOf({ gradient: 'gradient[i]', weight: 'weight[i]', buffer: 'buffer[i]' })}; }
+}`;
+
 /**
  * direction = momentum·buffer + (gradient + weightDecay·weight), to where the gradient is not: the buffer stays as it is until the step is
  * made, by `sgdStepKeeping`.
@@ -26,12 +33,7 @@ export const sgdDirection = defineKernel({
   name: 'sgdDirection',
   bindings: { gradient: read('vec4f'), weight: read('vec4f'), buffer: read('vec4f'), control: read('u32'), direction: write('vec4f') },
   uniforms: { n: 'u32', ...directionUniforms },
-  wgsl: /* wgsl */ `
-@compute @workgroup_size(64)
-fn main(${builtins}) {
-  let i = ${linearIndex};
-  if (i < u.n) { direction[i] = ${directionOf({ gradient: 'gradient[i]', weight: 'weight[i]', buffer: 'buffer[i]' })}; }
-}`,
+  wgsl: directionWgsl('direction'),
 });
 
 /** As `sgdDirection`, in the gradient's place. */
@@ -39,12 +41,7 @@ export const sgdDirectionInPlace = defineKernel({
   name: 'sgdDirectionInPlace',
   bindings: { weight: read('vec4f'), buffer: read('vec4f'), control: read('u32'), gradient: write('vec4f') },
   uniforms: { n: 'u32', ...directionUniforms },
-  wgsl: /* wgsl */ `
-@compute @workgroup_size(64)
-fn main(${builtins}) {
-  let i = ${linearIndex};
-  if (i < u.n) { gradient[i] = ${directionOf({ gradient: 'gradient[i]', weight: 'weight[i]', buffer: 'buffer[i]' })}; }
-}`,
+  wgsl: directionWgsl('gradient'),
 });
 
 const momentumWgsl = (momentum: string, weightDecay: string): string => /* wgsl */ `

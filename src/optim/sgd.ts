@@ -3,7 +3,7 @@ import { AttrError } from '../gpu/errors.ts';
 import type { Word } from '../graph/control.ts';
 import { emit, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory } from '../graph/memory.ts';
-import { externalTensor, op } from '../graph/ops.ts';
+import { externalTensor, externalWords, op } from '../graph/ops.ts';
 import { sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
 import type { VariableStore } from '../graph/variables.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
@@ -63,8 +63,6 @@ export function resolveSgdOptions(options: SgdOptions = {}): Required<SgdOptions
   }
   return resolved;
 }
-
-const words = (storage: Storage): Tensor => externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });
 
 /** What a step is made with. */
 export interface StepPoint {
@@ -126,7 +124,7 @@ export class Sgd {
     if (!this.#isFormedOf(index)) return gradient;
     const { momentum, weightDecay } = this.options;
     const weight = this.#store.parameters[index];
-    const inputs = [gradient, weight, externalTensor(this.buffer!.at(index), weight), words(first.storage)];
+    const inputs = [gradient, weight, externalTensor(this.buffer!.at(index), weight), externalWords(first.storage)];
     return op('sgdDirection', inputs, { momentum, weightDecay, firstWord: first.word })[0];
   }
 

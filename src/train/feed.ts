@@ -3,7 +3,7 @@ import type { ImageSet } from '../data/dataset.ts';
 import { AttrError } from '../gpu/errors.ts';
 import { controlWords, type Control, type ControlWord } from '../graph/control.ts';
 import type { Memory } from '../graph/memory.ts';
-import { externalTensor, op, type FloatDtype } from '../graph/ops.ts';
+import { externalWords, op, type FloatDtype } from '../graph/ops.ts';
 import { upload } from '../graph/plan.ts';
 import type { Storage, Tensor } from '../graph/tensor.ts';
 
@@ -47,9 +47,9 @@ export class ImageFeed {
       const bytes = set.images.subarray(first * imageBytes, Math.min(first + this.#imagesPerSegment, set.count) * imageBytes);
       const padded = bytes.byteLength % 4 === 0 ? bytes : new Uint8Array(Math.ceil(bytes.byteLength / 4) * 4);
       if (padded !== bytes) padded.set(bytes);
-      this.#segments.push(words(upload(memory, 'data', `${set.name} images`, padded)));
+      this.#segments.push(externalWords(upload(memory, 'data', `${set.name} images`, padded)));
     }
-    this.#labels = words(upload(memory, 'data', `${set.name} labels`, Uint32Array.from(set.labels)));
+    this.#labels = externalWords(upload(memory, 'data', `${set.name} labels`, Uint32Array.from(set.labels)));
     this.#indices = memory.storage('data', `${set.name} order`, options.capacity * 4);
   }
 
@@ -61,7 +61,7 @@ export class ImageFeed {
   /** x [batch, H, W, C] and labels u32 [batch]: the images that the order names from the cursor on. */
   batch(batch: number, cursor: ControlWord, counter: ControlWord, augment: boolean, dtype: FloatDtype = 'f32'): { x: Tensor; labels: Tensor } {
     const { set, options } = this;
-    const inputs = [...this.#segments, this.#labels, words(this.#indices), words(this.control.storage)];
+    const inputs = [...this.#segments, this.#labels, externalWords(this.#indices), externalWords(this.control.storage)];
     const [x, labels] = op('assembleBatch', inputs, {
       dtype,
       batch,
@@ -94,8 +94,6 @@ function checkSet(set: ImageSet, imageBytes: number, { mean, std }: FeedOptions)
   if (mean.length !== channels) refuse('mean', `must hold ${channels} numbers, one a channel`, mean);
   if (std.length !== channels) refuse('std', `must hold ${channels} numbers, one a channel`, std);
 }
-
-const words = (storage: Storage): Tensor => externalTensor(storage, { shape: [storage.size / 4], dtype: 'u32', trials: 1 });
 
 /** 0 … count − 1, and 0s up to a whole number of batches. */
 export function evaluationOrder(count: number, batchSize: number): Uint32Array {
