@@ -3,6 +3,7 @@
  */
 import { adapterAdvice, politely, requestAdapter } from '#gpu-host';
 import type { Kernel } from '../kernels/contract.ts';
+import type { MatrixSize } from '../kernels/matrixUnit.ts';
 import { AttrError, DeviceError, KernelError } from './errors.ts';
 
 export interface AdapterSummary {
@@ -14,6 +15,8 @@ export interface AdapterSummary {
   readonly isSoftware: boolean;
   /** Invocations that run in step, where the adapter has subgroups of one fixed size; else null. */
   readonly subgroupSize: number | null;
+  /** Fragments of f16 that its matrix units multiply into f32, of those they offer the largest; null without. */
+  readonly matrices: MatrixSize | null;
 }
 
 export interface CompiledKernel {
@@ -30,7 +33,9 @@ const wantedLimits = [
   'maxComputeWorkgroupSizeX',
 ] as const;
 
-const wantedFeatures = ['timestamp-query', 'shader-f16', 'subgroups'] as const;
+/** The last one is not in the types of WebGPU yet. */
+const matrixFeature = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
+const wantedFeatures: readonly GPUFeatureName[] = ['timestamp-query', 'shader-f16', 'subgroups', matrixFeature];
 
 /** Of a binding in a rehearsal: any element fits, and every adapter lets a range begin at a multiple. */
 const rangeBytes = 256;
@@ -297,6 +302,23 @@ function compilerMessage(source: string, message: GPUCompilationMessage): string
 
 const softwareNames = /llvmpipe|lavapipe|swiftshader|basic render|warp|software/i;
 
+/** One kind of product that an adapter's matrix units offer, as `adapter.info.subgroupMatrixConfigs` lists them. */
+interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+function matricesOf({ features, info }: GPUAdapter): MatrixSize | null {
+  if (!features.has(matrixFeature) || !features.has('shader-f16')) return null;
+  const { subgroupMatrixConfigs: configs = [] } = info as { subgroupMatrixConfigs?: readonly MatrixConfig[] };
+  const usable = configs.filter(({ componentType, resultComponentType }) => componentType === 'f16' && resultComponentType === 'f32');
+  const [largest] = usable.map(({ M: m, N: n, K: k }) => ({ m, n, k })).sort((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
+  return largest ?? null;
+}
+
 export function summarizeAdapter(adapter: GPUAdapter): AdapterSummary {
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
   const isFixed = adapter.features.has('subgroups') && subgroupMinSize === subgroupMaxSize;
@@ -307,6 +329,7 @@ export function summarizeAdapter(adapter: GPUAdapter): AdapterSummary {
     device,
     description,
     subgroupSize: isFixed ? (subgroupMaxSize ?? null) : null,
+    matrices: isFixed ? matricesOf(adapter) : null,
     isSoftware: isFallback || softwareNames.test(`${vendor} ${architecture} ${device} ${description}`),
   };
 }

@@ -11,7 +11,7 @@ const instances: GPU[] = [];
 let software: GPU | null = null;
 let standard: GPU | null = null;
 
-const toggles = ['enable-dawn-features=vulkan_enable_f16_on_nvidia', 'disable-dawn-features=timestamp_quantization'];
+const toggles = ['enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis', 'disable-dawn-features=timestamp_quantization'];
 
 async function createInstance(): Promise<GPU> {
   const { create, globals } = await import('webgpu');

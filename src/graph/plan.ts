@@ -7,6 +7,7 @@ import { DeviceError } from '../gpu/errors.ts';
 import type { Launch, Owner } from '../kernels/contract.ts';
 import { absorbs, isFormable, lower } from './lower/index.ts';
 import { Scratch, type IsWanted, type LowerContext, type Ref } from './lower/context.ts';
+import { subgroupMatrices } from '../kernels/matrixUnit.ts';
 import { defaultLowerContext } from './lower/convChoice.ts';
 import { align, type Memory, type MemoryCategory } from './memory.ts';
 import { place, type Item, type Placement } from './placement.ts';
@@ -29,13 +30,12 @@ export interface Draft {
   readonly storageOf: ReadonlyMap<Tensor, Storage>;
 }
 
-export const lowerContextOf = (device: Device): LowerContext =>
-  defaultLowerContext(
-    device.limits.maxComputeWorkgroupStorageSize,
-    device.limits.maxComputeInvocationsPerWorkgroup,
-    device.adapter.isSoftware,
-    device.adapter.subgroupSize,
-  );
+export function lowerContextOf({ limits, adapter }: Device): LowerContext {
+  const { isSoftware, subgroupSize, matrices } = adapter;
+  const unit = matrices && subgroupSize ? subgroupMatrices(matrices, subgroupSize) : null;
+  const { maxComputeWorkgroupStorageSize: workgroupBytes, maxComputeInvocationsPerWorkgroup: maxInvocations } = limits;
+  return defaultLowerContext({ workgroupBytes, maxInvocations, isSoftware, subgroupSize, unit });
+}
 
 /** Formable tensors that some op cannot form by itself, or that are outputs: their nodes. */
 function materialized(order: readonly Node[], outputs: readonly Tensor[], isWanted: IsWanted): Set<Node> {

@@ -89,7 +89,7 @@ function generate<B extends string, U extends string>(contract: KernelContract<B
   const bindingNames = Object.keys(contract.bindings) as B[];
   const hasHalves = halves.length > 0;
   const declarations = [
-    ...[...(contract.enable ?? []), ...(hasHalves ? ['f16'] : [])].map((feature) => `enable ${feature};`),
+    ...[...new Set([...(contract.enable ?? []), ...(hasHalves ? ['f16'] : [])])].map((feature) => `enable ${feature};`),
     `struct Uniforms {\n${uniformNames.map((name) => `  ${name}: ${contract.uniforms[name]},`).join('\n')}\n}`,
     ...bindingNames.map((name, index) => declare(name, index, contract.bindings[name], halves.includes(name))),
     `@group(0) @binding(${bindingNames.length}) var<uniform> u: Uniforms;`,

@@ -14,7 +14,8 @@
 import { defineKernel, fastDivide, maxGridDimension, read, readFloats, write, writeFloats, type Binding, type Kernel, type UniformType } from './contract.ts';
 import { declareVectors, inputArguments, inputBindings, inputFunctions, inputName, pixelOfX, type ConvInput } from './convInput.ts';
 import { noEpilogue, type Epilogue } from './epilogue.ts';
-import { igemmMain, tileName, type Tile } from './igemm.ts';
+import { igemmMain, tileName, type Igemm, type Tile } from './igemm.ts';
+import { matrixMain } from './igemmMatrix.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 const rows = [0, 1, 2, 3];
@@ -29,6 +30,10 @@ export function igemmGrid(mTiles: number, nTiles: number, z: number): [number, n
 }
 
 export const maxDirections = 3;
+
+/** The entry point, by matrix units where the tile is theirs, and the WGSL features that it takes. */
+const mainOf = (spec: Igemm): string => (spec.tile.unit ? matrixMain(spec, spec.tile.unit) : igemmMain(spec));
+const enabledBy = ({ unit }: Tile): readonly string[] => (unit ? ['f16', ...unit.enable] : []);
 
 const forwardUniforms = {
   h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
@@ -74,7 +79,7 @@ export function conv2dForward(tile: Tile, { directions = 0, scaled = false, inpu
   const names = directionNames(directions);
   const perturbed = formPerturbed(directions, scaled, 'value', (j) => `${names[j]}[select(0u, index, inside)]`);
   const wgsl = /* wgsl */ `${fastDivide}${inputFunctions(input)}${pixelOfX(input)}
-${igemmMain({
+${mainOf({
   tile,
   prologue: `${tileIndices} let trial = wid.z / u.splits; let split = wid.z % u.splits;
   let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
@@ -124,6 +129,7 @@ ${igemmMain({
     } as Record<string, Binding>,
     uniforms: forwardUniforms,
     hasProduct: true,
+    enable: enabledBy(tile),
     wgsl,
   });
 }
@@ -145,7 +151,7 @@ fn pixel_of_dy(index: i32, oh: i32, ow: i32, ok: bool) -> vec4f {
 }
 fn weight_at(index: u32, ok: bool) -> vec4f { return select(vec4f(), operand(weight[select(0u, index, ok)]), ok); }
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
-${igemmMain({
+${mainOf({
   tile,
   prologue: `${tileIndices} let parity = wid.z / u.splits; let split = wid.z % u.splits;
   let ph = parity / u.stride; let pw = parity % u.stride;
@@ -194,6 +200,7 @@ ${igemmMain({
     bindings: { dy: readFloats('vec4f'), weight: read('vec4f'), ...epilogue.bindings, dx: writeFloats('vec4f') } as Record<string, Binding>,
     uniforms: backwardInputUniforms,
     hasProduct: true,
+    enable: enabledBy(tile),
     wgsl,
   });
 }
@@ -206,7 +213,7 @@ const backwardWeightUniforms = {
 /** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
 export function conv2dBackwardWeight(tile: Tile, input: ConvInput = 'plain', epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
-${igemmMain({
+${mainOf({
   tile,
   prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
   a: {
@@ -240,6 +247,7 @@ ${igemmMain({
     bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), ...epilogue.bindings, dw: write('vec4f') } as Record<string, Binding>,
     uniforms: { ...backwardWeightUniforms, ...epilogue.uniforms } as Record<string, UniformType>,
     hasProduct: true,
+    enable: enabledBy(tile),
     wgsl,
   });
 }

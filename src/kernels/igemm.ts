@@ -11,6 +11,8 @@
  * What A, B and out are is given by WGSL fragments; see `conv2d.ts`, and `epilogue.ts` for what is done with out beside storing it.
  */
 import type { Epilogue } from './epilogue.ts';
+import { range, times } from './fragments.ts';
+import type { MatrixUnit } from './matrixUnit.ts';
 
 export interface Tile {
   /** Rows of out a workgroup computes: a power of two times `rows`; at least 32 where an epilogue takes sums of them. */
@@ -23,6 +25,8 @@ export interface Tile {
   readonly rows?: 4 | 8;
   /** Columns of out a thread computes. @default 8 */
   readonly columns?: 4 | 8;
+  /** Matrix units that compute products of f16 operands, where there are: then a thread only stores its rows and columns. @default none */
+  readonly unit?: MatrixUnit;
 }
 
 export interface Operand {
@@ -74,14 +78,11 @@ export const putSums = ({ exists, index, c4 }: ChunkPlace, first: string, second
   `if (${exists} && n4 < ${c4}) { let chunk_at = (${index}) * 2u * ${c4} + n4; sums[chunk_at] = ${first}; sums[chunk_at + ${c4}] = ${second}; }`;
 
 export const threadsOf = ({ m, n, rows = 8, columns = 8 }: Tile): number => (m / rows) * (n / columns);
-/** `64x64x16`, with `_4x4` where a thread does not compute 8 × 8. */
-export const tileName = ({ m, n, k, rows = 8, columns = 8 }: Tile): string =>
-  `${m}x${n}x${k}${rows === 8 && columns === 8 ? '' : `_${rows}x${columns}`}`;
+/** `64x64x16`, with `_4x4` where a thread does not compute 8 × 8, with the name of the matrix unit. */
+export const tileName = ({ m, n, k, rows = 8, columns = 8, unit }: Tile): string =>
+  `${m}x${n}x${k}${rows === 8 && columns === 8 ? '' : `_${rows}x${columns}`}${unit ? `_${unit.name}` : ''}`;
 /** Bytes of workgroup memory the double buffer takes. */
 export const workgroupBytesOf = (tile: Tile): number => 2 * (tile.m + tile.n) * tile.k * 4;
-
-const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const times = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n');
 
 interface Slots {
   readonly count: number;
@@ -96,14 +97,22 @@ function slotsOf(extent: number, tile: Tile, along: 'k' | 'mn'): Slots {
   return { count: Math.ceil(units / threads), units, exact: units % threads === 0 };
 }
 
-function operandCode(name: 'a' | 'b', operand: Operand, extent: number, tile: Tile) {
+/** An operand's fetches: WGSL before the loop, WGSL that fetches tile `t` into registers. */
+interface Fetches {
+  readonly slots: Slots;
+  readonly prepare: string;
+  readonly fetch: string;
+}
+
+/** Register that holds row `r` of slot `i` (r = 0 alone, where an operand is along m or n). */
+export const register = (name: 'a' | 'b', i: number, r: number): string => `r${name}${i}_${r}`;
+
+export function fetchesOf(name: 'a' | 'b', operand: Operand, tile: Tile): Fetches {
+  const extent = name === 'a' ? tile.m : tile.n;
   const threads = threadsOf(tile);
   const slots = slotsOf(extent, tile, operand.along);
   const rows = operand.along === 'k' ? 4 : 1;
   const perDepth = operand.along === 'k' ? tile.k / 4 : extent / 4;
-  const shared = name === 'a' ? 'tile_a' : 'tile_b';
-  const inside = (i: number) => (slots.exact || i < slots.count - 1 ? '' : `if (slot_${name}${i} < ${slots.units}u) `);
-  const register = (i: number, r: number) => `r${name}${i}_${r}`;
   const prepare = times(slots.count, (i) => {
     const split =
       operand.along === 'k'
@@ -112,28 +121,36 @@ function operandCode(name: 'a' | 'b', operand: Operand, extent: number, tile: Ti
     return `let slot_${name}${i} = li + ${i * threads}u; ${split}
     let group_${name}${i} = ${name === 'a' ? 'm_tile' : 'n_tile'} * ${extent / 4}u + local_${name}${i};
     ${operand.prepare(i)}
-    ${times(rows, (r) => `var ${register(i, r)} = vec4f();`)}`;
+    ${times(rows, (r) => `var ${register(name, i, r)} = vec4f();`)}`;
   });
   const fetch = times(slots.count, (i) => {
     const depthUnit = operand.along === 'k' ? tile.k / 4 : tile.k;
     return `{ let kt = t * ${depthUnit}u + depth_${name}${i};
     ${operand.address(i)}
-    ${times(rows, (r) => `${register(i, r)} = ${operand.load(i, r)};`)} }`;
+    ${times(rows, (r) => `${register(name, i, r)} = ${operand.load(i, r)};`)} }`;
   });
-  const put = times(slots.count, (i) => {
-    if (operand.along === 'mn') {
-      return `${inside(i)}{ ${shared}[half * ${(tile.k * extent) / 4}u + slot_${name}${i}] = ${register(i, 0)}; }`;
-    }
+  return { slots, prepare, fetch };
+}
+
+/** WGSL of what is put to workgroup memory for slot `i`, left out for slots beyond the tile. */
+export const putSlots = (name: 'a' | 'b', { count, units, exact }: Slots, put: (i: number) => string): string =>
+  times(count, (i) => `${exact || i < count - 1 ? '' : `if (slot_${name}${i} < ${units}u) `}{ ${put(i)} }`);
+
+/** WGSL that puts what was fetched as vec4s along m or n. */
+function putTile(name: 'a' | 'b', { along }: Operand, { slots }: Fetches, tile: Tile): string {
+  const extent = name === 'a' ? tile.m : tile.n;
+  const start = `half * ${(tile.k * extent) / 4}u`;
+  return putSlots(name, slots, (i) => {
+    if (along === 'mn') return `tile_${name}[${start} + slot_${name}${i}] = ${register(name, i, 0)};`;
     const lanes = ['x', 'y', 'z', 'w'];
-    const transposed = lanes.map((lane) => `vec4f(${[0, 1, 2, 3].map((r) => `${register(i, r)}.${lane}`).join(', ')})`);
-    return `${inside(i)}{ let o = half * ${(tile.k * extent) / 4}u + depth_${name}${i} * ${extent}u + local_${name}${i};
-    ${transposed.map((value, j) => `${shared}[o + ${(j * extent) / 4}u] = ${value};`).join(' ')} }`;
+    const transposed = lanes.map((lane) => `vec4f(${[0, 1, 2, 3].map((r) => `${register(name, i, r)}.${lane}`).join(', ')})`);
+    return `let o = ${start} + depth_${name}${i} * ${extent}u + local_${name}${i};
+    ${transposed.map((value, j) => `tile_${name}[o + ${(j * extent) / 4}u] = ${value};`).join(' ')}`;
   });
-  return { prepare, fetch, put };
 }
 
 /** Rows and column groups (vec4s) of out that a thread computes, and threads along m and n. */
-function threadTile({ m, n, rows = 8, columns = 8 }: Tile) {
+export function threadTile({ m, n, rows = 8, columns = 8 }: Tile) {
   return { rows, groups: range(columns / 4), wy: m / rows, wx: n / columns };
 }
 
@@ -158,7 +175,7 @@ function addColumns(tile: Tile, v: string, total: string): string {
 }
 
 /** WGSL that stores the outputs, with the epilogue. */
-function storeAll({ tile, storeRow, place, exists, put, hasRow, epilogue, chunk }: Igemm): string {
+export function storeAll({ tile, storeRow, place, exists, put, hasRow, epilogue, chunk }: Igemm): string {
   const { change, sums } = epilogue;
   const { rows, groups, wx } = threadTile(tile);
   const column = (c: number) => `let n4 = n_tile * ${tile.n / 4}u + lx + ${c * wx}u;`;
@@ -189,8 +206,9 @@ export function igemmMain(spec: Igemm): string {
   const { rows: nRows = 8, columns: nColumns = 8 } = tile;
   const wx = tile.n / nColumns;
   const wy = tile.m / nRows;
-  const a = operandCode('a', spec.a, tile.m, tile);
-  const b = operandCode('b', spec.b, tile.n, tile);
+  const [a, b] = [fetchesOf('a', spec.a, tile), fetchesOf('b', spec.b, tile)];
+  const put = `${putTile('a', spec.a, a, tile)}
+  ${putTile('b', spec.b, b, tile)}`;
   const groups = range(nColumns / 4);
   const rows = range(nRows);
   const accumulate = rows
@@ -211,8 +229,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) li: 
   ${a.fetch}
   ${b.fetch}
   var half = 0u;
-  ${a.put}
-  ${b.put}
+  ${put}
   workgroupBarrier();
   loop {
     let more = t + 1u < k_end;
@@ -230,8 +247,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) li: 
     }
     if (!more) { break; }
     half = 1u - half;
-    ${a.put}
-    ${b.put}
+    ${put}
     workgroupBarrier();
   }
   ${storeAll(spec)}

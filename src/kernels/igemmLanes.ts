@@ -11,6 +11,7 @@
  */
 
 import type { Epilogue } from './epilogue.ts';
+import { range } from './fragments.ts';
 import { putSums, type ChunkPlace } from './igemm.ts';
 
 /** Rows of out a lane computes. */
@@ -89,7 +90,6 @@ export const eachRow = (body: string): string => `for (var r = 0u; r < u.lane_ro
     ${body}
   }`;
 
-export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 export const lines = (count: number, line: (i: number) => string): string => range(count).map(line).join('\n  ');
 
 /** WGSL that hands B's 16 vec4s round: `bk_g` is the step's k index k, column group g. */

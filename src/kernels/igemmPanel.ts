@@ -11,7 +11,8 @@
  * Measured on lavapipe, 3 × 3, 16 to 128 channels: 0.7 of the time of `igemmLanes.ts`; a perturbed weight costs 2 to 5 % more where it cost 10 to 33 %.
  */
 import { noEpilogue } from './epilogue.ts';
-import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, range, shift, storeLanes, turn, type LaneOutput } from './igemmLanes.ts';
+import { range } from './fragments.ts';
+import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, shift, storeLanes, turn, type LaneOutput } from './igemmLanes.ts';
 
 /** Steps (4 of k) that a panel holds: 288 vec4s a lane, of the 512 that WGSL allows in function memory. */
 const panelSteps = (lanes: number): number => 18 * lanes;

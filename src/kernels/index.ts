@@ -13,6 +13,8 @@ export * from './elementwise.ts';
 export * from './epilogue.ts';
 export * from './igemm.ts';
 export * from './igemmLanes.ts';
+export * from './igemmMatrix.ts';
+export * from './matrixUnit.ts';
 export * from './peak.ts';
 export * from './perturbed.ts';
 export * from './pool.ts';

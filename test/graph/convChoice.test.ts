@@ -32,10 +32,10 @@ const problems: ConvProblem[] = (['forward', 'backwardInput', 'backwardWeight'] 
   { ...base, kind, h: 1, w: 1, hOut: 1, wOut: 1, cin: 512, cout: 10, kH: 1, kW: 1, padding: 0 },
 ]);
 const contexts: [string, LowerContext][] = [
-  ['a GPU', defaultLowerContext(49152, 1024, false)],
-  ['one of the least limits', defaultLowerContext(16384, 256, false)],
-  ['a software adapter', defaultLowerContext(32768, 1024, true, 8)],
-  ['one without subgroups', defaultLowerContext(32768, 1024, true)],
+  ['a GPU', defaultLowerContext({ workgroupBytes: 49152, maxInvocations: 1024, isSoftware: false })],
+  ['one of the least limits', defaultLowerContext({ workgroupBytes: 16384, maxInvocations: 256, isSoftware: false })],
+  ['a software adapter', defaultLowerContext({ workgroupBytes: 32768, maxInvocations: 1024, isSoftware: true, subgroupSize: 8 })],
+  ['one without subgroups', defaultLowerContext({ workgroupBytes: 32768, maxInvocations: 1024, isSoftware: true })],
 ];
 
 describe.each(contexts)('the ways on %s', (_, context) => {
@@ -72,7 +72,7 @@ test('a problem has another name wherever anything else differs', () => {
 const [N, H, W, Cin, Cout] = [2, 12, 13, 22, 18];
 const adapters: [string, () => LowerContext][] = [
   ['this adapter', () => lowerContextOf(device())],
-  ['a GPU', () => ({ ...defaultLowerContext(16384, 256, false), wantedWorkgroups: 32 })],
+  ['a GPU', () => ({ ...defaultLowerContext({ workgroupBytes: 16384, maxInvocations: 256, isSoftware: false }), wantedWorkgroups: 32 })],
 ];
 
 describe.each(adapters)('every way of %s gives value, gradients and trials', (_, context) => {

@@ -254,7 +254,7 @@ describe('a tuner', () => {
 });
 
 describe('the record', () => {
-  const adapter: AdapterSummary = { vendor: 'v', architecture: 'a', device: 'd', description: 'driver 1', isSoftware: false, subgroupSize: null };
+  const adapter: AdapterSummary = { vendor: 'v', architecture: 'a', device: 'd', description: 'driver 1', isSoftware: false, subgroupSize: null, matrices: null };
   const machine: Machine = { adapter, runtime: 'webgpu 1' };
   const entry = { choice: 'tile 64x64x16', kernels: 'k', timesFirst: 0.5 };
   const opened = async (store: TextStore, of = machine) => {

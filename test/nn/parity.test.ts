@@ -22,7 +22,7 @@ const ways = {
   'nothing fused': (on: Device): EvaluateOptions => ({ device: on, fusions: [] }),
   'K split as for a GPU': (on: Device): EvaluateOptions => {
     const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = on.limits;
-    return { device: on, lowering: defaultLowerContext(maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup, false) };
+    return { device: on, lowering: defaultLowerContext({ workgroupBytes: maxComputeWorkgroupStorageSize, maxInvocations: maxComputeInvocationsPerWorkgroup, isSoftware: false }) };
   },
 };
 

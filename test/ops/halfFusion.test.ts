@@ -9,6 +9,7 @@ import { topologicalOrder } from '../../src/graph/traverse.ts';
 import { trials } from '../../src/trials/trials.ts';
 import { relativeDistance } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
+import { emulatedTiles } from '../support/emulatedMatrices.ts';
 import { randomNd } from '../support/random.ts';
 import { constant, parameter } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
@@ -45,12 +46,26 @@ test('forming a norm while loading rounds as storing it does; other fusions with
   expect(fused[0]).not.toEqual(plain[0]);
 });
 
-test('by tiles too', async () => {
+const byUnits: LowerContext = { wantedWorkgroups: 1, tiles: [], matrixTiles: emulatedTiles.slice(0, 1) };
+
+test.each([
+  ['tiles', { wantedWorkgroups: 1, tiles: [{ m: 64, n: 16, k: 8 }] }],
+  ['matrix units', byUnits],
+] satisfies [string, LowerContext][])('by %s too', async (_, lowering) => {
   const { parameters, y } = block();
   const outputs = [y, ...grad(sum(y), [parameters[1]])];
-  const lowering: LowerContext = { wantedWorkgroups: 1, tiles: [{ m: 64, n: 16, k: 8 }] };
   const run = (enabled: readonly Fusion[]) => runGuarded(device(), outputs, { fusions: enabled, lowering });
   expect(await run([...norms, 'normOnLoad'])).toEqual(await run(norms));
+});
+
+test.each([1, 64])('matrix units compute what tiles do, with all fusions, K for %i workgroups', async (wantedWorkgroups) => {
+  const { parameters, y } = block();
+  const directions = new Map(parameters.map((variable) => [variable, [constant(randomNd([...variable.shape], 9))]]));
+  const tried = trials([y], { count: 3, directions, coefficients: tensor([0, 0.1, 0.2]) });
+  const outputs = [...fuse([y, ...grad(sum(y), parameters)]), ...fuse(tried)];
+  const run = (lowering: LowerContext) => runGuarded(device(), outputs, { lowering: { ...lowering, wantedWorkgroups } });
+  const byTiles = await run({ ...byUnits, tiles: [{ m: 64, n: 16, k: 8 }], matrixTiles: [] });
+  (await run(byUnits)).forEach((values, i) => expect(relativeDistance(values, byTiles[i]), `output ${i}`).toBeLessThan(4e-3));
 });
 
 test('trials form every weight in f32, the first layer too', () => {

@@ -11,6 +11,7 @@ import { defaultLowerContext } from '../../src/graph/lower/convChoice.ts';
 import { op, type ForwardOp } from '../../src/graph/ops.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { tileName } from '../../src/kernels/igemm.ts';
+import { emulatedTiles } from '../support/emulatedMatrices.ts';
 import type { Tolerance } from '../support/close.ts';
 import { roundHalves } from '../support/half.ts';
 import { randomDistinct, randomInts, randomNd, type RandomOptions } from '../support/random.ts';
@@ -86,7 +87,7 @@ export const linear = (N: number, K: number, M: number): ValueCase => ({
 });
 
 /** Every tile, once as it comes and once with K split wherever it can be. */
-const gpu = defaultLowerContext(32768, 256, false);
+const gpu = defaultLowerContext({ workgroupBytes: 32768, maxInvocations: 256, isSoftware: false });
 const tiled = gpu.tiles.flatMap((tile): ValueCase[] => {
   const at = (wantedWorkgroups: number): LowerContext => ({ wantedWorkgroups, tiles: [tile] });
   const name = `tile ${tile.m}×${tile.n}×${tile.k}`;
@@ -103,6 +104,13 @@ const tried = gpu.otherTiles!.map((tile): ValueCase => {
   const lowering = { wantedWorkgroups: 4096, tiles: [tile] };
   const why = `tile ${tileName(tile)}, split`;
   return conv({ x: [3, 21, 17, 30], k: [3, 3, 132], stride: 2, padding: 1, lowering, trialTolerance: sumOf(270), why });
+});
+
+/** Tiles of matrix units, which f16 alone takes: K as it comes, and split. */
+const matrices = emulatedTiles.map((tile, i) => {
+  const lowering = { wantedWorkgroups: i === 0 ? 1 : 4096, tiles: [gpu.tiles[0]], matrixTiles: [tile] };
+  const why = `tile ${tileName(tile)}`;
+  return conv({ x: [2, 13, 9, 30], k: [3, 3, 70], stride: 1 + i, padding: 1, lowering, trialTolerance: sumOf(270), why });
 });
 
 export interface NormRow {
@@ -251,6 +259,7 @@ export const table = {
     conv({ x: [1, 2, 167, 3], k: [1, 163, 2], trialTolerance: sumOf(489), why: 'a line that no panel holds,' }),
     ...tiled,
     ...tried,
+    ...matrices,
     linear(1, 1, 1), linear(5, 7, 3), linear(33, 130, 10), linear(130, 17, 67),
     refused('channels that differ', { cls: ShapeError, op: 'conv2d', arg: 'weight.shape[2]' }, () =>
       f.conv2d(zeros([1, 4, 4, 4]), zeros([3, 3, 3, 8]))),

@@ -20,6 +20,8 @@ export interface LowerContext {
   readonly tiles: readonly Tile[];
   /** Tiles that may be better there, which only measuring can tell. @default none */
   readonly otherTiles?: readonly Tile[];
+  /** Tiles of its matrix units, for convolutions in f16. @default none */
+  readonly matrixTiles?: readonly Tile[];
   /** Subgroup size of an adapter that is served better by lanes than by tiles (a software one). @default tiles */
   readonly lanes?: number;
   /**

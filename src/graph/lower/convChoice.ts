@@ -2,6 +2,8 @@
 import type { Launch } from '../../kernels/contract.ts';
 import { threadsOf, workgroupBytesOf, type Tile } from '../../kernels/igemm.ts';
 import { isLaneCount, laneColumns, laneRows } from '../../kernels/igemmLanes.ts';
+import { fitsUnit, matrixWorkgroupBytes } from '../../kernels/igemmMatrix.ts';
+import type { MatrixUnit } from '../../kernels/matrixUnit.ts';
 import { mostTaps } from '../../kernels/igemmPanel.ts';
 import type { LowerContext, Ref } from './context.ts';
 import { ceilDivide, choiceName, keepsSize, matrixOf, panelChannels, panelLines, vec4s, type ConvChoice, type ConvProblem } from './convProblem.ts';
@@ -62,12 +64,17 @@ function tileChoice(p: ConvProblem, tile: Tile, wantedWorkgroups: number): ConvC
   return { by: 'tile', tile, splits: splitsOf(p, tile, kTiles, p.kind === 'backwardWeight' ? 16 : 8, wantedWorkgroups) };
 }
 
+/** Matrix units take f16, and are faster than any other way by far. */
+const firstTiles = ({ isHalf }: ConvProblem, { tiles, matrixTiles = [] }: LowerContext): readonly Tile[] =>
+  isHalf && matrixTiles.length > 0 ? matrixTiles : tiles;
+
 /** The best way by estimate. */
-function estimated(p: ConvProblem, { lanes, tiles, wantedWorkgroups }: LowerContext): ConvChoice {
+function estimated(p: ConvProblem, context: LowerContext): ConvChoice {
+  const { lanes, wantedWorkgroups } = context;
   if (lanes !== undefined && fitsPanel(p, lanes)) return panelChoice(p, lanes, wantedWorkgroups);
   if (lanes !== undefined && p.kind !== 'forward') return lanesChoice(p, lanes, wantedWorkgroups);
   const { m, n, k } = matrixOf(p);
-  return tileChoice(p, chooseTile(tiles, m, n, k), wantedWorkgroups);
+  return tileChoice(p, chooseTile(firstTiles(p, context), m, n, k), wantedWorkgroups);
 }
 
 /** K cut twice as often, half as often and not at all. */
@@ -79,9 +86,15 @@ function otherSplits(p: ConvProblem, choice: ConvChoice): ConvChoice[] {
 }
 
 /** Other tiles by their cost: some of 8 × 8 outputs a thread, and some of fewer, which make more of a small output. */
-function otherTiles(p: ConvProblem, first: Tile, { tiles, otherTiles: others = [], wantedWorkgroups }: LowerContext): ConvChoice[] {
+function otherTiles(p: ConvProblem, first: Tile, context: LowerContext): ConvChoice[] {
+  const { tiles, otherTiles: others = [], wantedWorkgroups } = context;
   const { m, n, k } = matrixOf(p);
-  const ranked = [...tiles, ...others].filter((tile) => tile !== first).sort((a, b) => tileCost(a, m, n, k) - tileCost(b, m, n, k));
+  const byCost = (a: Tile, b: Tile): number => tileCost(a, m, n, k) - tileCost(b, m, n, k);
+  if (first.unit) {
+    const units = firstTiles(p, context).filter((tile) => tile !== first).sort(byCost);
+    return [...units, chooseTile(tiles, m, n, k)].map((tile) => tileChoice(p, tile, wantedWorkgroups));
+  }
+  const ranked = [...tiles, ...others].filter((tile) => tile !== first).sort(byCost);
   const isLarge = ({ rows = 8, columns = 8 }: Tile): boolean => rows * columns === 64;
   const picked = [...ranked.filter(isLarge).slice(0, 3), ...ranked.filter((tile) => !isLarge(tile)).slice(0, 2)];
   return picked.map((tile) => tileChoice(p, tile, wantedWorkgroups));
@@ -124,22 +137,44 @@ const triedTiles: readonly Tile[] = [
   { m: 128, n: 16, k: 8, columns: 4 },
 ];
 
+/** Tiles of matrix units: what a subgroup's fragments come to, and what fits 32 KiB of workgroup memory, or 48. */
+const unitTiles: readonly Tile[] = [
+  { m: 64, n: 64, k: 32, columns: 4 },
+  { m: 128, n: 64, k: 16 },
+  { m: 64, n: 32, k: 32, rows: 4, columns: 4 },
+  { m: 64, n: 16, k: 32, rows: 4, columns: 4 },
+];
+
+/** What of an adapter decides how convolutions are computed on it. */
+export interface AdapterTraits {
+  readonly workgroupBytes: number;
+  readonly maxInvocations: number;
+  readonly isSoftware: boolean;
+  /** @default none of one size */
+  readonly subgroupSize?: number | null;
+  /** @default none */
+  readonly unit?: MatrixUnit | null;
+}
+
 /**
  * What an adapter is served best with. Measured on lavapipe: lanes take a third of the time of tiles; among tiles, for 16 columns, 64 rows
- * make weight gradients 1.3 times as fast as 128.
+ * make weight gradients 1.3 times as fast as 128. Tiles of matrix units are estimates.
  */
-export function defaultLowerContext(
-  workgroupBytes: number,
-  maxInvocations: number,
-  isSoftware: boolean,
-  subgroupSize: number | null = null,
-): LowerContext {
-  const fits = (tile: Tile): boolean => workgroupBytesOf(tile) <= workgroupBytes && threadsOf(tile) <= maxInvocations;
+export function defaultLowerContext({ workgroupBytes, maxInvocations, isSoftware, subgroupSize = null, unit = null }: AdapterTraits): LowerContext {
+  const fits = (tile: Tile): boolean =>
+    (tile.unit ? matrixWorkgroupBytes(tile) : workgroupBytesOf(tile)) <= workgroupBytes && threadsOf(tile) <= maxInvocations;
   const tiles: Tile[] = [
     { m: 64, n: 64, k: 16 },
     { m: 128, n: 32, k: 8 },
     { m: isSoftware ? 64 : 128, n: 16, k: 8 },
   ];
+  const ofUnit = unit ? unitTiles.map((tile) => ({ ...tile, unit })).filter((tile) => fitsUnit(tile, unit)) : [];
   const lanes = isSoftware && subgroupSize !== null && isLaneCount(subgroupSize) ? subgroupSize : undefined;
-  return { wantedWorkgroups: isSoftware ? 8 : 264, tiles: tiles.filter(fits), otherTiles: triedTiles.filter(fits), lanes };
+  return {
+    wantedWorkgroups: isSoftware ? 8 : 264,
+    tiles: tiles.filter(fits),
+    otherTiles: triedTiles.filter(fits),
+    matrixTiles: ofUnit.filter(fits),
+    lanes,
+  };
 }
