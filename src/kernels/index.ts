@@ -19,4 +19,5 @@ export * from './perturbed.ts';
 export * from './pool.ts';
 export * from './reduce.ts';
 export * from './sgd.ts';
+export * from './trialEvidence.ts';
 export * from './trialRule.ts';
