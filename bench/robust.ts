@@ -28,19 +28,19 @@ const seeds = positives('seeds', values.seeds);
 
 const trial = (overrides: Partial<TrialOptions>) => (lr: number): Schedule => new TrialScheduler(robust({ lr, ...overrides }));
 
-/** By name, what makes a schedule of a first rate: `robust` with other choices. The last ones need not know the run's length. */
+/** By name, what makes a schedule of a first rate: `robust` with other choices. Those without a cosine need not know the run's length. */
 const candidates: Record<string, (lr: number) => Schedule> = {
   'cosine alone': (lr) => new ConstantSchedule({ lr, envelope: 'cosine' }),
   robust: trial({}),
+  'cosine, held-out, paired noise': trial({ score: 'pairedNoise', batch: 'heldOut' }),
+  'inverse root': trial({ envelope: 'inverseSqrt' }),
+  'no envelope, held-out, paired noise': trial({ envelope: 'none', score: 'pairedNoise', batch: 'heldOut' }),
   'cosine, shuffled losses': trial({ control: 'shuffledLosses' }),
   'cosine, every 10 steps': trial({ every: { steps: 10 } }),
   'cosine, paired noise': trial({ score: 'pairedNoise' }),
-  'cosine, held-out, paired noise': trial({ score: 'pairedNoise', batch: 'heldOut' }),
   'cosine, Armijo gate': trial({ score: 'armijo', c: 0.5 }),
-  constant: (lr) => new ConstantSchedule({ lr }),
   'no envelope': trial({ envelope: 'none' }),
-  'no envelope, held-out, paired noise': trial({ envelope: 'none', score: 'pairedNoise', batch: 'heldOut' }),
-  'inverse root': trial({ envelope: 'inverseSqrt' }),
+  constant: (lr) => new ConstantSchedule({ lr }),
 };
 
 const setting = { width, batchSize, epochs, trained, tested, momentum };
