@@ -34,7 +34,7 @@ export const scoringOptions = {
   scoreOn: choice(['same', 'heldOut', 'both'], {
     default: undefined,
     defaultText: 'same',
-    help: "the training batch, other training images, or both",
+    help: 'what trials are scored on: the training batch, other training images, or both',
   }),
   direction: choice(['gradient', 'optimizer'], {
     default: undefined,

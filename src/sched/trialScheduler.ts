@@ -246,9 +246,9 @@ export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss' | 'pairs' | 
 /** An event that can be gone on from: `revert` and the order of steps need the numbers, a report the lists. */
 function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: readonly Partial<TrialEventJson>[]): boolean {
   if (typeof event !== 'object' || event === null) return false;
-  const { step, lrBefore, lrAfter, factors, losses, weights } = event;
+  const { step, lrBefore, lrAfter, factors, losses, weights, pairs = { differences: [], standardErrors: [] } } = event;
   const isNext = Number.isInteger(step) && step! > (i === 0 ? -1 : all[i - 1].step!);
-  return isNext && [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0) && [factors, losses, weights].every(Array.isArray);
+  return isNext && [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0) && [factors, losses, weights, pairs.differences, pairs.standardErrors].every(Array.isArray);
 }
 
 function isOptimizerPoint(point: unknown): boolean {

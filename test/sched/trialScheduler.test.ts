@@ -152,7 +152,7 @@ describe('TrialScheduler', () => {
       [{ kind: 'constant' }, 'state.kind'], [{ lr: 0 }, 'lr'], [{ lr: null as never }, 'lr'], [{ lr: 1e-50 }, 'lr'],
       [{ factors: [2, 1] }, 'state.factors'], [{ events: null }, 'state.events'],
       [{ events: [null] }, 'state.events'], [{ events: [{}] }, 'state.events'], [{ events: [event, event] }, 'state.events'],
-      [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
+      [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, pairs: {} }] }, 'state.events'], [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
       [{ optimizer: { momentum: 1, weightDecay: null } }, 'state.optimizer'], [{ optimizer: { momentum: null } }, 'state.optimizer'],
       [{ optimizer: 0.9 }, 'state.optimizer'],
     ];

@@ -240,6 +240,9 @@ describe('paired noise', () => {
       const scaled = samplesAround(line, 16, 0.2, uniform).map((all) => all.map((x) => x * scale));
       await check({ score: 'pairedNoise', hold: false }, scaled.map(meanOf), 1, { samples: scaled });
     }
+    // One sample alone far off, and the last one.
+    const far = samplesAround(line, 16, 1e-6, uniform).map((all, i) => [...all.slice(0, 15), i === 5 ? 1e25 : all[15]]);
+    await check({ score: 'pairedNoise' }, far.map(meanOf), 1, { samples: far });
     const gone = line.map(() => [NaN, 1]);
     await check({ score: 'pairedNoise' }, line.map(() => NaN), 1, { samples: gone });
   });
