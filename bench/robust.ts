@@ -13,13 +13,15 @@ import { Trainer } from '../src/train/trainer.ts';
 import { chosen, fail, optionsAndWords, positive, positives, printTable, refuse, writeReport, type Row } from './support/report.ts';
 
 const { values, words } = optionsAndWords({
-  data: { type: 'string' }, width: { type: 'string', default: '8' }, batch: { type: 'string', default: '32' }, momentum: { type: 'string', default: '0.9' },
+  data: { type: 'string' }, width: { type: 'string', default: '8' }, batch: { type: 'string', default: '32' },
+  momentum: { type: 'string', default: '0.9' },
   epochs: { type: 'string', default: '4' }, train: { type: 'string', default: '3200' }, test: { type: 'string', default: '2000' },
-  seeds: { type: 'string', default: '1,2' }, rates: { type: 'string', default: '0.0005,0.05,0.5' }, minutes: { type: 'string', default: '600' },
+  seeds: { type: 'string', default: '1,2' }, rates: { type: 'string', default: '0.0005,0.05,0.5' },
+  minutes: { type: 'string', default: '600' },
 });
 if (values.data === undefined) refuse('--data DIR must name the folder of CIFAR-10; forkstep data fetch cifar10 --data DIR downloads it');
-const [width, batchSize, epochs, trained, tested, minutes] = (['width', 'batch', 'epochs', 'train', 'test', 'minutes'] as const).map((name) =>
-  positive(name, values[name]));
+const counts = ['width', 'batch', 'epochs', 'train', 'test', 'minutes'] as const;
+const [width, batchSize, epochs, trained, tested, minutes] = counts.map((name) => positive(name, values[name]));
 const momentum = Number(values.momentum);
 if (!(momentum >= 0 && momentum < 1)) refuse(`--momentum must be in [0, 1), got ${JSON.stringify(values.momentum)}`);
 const rates = values.rates.split(',').map(Number);
@@ -63,7 +65,8 @@ const dataset = { ...cifar, train: limitSet(cifar.train, trained), test: limitSe
 async function train(schedule: Schedule, seed: number): Promise<Row> {
   const model = resnet18({ stem: 'imagenet', width, seed });
   const started = performance.now();
-  const trainer = await Trainer.create({ model, dataset, device, batchSize, seed, epochs, optimizer: { momentum, weightDecay: 5e-4 }, schedule });
+  const optimizer = { momentum, weightDecay: 5e-4 };
+  const trainer = await Trainer.create({ model, dataset, device, batchSize, seed, epochs, optimizer, schedule });
   try {
     const log: number[] = [];
     const result = await trainer.run({ logEvery: 100, evaluate: false, onSteps: (steps) => log.push(...steps.map(({ lr }) => lr)) });
@@ -87,7 +90,8 @@ function summary(rows: readonly Row[]): Row[] {
     if (own.length === 0) return [];
     const of = rates.map((lr) => own.filter((row) => row.lr === lr).map(({ testAccuracy }) => 100 * (testAccuracy as number)));
     const means = of.filter((some) => some.length > 0).map(mean);
-    const byRate = Object.fromEntries(rates.map((lr, i) => [String(lr), of[i].length > 0 ? of[i].map((one) => one.toFixed(1)).join(' ') : null]));
+    const shown = (some: readonly number[]) => (some.length > 0 ? some.map((one) => one.toFixed(1)).join(' ') : null);
+    const byRate = Object.fromEntries(rates.map((lr, i) => [String(lr), shown(of[i])]));
     return [{ candidate, ...byRate, least: Math.min(...means), mean: mean(means) }];
   });
 }
@@ -102,7 +106,8 @@ for (const candidate of names) {
       if (performance.now() > deadline) continue;
       const row: Row = { candidate, lr, seed, ...(await train(candidates[candidate](lr), seed)) };
       rows.push(row);
-      process.stderr.write(`${candidate}, from ${lr}, seed ${seed}: ${(100 * (row.testAccuracy as number)).toFixed(1)} % in ${(row.seconds as number).toFixed(0)} s\n`);
+      const [percent, seconds] = [100 * (row.testAccuracy as number), row.seconds as number];
+      process.stderr.write(`${candidate}, from ${lr}, seed ${seed}: ${percent.toFixed(1)} % in ${seconds.toFixed(0)} s\n`);
       writeReport('robust', device.adapter, rows, values.json, { setting, summary: summary(rows) });
     }
   }

@@ -20,7 +20,13 @@ export const scoringOptions = {
   }),
   tau: number({ default: undefined, above: 0, defaultText: '1', help: 'temperature of exp, relGain and rank' }),
   kappa: number({ default: undefined, above: 0, defaultText: '1', help: 'standard errors that pairedNoise takes for noise' }),
-  armijoC: number({ default: undefined, above: 0, below: 1, defaultText: '0.1', help: 'share of the linear decrease that armijo asks for' }),
+  armijoC: number({
+    default: undefined,
+    above: 0,
+    below: 1,
+    defaultText: '0.1',
+    help: 'share of the linear decrease that armijo asks for',
+  }),
   anchor: choice(onOff, {
     default: undefined,
     defaultText: "the preset's, off|on, off with armijo",
@@ -63,7 +69,10 @@ export interface TrialValues extends ScoringValues {
 /** The key of the command's option for each of the scheduler's, where they differ. */
 const keyOf: Record<string, string> = { batch: 'scoreOn', c: 'armijoC' };
 
-/** The options of the trial scheduler: a preset, and what the user set himself. With a base, the scale starts from 1 and nothing else decays. */
+/**
+ * The options of the trial scheduler: a preset, and what the user set himself. With a base, the scale starts from 1 and nothing else
+ * decays.
+ */
 export function trialOptionsOf(values: TrialValues, base: PureSchedule | null = null): TrialOptions {
   const { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, armijoC: c, scoreOn: batch, direction, control } = values;
   const [anchor, hold] = [values.anchor, values.hold].map((word) => word && word === 'on');
@@ -85,8 +94,9 @@ export function checkTrials(
   };
   if (values.control === 'blindDrift' && values.memoryBudget !== undefined)
     refuse('--memory-budget', 'must not be given with --control blindDrift', 'it', 'leave it out: no trial is run');
-  if (values.score === 'pairedNoise' && values.scoreOn !== 'both' && (values.scoreBatch ?? values.batch) < 2)
-    refuse('--score-batch', 'must be ≥ 2 with --score pairedNoise', String(values.scoreBatch ?? values.batch), 'one image has no standard error');
+  const images = (values.scoreBatch ?? values.batch) * (values.scoreOn === 'both' ? 2 : 1);
+  if (values.score === 'pairedNoise' && images < 2)
+    refuse('--score-batch', 'must be ≥ 2 with --score pairedNoise', String(images), 'one image has no standard error');
   try {
     new TrialScheduler(trialOptionsOf(values, base));
   } catch (error) {

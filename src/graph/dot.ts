@@ -6,8 +6,8 @@ import type { Arena, Memory, MemoryCategory } from './memory.ts';
 import type { Storage } from './tensor.ts';
 
 /**
- * result[k] = x_k · y_k over all that two arenas hold, f32 one after the other, for one to three pairs or more. Arenas of equal sizes and order,
- * with zeros in their gaps, as `Arena` makes them for parameters, gradients and momentum.
+ * result[k] = x_k · y_k over all that two arenas hold, f32 one after the other, for any number of pairs. Arenas of equal sizes and
+ * order, with zeros in their gaps, as `Arena` makes them for parameters, gradients and momentum.
  * @param category what the partial sums' memory counts as: an f32 for every 64 KiB of a pair
  * @numerics f32 sums in a fixed order: bitwise repeatable on one adapter
  */

@@ -1,6 +1,6 @@
 /**
- * Dot products over flat memory such as an arena's, in a fixed order: same sizes, same bits. Two launches, `dotPartials` and `dotFinish`; several
- * products, or one over several pieces of memory, leave their partial sums in one list and share the second.
+ * Dot products over flat memory such as an arena's, in a fixed order: same sizes, same bits. Two launches, `dotPartials` and `dotFinish`;
+ * several products, or one over several pieces of memory, leave their partial sums in one list and share the second.
  */
 import { builtins, defineKernel, read, treeStart, write } from './contract.ts';
 

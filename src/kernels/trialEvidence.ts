@@ -18,8 +18,8 @@ fn is_lost(t: u32) -> bool {
 }`;
 
 /**
- * After a pass and before `nextPass`: the pass's losses of single samples, [trials of the pass][padded], go to those of all trials, `stride` f32 a
- * trial, from `column` on. state as in `nextPass`. One thread a sample.
+ * After a pass and before `nextPass`: the pass's losses of single samples, [trials of the pass][padded], go to those of all trials,
+ * `stride` f32 a trial, from `column` on. state as in `nextPass`. One thread a sample.
  */
 export const keepSamples = defineKernel({
   name: 'keepSamples',
@@ -36,12 +36,12 @@ fn main(${builtins}) {
 });
 
 /**
- * pairs[2t] = mean_j d_j, pairs[2t + 1] = √((Σ d_j² − (Σ d_j)²/J) / (J (J − 1))), d_j = samples[t][j] − samples[best][j]; NaN of a lost trial.
- * best: the first of those with the least loss. samples [n][batches · padded], of which the first `images` of each batch count, J in all, J ≥ 2.
- * One workgroup a trial, x = t; every sum in a fixed order. Differences are brought to at most 2 by a power of two, so that no square leaves
- * float32. Overwrites pairs (f32, by its bits).
- * The difference of squares costs digits of the standard error where the mean is many times as large (t ≫ √J); the mean may not be taken off
- * first, as a compiler may reorder (l − l_best) − mean, which loses what the difference was formed for.
+ * pairs[2t] = mean_j d_j, pairs[2t + 1] = √((Σ d_j² − (Σ d_j)²/J) / (J (J − 1))), d_j = samples[t][j] − samples[best][j]; NaN of a lost
+ * trial. best: the first of those with the least loss. samples [n][batches · padded], of which the first `images` of each batch count, J in
+ * all, J ≥ 2. One workgroup a trial, x = t; every sum in a fixed order. Differences are brought to at most 2 by a power of two, so that no
+ * square leaves float32. Overwrites pairs (f32, by its bits).
+ * The difference of squares costs digits of the standard error where the mean is many times as large (t ≫ √J); the mean may not be taken
+ * off first, as a compiler may reorder (l − l_best) − mean, which loses what the difference was formed for.
  */
 export const pairedDifferences = defineKernel({
   name: 'pairedDifferences',

@@ -23,8 +23,8 @@ export const eventHeld = 4;
 export const eventAllNonFinite = 8;
 
 /**
- * Words of an event before its N losses, N weights and evidence: bits, trials that are not finite, m before, m after, ln multiplier, base loss,
- * momentum before and after, weight decay before and after.
+ * Words of an event before its N losses, N weights and evidence: bits, trials that are not finite, m before, m after, ln multiplier, base
+ * loss, momentum before and after, weight decay before and after.
  */
 export const eventHead = 10;
 
@@ -113,8 +113,8 @@ fn main(@builtin(local_invocation_id) lid: vec3u) {
 /**
  * rates[1] = m is moved by the trials' losses, and rates[2], rates[3] where momentum and weight decay are tried; events[slot] tells how.
  * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0.
- * `hold` < 0 never holds. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the score
- * looked at (pairedNoise: `pairedDifferences`; armijo: `directionSlope`), which the event keeps.
+ * `hold` < 0 never holds. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the
+ * score looked at (pairedNoise: `pairedDifferences`; armijo: `directionSlope`), which the event keeps.
  */
 export const trialRule = defineKernel({
   name: 'trialRule',

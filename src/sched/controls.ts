@@ -1,6 +1,7 @@
 /**
  * Controls: runs in which the losses cannot be what helps. A rule is worth its trials only where it does better than both.
- * A set of factors may drift by itself (factor5: ×0.87 an event), and any rule that moves a first rate that was wrong may gain by moving it at all.
+ * A set of factors may drift by itself (factor5: ×0.87 an event), and any rule that moves a first rate that was wrong may gain by moving it
+ * at all.
  */
 import { hash32, STREAM } from '../nn/random.ts';
 
@@ -13,8 +14,8 @@ export type ControlName = 'blindDrift' | 'shuffledLosses';
 export const controlNames: Record<ControlName, true> = { blindDrift: true, shuffledLosses: true };
 
 /**
- * By whose loss each of n factors is scored in an event of 'shuffledLosses': a permutation of 0 … n−1, uniform over seeds and steps. It depends
- * on nothing else, so a resumed run has those of an unbroken one.
+ * By whose loss each of n factors is scored in an event of 'shuffledLosses': a permutation of 0 … n−1, uniform over seeds and steps. It
+ * depends on nothing else, so a resumed run has those of an unbroken one.
  *
  * Fisher and Yates: order = 0 … n−1; for i = n−1 … 1 swap order[i] with order[j], j = ⌊h·(i + 1)/2³²⌋,
  * h = hash32(hash32(seed, step, STREAM.trials), i, STREAM.trials).

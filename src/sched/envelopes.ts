@@ -1,6 +1,6 @@
 /**
- * Decay envelopes: progress through the run, or epochs where the run's length need not be known → factor on the learning rate. The trials find
- * the scale, the envelope anneals it.
+ * Decay envelopes: progress through the run, or epochs where the run's length need not be known → factor on the learning rate. The trials
+ * find the scale, the envelope anneals it.
  */
 import { AttrError } from '../gpu/errors.ts';
 import { checkName } from './scores.ts';
@@ -21,9 +21,10 @@ export const envelopes: Record<EnvelopeName, (progress: number) => number> = {
 
 /**
  * Factor on the learning rate of update `step` (from 0) in a run of `totalSteps`.
- * 'none' needs no total, and 'inverseSqrt' the steps of an epoch instead. The others: 1 at step 0, and a last update (totalSteps − 1) that is still > 0, as in PyTorch's
- * CosineAnnealingLR(T_max = totalSteps) and LinearLR(1, 0, totalSteps) stepped once an update.
- * @throws AttrError for an unknown name, a total or steps of an epoch that are unknown or < 1 where they are needed, a step outside 0 … totalSteps
+ * 'none' needs no total, and 'inverseSqrt' the steps of an epoch instead. The others: 1 at step 0, and a last update (totalSteps − 1) that
+ * is still > 0, as in PyTorch's CosineAnnealingLR(T_max = totalSteps) and LinearLR(1, 0, totalSteps) stepped once an update.
+ * @throws AttrError for an unknown name, a total or steps of an epoch that are unknown or < 1 where they are needed, a step outside 0 …
+ * totalSteps
  */
 export function envelopeAt(name: EnvelopeName, step: number, totalSteps?: number, stepsPerEpoch?: number): number {
   const op = 'envelopeAt';

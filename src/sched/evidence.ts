@@ -38,7 +38,8 @@ export function pairedDifferences(samples: TrialEvidence['samples'], losses: rea
   }
   const n = samples[0].length;
   const uneven = samples.find(({ length }) => length !== n || length < 2);
-  if (uneven) return refuse('samples', 'must hold the losses of the same samples for each trial, at least 2', uneven.length, 'score on more');
+  const rule = 'must hold the losses of the same samples for each trial, at least 2';
+  if (uneven) return refuse('samples', rule, uneven.length, 'score on more');
   const finite = [...losses.keys()].filter((i) => Number.isFinite(losses[i]));
   const best = finite.reduce((least, i) => (losses[i] < losses[least] ? i : least), finite[0]);
   const against = (i: number): { difference: number; standardError: number } => {

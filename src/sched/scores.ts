@@ -90,8 +90,9 @@ export const scores: Record<ScoreName, (x: readonly number[], context: NamedScor
     return falling(x.map(rankOf), tau);
   },
   /**
-   * w = e^(−½(t/κ)²), t = mean_j d_j / SE, d_j the trial's loss of sample j less the best trial's: trials that the noise of the batch does not
-   * tell from the best one weigh as much as it does. Where all samples differ by the same, t is infinite, or 0 where they do not differ.
+   * w = e^(−½(t/κ)²), t = mean_j d_j / SE, d_j the trial's loss of sample j less the best trial's: trials that the noise of the batch does
+   * not tell from the best one weigh as much as it does. Where all samples differ by the same, t is infinite, or 0 where they do not
+   * differ.
    */
   pairedNoise: (_losses, { kappa = 1, pairs }) => {
     if (!pairs) return missing('pairedNoise', 'samples', 'must be given', pairs, "pass the losses of the samples, or score by 'exp'");
@@ -103,7 +104,7 @@ export const scores: Record<ScoreName, (x: readonly number[], context: NamedScor
    */
   armijo: (losses, { baseLoss, gate }) => {
     checkBase('armijo', baseLoss);
-    if (!gate) return missing('armijo', 'slope', 'must be given', gate, "pass the dot product of gradient and direction, or score by 'exp'");
+    if (!gate) return missing('armijo', 'slope', 'must be given', gate, "pass g·u, or score by 'exp'");
     const { factors, decreases } = gate;
     const accepted = factors.filter((_, i) => losses[i] - baseLoss <= -decreases[i]);
     const chosen = accepted.length > 0 ? Math.max(...accepted) : Math.min(...factors);
@@ -139,8 +140,8 @@ export interface Scoring {
 export const scoreDefaults = { kappa: 1, c: 0.1 } as const;
 
 /**
- * Throws AttrError for unknown names, numbers out of range, and what the score would not see. relGain scales losses itself, rank looks at their
- * order, pairedNoise at samples, armijo at the decrease, and a function gets the losses: these take normalize 'none'.
+ * Throws AttrError for unknown names, numbers out of range, and what the score would not see. relGain scales losses itself, rank looks at
+ * their order, pairedNoise at samples, armijo at the decrease, and a function gets the losses: these take normalize 'none'.
  */
 export function checkScoring(op: string, { normalize, score, tau, kappa = null, c = null }: Scoring): void {
   checkName(op, 'normalize', normalize, normalizers);

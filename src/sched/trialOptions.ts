@@ -52,8 +52,9 @@ export interface TrialOptions {
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
   /**
-   * Makes the run a control of one without it, all other options being those of the run that it stands beside: the rule fed equal losses and no
-   * trial run ('blindDrift'), or its losses handed out among the factors at random ('shuffledLosses', by the run's seed). Null for none.
+   * Makes the run a control of one without it, all other options being those of the run that it stands beside: the rule fed equal losses
+   * and no trial run ('blindDrift'), or its losses handed out among the factors at random ('shuffledLosses', by the run's seed). Null for
+   * none.
    */
   control: ControlName | null;
 }
@@ -93,9 +94,9 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, score: 'exp', tau: 1, kappa: null, c: null, hold: true, batch: 'same',
-    scoreBatch: null, direction: 'optimizer', envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null,
-    ...followsScore(overrides, true), ...overrides,
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, score: 'exp', tau: 1, kappa: null, c: null, hold: true,
+    batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: overrides.base ? 'none' : 'cosine', base: null,
+    bounds: [1e-8, 10], control: null, ...followsScore(overrides, true), ...overrides,
   };
 }
 
@@ -151,9 +152,12 @@ const isGrid = ({ momenta, weightDecays }: TrialPoints): boolean => momenta !== 
 
 function checkScore(options: ResolvedTrialOptions): void {
   const { score, anchor, factors, scoreBatch, batch } = options;
-  if (score === 'armijo' && anchor) refuse('anchor', "must be false with score 'armijo'", anchor, 'it takes one factor as it is: nothing drifts');
+  if (score === 'armijo' && anchor) {
+    refuse('anchor', "must be false with score 'armijo'", anchor, 'it takes one factor as it is: nothing drifts');
+  }
   if (score === 'armijo' && isGrid(options)) {
-    refuse('score', "must not be 'armijo' with a grid", factors.length, 'it compares steps along one direction: pass factors of the rate alone');
+    const fix = 'it compares steps along one direction: pass factors of the rate alone';
+    refuse('score', "must not be 'armijo' with a grid", `${factors.length} trials`, fix);
   }
   if (score === 'pairedNoise' && scoreBatch === 1 && batch !== 'both') {
     refuse('scoreBatch', "must be ≥ 2 with score 'pairedNoise'", scoreBatch, 'one sample has no standard error');
@@ -169,7 +173,8 @@ function checkControl(options: ResolvedTrialOptions): void {
     const got = typeof score === 'function' ? 'a function' : score;
     refuse('control', "must not be 'blindDrift' with this score", got, 'what it makes of equal losses is no drift: shuffle them');
   }
-  if (isGrid(options)) refuse('control', "must not be 'blindDrift' with a grid", control, 'pass factors of the rate alone, or shuffle the losses');
+  const fix = 'pass factors of the rate alone, or shuffle the losses';
+  if (isGrid(options)) refuse('control', "must not be 'blindDrift' with a grid", control, fix);
 }
 
 /** m and τ live on the GPU. @throws AttrError where float32 would make them 0 or infinite */

@@ -127,7 +127,8 @@ export class TrialScheduler implements Schedule {
     const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow };
     const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, samples, slope, baseRate, order, ...rule });
     const controlled = { ...(control && { control }), ...(order && { order }) };
-    const event: TrialEvent = { step, lrBefore, ...update, factors: [...factors], losses: [...losses], baseLoss, path: 'host', ...controlled };
+    const given = { factors: [...factors], losses: [...losses], baseLoss };
+    const event: TrialEvent = { step, lrBefore, ...update, ...given, path: 'host', ...controlled };
     const { momenta, weightDecays } = this.options;
     if (momenta || weightDecays) {
       const before = this.#optimizer;
@@ -248,7 +249,8 @@ function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: read
   if (typeof event !== 'object' || event === null) return false;
   const { step, lrBefore, lrAfter, factors, losses, weights, pairs = { differences: [], standardErrors: [] } } = event;
   const isNext = Number.isInteger(step) && step! > (i === 0 ? -1 : all[i - 1].step!);
-  return isNext && [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0) && [factors, losses, weights, pairs.differences, pairs.standardErrors].every(Array.isArray);
+  const hasRates = [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0);
+  return isNext && hasRates && [factors, losses, weights, pairs.differences, pairs.standardErrors].every(Array.isArray);
 }
 
 function isOptimizerPoint(point: unknown): boolean {
@@ -264,7 +266,8 @@ const toJson = (x: number): JsonNumber => (Number.isFinite(x) ? x : (String(x) a
 export function eventToJson({ pairs, slope, ...event }: TrialEvent): TrialEventJson {
   const { factors, losses, weights, baseLoss } = event;
   return {
-    ...event, factors: [...factors], weights: [...weights], losses: losses.map(toJson), baseLoss: baseLoss === null ? null : toJson(baseLoss),
+    ...event, factors: [...factors], weights: [...weights], losses: losses.map(toJson),
+    baseLoss: baseLoss === null ? null : toJson(baseLoss),
     ...(pairs && { pairs: { differences: pairs.differences.map(toJson), standardErrors: pairs.standardErrors.map(toJson) } }),
     ...(slope !== undefined && { slope: toJson(slope) }),
   };
@@ -273,7 +276,8 @@ export function eventToJson({ pairs, slope, ...event }: TrialEvent): TrialEventJ
 export function eventFromJson({ pairs, slope, ...event }: TrialEventJson): TrialEvent {
   const { factors, losses, weights, baseLoss } = event;
   return {
-    ...event, factors: [...factors], weights: [...weights], losses: losses.map(Number), baseLoss: baseLoss === null ? null : Number(baseLoss),
+    ...event, factors: [...factors], weights: [...weights], losses: losses.map(Number),
+    baseLoss: baseLoss === null ? null : Number(baseLoss),
     ...(pairs && { pairs: { differences: pairs.differences.map(Number), standardErrors: pairs.standardErrors.map(Number) } }),
     ...(slope !== undefined && { slope: Number(slope) }),
   };

@@ -50,8 +50,8 @@ export interface TrialUpdate {
  * The mean of the anchor runs over all N trials, so that a diverged large factor still lowers lr.
  * No finite loss: lr' = lr · min f.  holdBelow: range(L) ≤ holdBelow · 2^-23 · max|L| ⇒ lr' = lr exactly; with a diverged trial nothing is
  * held, as that trial has told something.
- * @throws AttrError for lr not > 0, losses and factors of different length, bad scoring, and what a score needs and does not get: the base loss
- * (relGain, armijo), the slope (armijo), the samples' losses (pairedNoise)
+ * @throws AttrError for lr not > 0, losses and factors of different length, bad scoring, and what a score needs and does not get: the base
+ * loss (relGain, armijo), the slope (armijo), the samples' losses (pairedNoise)
  * @source Kim & Yu, Automated learning rate scheduling with in-training information, Algorithm 1; anchor, hold, bounds and the treatment
  * of diverged trials are ours
  */

@@ -68,7 +68,8 @@ export function draftEvent(spec: EventSpec): EventDraft {
   const { sizes: passes, placement } = cutTrials(spec);
   const storage = (label: string, sizeBytes: number) => memory.storage('trials', label, sizeBytes);
   const samples = eventSamples(spec, storage);
-  const trials = { passes, coefficients: storage('trial coefficients', count * words * 4), losses: storage('trial losses', count * 4), samples };
+  const [coefficients, losses] = [storage('trial coefficients', count * words * 4), storage('trial losses', count * 4)];
+  const trials = { passes, coefficients, losses, samples };
   const most = Math.max(...passes);
   const window = windowOf(spec, most, storage);
   const state = storage('trials done', 8);
@@ -98,7 +99,8 @@ function eventSamples(graph: EventGraph, room: MakeRoom): EventSamples | null {
   const { samples, count } = graph;
   if (samples.length === 0) return null;
   const padded = paddedOf(graph);
-  return { storage: room('trial samples', count * samples.length * padded * 4), images: samples[0].shape[0], padded, batches: samples.length };
+  const storage = room('trial samples', count * samples.length * padded * 4);
+  return { storage, images: samples[0].shape[0], padded, batches: samples.length };
 }
 
 function keepLaunch(window: Storage, batch: number, { storage, padded, batches }: EventSamples, state: Storage): Launch<Ref> {

@@ -51,7 +51,8 @@ export class HostRule {
     if (new Uint32Array(bytes, losses.size)[0] !== 0) return null;
     const values = [...new Float32Array(bytes, 0, rows.length)];
     const rest = new Float32Array(bytes, losses.size + plans.flags.size);
-    const evidence = { baseRate: base, seed: this.seed, slope: slope && rest[0], samples: samples && samplesOf(samples, rest, rates.length) };
+    const looked = { slope: slope && rest[0], samples: samples && samplesOf(samples, rest, rates.length) };
+    const evidence = { baseRate: base, seed: this.seed, ...looked };
     return scheduler.apply(step, values.slice(0, rates.length), values[rates.length] ?? null, evidence);
   }
 

@@ -38,7 +38,7 @@ import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
 import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, updateRunning } from '../kernels/sgd.ts';
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { directionSlope } from '../kernels/trialEvidence.ts';
-import { Sgd, type SgdOptions } from '../optim/sgd.ts';
+import { resolveSgdOptions, Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { TrialScheduler } from '../sched/index.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
@@ -168,7 +168,8 @@ export class StepPlans {
     const { model, batch, labelSmoothing = 0 } = options;
     const { memory, store, sgd } = this;
     const training = trainingContext();
-    const lossesOf = ({ x, labels }: Batch, context = trainingContext()) => crossEntropy(model.forward(x, context), labels, { labelSmoothing });
+    const lossesOf = ({ x, labels }: Batch, context = trainingContext()) =>
+      crossEntropy(model.forward(x, context), labels, { labelSmoothing });
     const loss = mean(lossesOf(batch, training));
     const batchStatistics = new Arena(memory, 'statistics', 'batch statistics', store.statistics.map(sizeBytes));
     const graphs: Graphs = {
@@ -298,15 +299,12 @@ export class StepPlans {
   #draftSlope({ direction }: TrialPlanOptions, first: Word): { slope: Storage; draft: Draft } {
     const { memory, sgd, store } = this;
     const isRaw = direction === 'gradient';
-    const { momentum, dampening, weightDecay, nesterov } = sgd.options;
+    const { momentum, dampening, weightDecay, nesterov } = isRaw ? resolveSgdOptions() : sgd.options;
     const pairs: [Arena, Arena][] = [[sgd.gradients, sgd.gradients]];
-    if (!isRaw && sgd.buffer) pairs.push([sgd.gradients, sgd.buffer]);
-    if (!isRaw && weightDecay > 0) pairs.push([sgd.gradients, store.parameterArena]);
+    if (momentum > 0) pairs.push([sgd.gradients, sgd.buffer!]);
+    if (weightDecay > 0) pairs.push([sgd.gradients, store.parameterArena]);
     const [dots, slope] = ['dot products', 'slope'].map((label) => memory.storage('trials', label, 16));
-    const uniforms = {
-      momentum: isRaw ? 0 : momentum, dampening: isRaw ? 0 : dampening, weight_decay: isRaw ? 0 : weightDecay, nesterov: Number(!isRaw && nesterov),
-      first_word: first.word,
-    };
+    const uniforms = { momentum, dampening, weight_decay: weightDecay, nesterov: Number(nesterov), first_word: first.word };
     const finish = emit(directionSlope, { bindings: { dots, first: first.storage, slope }, uniforms, grid: [1, 1, 1] });
     return { slope, draft: draft(memory, 'slope', [], [...dotLaunches(memory, 'trials', pairs, dots), finish]) };
   }

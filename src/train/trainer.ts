@@ -54,7 +54,8 @@ function trialPlan(
   const batch: Record<typeof which, () => Batch[]> = { same: () => [same()], heldOut: () => [heldOut()], both: () => [same(), heldOut()] };
   const rule = rulePath(schedule) === 'gpu' ? schedule : undefined;
   const isGrid = coefficientForm(schedule, resolveSgdOptions(optimizer)) > 0;
-  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget, seed, evidence: evidenceOf(schedule) };
+  const evidence = evidenceOf(schedule);
+  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget, seed, evidence };
 }
 
 /** @throws AttrError unless the model has a logit for every class */

@@ -22,7 +22,7 @@ import {
 } from '../kernels/trialRule.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
 import { FLOAT32, holdUlps, meanLogFactor, scoreDefaults, shuffledTrials, TrialScheduler } from '../sched/index.ts';
-import type { NormalizeName, OptimizerPoint, ScoreName, TrialEvent } from '../sched/index.ts';
+import type { NormalizeName, OptimizerPoint, OwnScore, ScoreName, TrialEvent } from '../sched/index.ts';
 import { ULP } from '../sched/scores.ts';
 import { shortest } from './float32.ts';
 
@@ -56,7 +56,7 @@ const eventLogBytes = 8192;
 export const trialFactors = ({ options: { factors, score } }: TrialScheduler): number[] =>
   hasBase(score) ? [...factors, 0] : [...factors];
 
-const hasBase = (score: TrialScheduler['options']['score']): boolean => score === 'relGain' || score === 'armijo' || typeof score === 'function';
+const hasBase = (score: ScoreName | OwnScore): boolean => score === 'relGain' || score === 'armijo' || typeof score === 'function';
 
 /** What the score looks at beside the losses. */
 export const evidenceOf = ({ options: { score } }: TrialScheduler): 'samples' | 'slope' | null =>

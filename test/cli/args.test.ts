@@ -258,6 +258,7 @@ describe('defaults', () => {
 
 describe('rules that span options', () => {
   const train = (...argv: string[]) => checkTrain('forkstep train', parseArgs('forkstep train', trainOptions, argv));
+  const onBase = ['--scheduler', 'trial', '--schedule', 'stepLr', '--step-size', '5'];
   const rows: readonly (readonly [string, readonly string[], string])[] = [
     ['files for procedural images', ['--data', 'src'], '--data'],
     ['CIFAR without its files', ['--dataset', 'cifar10'], '--data'],
@@ -274,7 +275,7 @@ describe('rules that span options', () => {
     ["paired noise's option with another score", ['--kappa', '2'], '--kappa'],
     ["the gate's option with another score", ['--armijo-c', '0.3'], '--armijo-c'],
     ['an anchored gate', ['--score', 'armijo', '--anchor', 'on'], '--anchor'],
-    ['an anchored gate on a base', ['--scheduler', 'trial', '--schedule', 'stepLr', '--step-size', '5', '--score', 'armijo', '--anchor', 'on'], '--anchor'],
+    ['an anchored gate on a base', [...onBase, '--score', 'armijo', '--anchor', 'on'], '--anchor'],
     ['one image to tell noise by', ['--score', 'pairedNoise', '--batch', '1'], '--score-batch'],
     ['memory for trials that are not run', ['--control', 'blindDrift', '--memory-budget', '1MiB'], '--memory-budget'],
     ['a blind gate', ['--control', 'blindDrift', '--score', 'armijo'], '--control'],
@@ -296,8 +297,8 @@ describe('rules that span options', () => {
     expect(of('--normalize', 'zScore', '--tau', '0.5', '--direction', 'optimizer', '--anchor', 'off')).toEqual(
       asPublished('factor5', { normalize: 'zScore', tau: 0.5, direction: 'optimizer' }),
     );
-    const good = ['--score armijo', '--score pairedNoise', '--control blindDrift', '--preset robust --score rank --tau 0.3', '--envelope inverseSqrt'];
-    for (const line of good) train(...line.split(' '));
+    const scored = ['--score armijo', '--score pairedNoise', '--preset robust --score rank --tau 0.3'];
+    for (const line of [...scored, '--control blindDrift', '--envelope inverseSqrt']) train(...line.split(' '));
   });
 
   it('pass what goes together', () => {

@@ -42,7 +42,8 @@ const sizes = [1, 2, 3, 63, 64, 65, 1009, dotChunk - 1, dotChunk, dotChunk + 1, 
 
 describe.each(sizes)('%d vec4s', (n) => {
   test('the sum of the products, the same bits twice, and nothing beside it', async () => {
-    const pairs = [0, 1, 2].map((seed): [Float32Array, Float32Array] => [floats(4 * n, 2 * seed), floats(4 * n, 2 * seed + 1)]).slice(0, n > 1e5 ? 1 : 3);
+    const seeds = n > 1e5 ? [0] : [0, 1, 2];
+    const pairs = seeds.map((seed): [Float32Array, Float32Array] => [floats(4 * n, 2 * seed), floats(4 * n, 2 * seed + 1)]);
     const [partials, result] = await run(pairs);
     pairs.forEach(([x, y], row) => expectClose([asFloats(result)[row]], [dot(x, y)], { atol: 1e-6 * magnitude(x, y), rtol: 0 }));
     expect([partials, result].map((words) => words[words.length - 1])).toEqual([guard, guard]);

@@ -10,7 +10,8 @@ import { uniformStream } from '../support/random.ts';
 const plain = { lr: 0.1, normalize: 'none', tau: 1, anchor: false, bounds: null, holdBelow: null } as const;
 const { factor3, factor5, factor7 } = factorSets;
 const meanOf = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0) / xs.length;
-const near = (got: number, want: number, tolerance = 1e-12) => expect(Math.abs(got - want), `${got} vs ${want}`).toBeLessThanOrEqual(tolerance);
+const near = (got: number, want: number, tolerance = 1e-12) =>
+  expect(Math.abs(got - want), `${got} vs ${want}`).toBeLessThanOrEqual(tolerance);
 
 describe('paired differences', () => {
   it('of samples 1 2 3 against 1 1 1 and 0 3 6: mean and standard error by hand', () => {
@@ -51,8 +52,10 @@ describe("score 'pairedNoise'", () => {
 
   it('weights are e^(−½(t/κ)²)', () => {
     const pairs = { differences: [0, 1, 3], standardErrors: [0, 1, 2] };
-    scores.pairedNoise([1, 2, 4], { tau: 1, baseLoss: null, pairs }).forEach((w, i) => near(w, Math.exp(-0.5 * [0, 1, 1.5][i] ** 2)));
-    scores.pairedNoise([1, 2, 4], { tau: 1, baseLoss: null, pairs, kappa: 2 }).forEach((w, i) => near(w, Math.exp(-0.5 * [0, 0.5, 0.75][i] ** 2)));
+    for (const kappa of [undefined, 1, 2]) {
+      const weights = scores.pairedNoise([1, 2, 4], { tau: 1, baseLoss: null, pairs, kappa });
+      weights.forEach((w, i) => near(w, Math.exp(-0.5 * ([0, 1, 1.5][i] / (kappa ?? 1)) ** 2)));
+    }
   });
 
   it('where every sample differs alike t is infinite; where none differs it is 0', () => {
@@ -74,7 +77,10 @@ describe("score 'pairedNoise'", () => {
   it('unlike min-max, moves little where a difference is noise, whatever its size', () => {
     for (const scale of [1e-6, 1, 1e6]) {
       // Over many events of pure noise the steps are small and average out.
-      const steps = Array.from({ length: 200 }, (_, i) => Math.log2(of(noisy([0, 0, 0], 1, 32, i).map((all) => all.map((x) => x * scale)), { kappa: 2 }).multiplier));
+      const steps = Array.from({ length: 200 }, (_, i) => {
+        const samples = noisy([0, 0, 0], 1, 32, i).map((all) => all.map((x) => x * scale));
+        return Math.log2(of(samples, { kappa: 2 }).multiplier);
+      });
       expect(Math.abs(meanOf(steps))).toBeLessThan(0.02);
       expect(Math.sqrt(meanOf(steps.map((x) => x * x)))).toBeLessThan(0.13);
     }
@@ -132,7 +138,8 @@ describe("score 'armijo'", () => {
 
   it.each([
     ['baseLoss', { baseLoss: null }], ['baseLoss', { baseLoss: Infinity }], ['slope', { slope: undefined }], ['baseRate', { baseRate: -1 }],
-    ['c', { c: 1 }], ['c', { c: 0 }], ['c', { score: 'exp', c: 0.1 }], ['kappa', { kappa: 1 }], ['tau', { tau: 0.5 }], ['normalize', { normalize: 'minMax' }],
+    ['c', { c: 1 }], ['c', { c: 0 }], ['c', { score: 'exp', c: 0.1 }], ['kappa', { kappa: 1 }], ['tau', { tau: 0.5 }],
+    ['normalize', { normalize: 'minMax' }],
     ['samples', { score: 'pairedNoise' }], ['kappa', { score: 'pairedNoise', kappa: 0 }], ['tau', { score: 'pairedNoise', tau: 2 }],
     ['order', { order: [0, 1] }], ['order', { order: [0, 1, 2, 3, 4, 5, 5] }],
   ] as [string, Partial<TrialUpdateInput>][])('refuses %s: %j', (arg, more) => {
@@ -187,7 +194,8 @@ describe('shuffled losses', () => {
 });
 
 describe('blind drift', () => {
-  it.each([['factor3', 1], ['factor5', 2 ** -20], ['factor7', 1]] as const)('%s, as published: after 100 events the rate is ×%d', (name, want) => {
+  const after100 = [['factor3', 1], ['factor5', 2 ** -20], ['factor7', 1]] as const;
+  it.each(after100)('%s, as published: after 100 events the rate is ×%d', (name, want) => {
     const scheduler = new TrialScheduler(asPublished(name, { lr: 0.5, control: 'blindDrift' }));
     for (let step = 0; step < 100; step++) scheduler.drift(step);
     expect(Math.abs(scheduler.lr / 0.5 / want - 1)).toBeLessThanOrEqual(1e-9);
@@ -221,10 +229,12 @@ describe('options', () => {
 
   const grid = { lr: [1], momentum: [0.9] };
   it.each([
-    ['anchor', { score: 'armijo', anchor: true }], ['score', { score: 'armijo', factors: grid }], ['scoreBatch', { score: 'pairedNoise', scoreBatch: 1 }],
-    ['normalize', { score: 'pairedNoise', normalize: 'minMax' }], ['kappa', { kappa: 1 }], ['kappa', { score: 'pairedNoise', kappa: 1e-50 }],
-    ['kappa', { score: 'pairedNoise', kappa: NaN }], ['c', { c: 0.1 }], ['c', { score: 'armijo', c: 2 }], ['tau', { score: 'armijo', tau: 2 }],
-    ['control', { control: 'blind' as never }], ['control', { control: undefined as never }], ['control', { control: 'blindDrift', score: 'armijo' }],
+    ['anchor', { score: 'armijo', anchor: true }], ['score', { score: 'armijo', factors: grid }],
+    ['scoreBatch', { score: 'pairedNoise', scoreBatch: 1 }], ['normalize', { score: 'pairedNoise', normalize: 'minMax' }],
+    ['kappa', { kappa: 1 }], ['kappa', { score: 'pairedNoise', kappa: 1e-50 }], ['kappa', { score: 'pairedNoise', kappa: NaN }],
+    ['c', { c: 0.1 }], ['c', { score: 'armijo', c: 2 }], ['tau', { score: 'armijo', tau: 2 }],
+    ['control', { control: 'blind' as never }], ['control', { control: undefined as never }],
+    ['control', { control: 'blindDrift', score: 'armijo' }],
     ['control', { control: 'blindDrift', score: (losses) => losses }], ['control', { control: 'blindDrift', factors: grid }],
   ] as [string, Partial<TrialOptions>][])('refuses %s: %j', (arg, overrides) => {
     const make = () => new TrialScheduler(robust(overrides));
@@ -239,7 +249,8 @@ describe('options', () => {
 it('events survive JSON with what their scores looked at', () => {
   const noise = new TrialScheduler(robust({ factors: 'factor3', score: 'pairedNoise' }));
   const gate = new TrialScheduler(robust({ factors: 'factor3', score: 'armijo' }));
-  const events = [noise.apply(0, [NaN, 1, 2], null, { samples: [[NaN, 1], [0, 2], [1, 3]] }), gate.apply(0, [1, 2, 3], 2, { slope: -Infinity })];
+  const samples = [[NaN, 1], [0, 2], [1, 3]];
+  const events = [noise.apply(0, [NaN, 1, 2], null, { samples }), gate.apply(0, [1, 2, 3], 2, { slope: -Infinity })];
   expect(events[0].pairs).toEqual({ differences: [NaN, 0, 1], standardErrors: [NaN, 0, 0] });
   for (const event of events) {
     expect(JSON.stringify(eventToJson(event))).not.toContain('null,null');

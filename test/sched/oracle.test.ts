@@ -162,7 +162,8 @@ describe('losses that tell nothing', () => {
       const got = steps.reduce((a, b) => a + b) / n;
       // Five standard errors of each, and half of the last digit printed.
       expect(Math.abs(got - mean)).toBeLessThanOrEqual((5 * sd) / Math.sqrt(n));
-      expect(Math.abs(Math.sqrt(steps.reduce((sum, x) => sum + (x - got) ** 2, 0) / n) - sd)).toBeLessThanOrEqual((5 * sd) / Math.sqrt(2 * n) + 5e-4);
+      const deviation = Math.sqrt(steps.reduce((sum, x) => sum + (x - got) ** 2, 0) / n);
+      expect(Math.abs(deviation - sd)).toBeLessThanOrEqual((5 * sd) / Math.sqrt(2 * n) + 5e-4);
     });
 
   it('a slope whose sign is a coin flip moves factor3 by ×1.011 an event, factor5 by ×0.899, factor7 by ×1.062', () => {

@@ -10,23 +10,27 @@ import { ConvNet, LinearNet, randomDataset, ratesAt, withTrainer } from './nets.
 
 useDevice();
 
-const options = (more: Partial<TrainerOptions>): TrainerOptions =>
-  ({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer: { momentum: 0.9 }, schedule: ratesAt(() => 0.05), ...more });
+const options = (more: Partial<TrainerOptions>): TrainerOptions => ({
+  model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer: { momentum: 0.9 },
+  schedule: ratesAt(() => 0.05), ...more,
+});
 
 async function run(more: Partial<TrainerOptions>) {
   const made = options(more);
   const [steps, events]: [LoggedStep[], TrialEvent[]] = [[], []];
   const outcome = await withTrainer(made, async (trainer) => {
-    const result = await trainer.run({ logEvery: 1, evaluate: false, onSteps: (some) => steps.push(...some), onEvent: (event) => events.push(event) });
+    const told = { onSteps: (some: readonly LoggedStep[]) => steps.push(...some), onEvent: (event: TrialEvent) => events.push(event) };
+    const result = await trainer.run({ logEvery: 1, evaluate: false, ...told });
     return { result, trials: trainer.memory.trials, hasEvent: trainer.plans.event !== null };
   });
   return { ...outcome, steps, events, values: made.model.variables().map(({ data }) => data.slice()) };
 }
 
-const blind = (overrides: Partial<TrialOptions> = {}) => new TrialScheduler(asPublished('factor5', { lr: 0.05, control: 'blindDrift', ...overrides }));
+const blind = (overrides: Partial<TrialOptions> = {}) =>
+  new TrialScheduler(asPublished('factor5', { lr: 0.05, control: 'blindDrift', ...overrides }));
 
 describe('blind drift', () => {
-  test('runs no trial and takes no memory for any; the rate drifts once an epoch, and the run is that of those rates to the bit', async () => {
+  test('runs no trial and takes no memory for any; the rate drifts once an epoch, and the run is that of those rates', async () => {
     const schedule = blind();
     const drifting = await run({ schedule });
     expect(drifting).toMatchObject({ trials: 0, hasEvent: false });
@@ -56,7 +60,8 @@ describe('blind drift', () => {
   });
 
   test('has no use for memory', async () => {
-    await expect(run({ schedule: blind(), memoryBudget: 1 })).rejects.toThrow(expect.objectContaining({ constructor: AttrError, arg: 'memoryBudget' }));
+    const refused = expect.objectContaining({ constructor: AttrError, arg: 'memoryBudget' });
+    await expect(run({ schedule: blind(), memoryBudget: 1 })).rejects.toThrow(refused);
   });
 });
 
@@ -84,9 +89,9 @@ describe('scores that look at more than losses', () => {
     expect(events[0].pairs!.standardErrors.every((error) => error >= 0)).toBe(true);
   });
 
-  test.each(['pairedNoise', 'armijo'] as const)('%s in mixed precision: the gradient is that of the loss, not of the scaled one', async (score) => {
-    const factors = [1.5, 1, 0.7];
-    const [single, mixed] = [await run({ schedule: scheduler({ score, factors }) }), await run({ schedule: scheduler({ score, factors }), precision: 'mixed' })];
+  test.each(['pairedNoise', 'armijo'] as const)('%s in mixed precision: the gradient is that of the loss as it is', async (score) => {
+    const schedule = () => scheduler({ score, factors: [1.5, 1, 0.7] });
+    const [single, mixed] = [await run({ schedule: schedule() }), await run({ schedule: schedule(), precision: 'mixed' })];
     expect(mixed.events).toHaveLength(single.events.length);
     const looked = ({ slope, pairs }: TrialEvent) => [slope ?? 0, ...(pairs?.differences ?? [])];
     expectClose(looked(mixed.events[0]), looked(single.events[0]), { atol: 2e-3, rtol: 0.05 });
@@ -94,8 +99,11 @@ describe('scores that look at more than losses', () => {
   });
 
   test('take a few KiB for it, most of them of the event log', async () => {
-    const [plain, noise, gate] = [await run({ schedule: scheduler({}) }), await run({ schedule: scheduler({ score: 'pairedNoise' }) }), await run({ schedule: scheduler({ score: 'armijo' }) })];
-    expect(noise.trials - plain.trials).toBeLessThan(8192);
-    expect(gate.trials - plain.trials).toBeLessThan(8192);
+    const plain = await run({ schedule: scheduler({}) });
+    for (const score of ['pairedNoise', 'armijo'] as const) {
+      const { trials } = await run({ schedule: scheduler({ score }) });
+      expect(trials - plain.trials).toBeGreaterThan(0);
+      expect(trials - plain.trials).toBeLessThan(8192);
+    }
   });
 });

@@ -170,7 +170,10 @@ describe('trial losses are those of N copies of the weights', () => {
     { name: 'momentum, along the gradient', trials: { direction: 'gradient' }, images: (cursor) => [[cursor, 4]] },
     { name: 'plain SGD', optimizer: {}, images: (cursor) => [[cursor, 4]] },
     { name: 'paired noise', trials: { score: 'pairedNoise' }, images: (cursor) => [[cursor, 4]] },
-    { name: 'paired noise of both, five each', trials: { score: 'pairedNoise', batch: 'both', scoreBatch: 5 }, images: (cursor) => [[cursor, 5], [cursor + 4, 5]] },
+    {
+      name: 'paired noise of both, five each', trials: { score: 'pairedNoise', batch: 'both', scoreBatch: 5 },
+      images: (cursor) => [[cursor, 5], [cursor + 4, 5]],
+    },
     { name: 'nesterov', optimizer: nesterov, images: (cursor) => [[cursor, 4]] },
   ];
 
@@ -205,7 +208,9 @@ describe('trial losses are those of N copies of the weights', () => {
         const c = Math.fround(factor * event.lrBefore);
         const values = new Map(store.parameters.map((variable, i) => [variable.name, before[i].map((w, k) => w - c * directions[i][k])]));
         const parts: number[][] = [];
-        for (const [start, count] of images(3 * 4)) parts.push(await lossesOfCopy(trainer, values, [...order.subarray(start, start + count)]));
+        for (const [start, count] of images(3 * 4)) {
+          parts.push(await lossesOfCopy(trainer, values, [...order.subarray(start, start + count)]));
+        }
         expected.push(average(parts.map(average)));
         samples.push(parts.flat());
       }

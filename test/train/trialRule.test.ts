@@ -73,7 +73,8 @@ async function runRule(
     const slope = along === undefined ? null : upload(memory, 'trials', 'slope', Float32Array.of(along, 0, 0, 0));
     const trials = { passes: [count], coefficients, losses: lossStorage, samples, slope };
     const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, trials, seed);
-    const launches = [rule.coefficientsLaunch(control.at('first'), control), ...rule.launches(control, flagStorage), rule.rateLaunch(control)];
+    const before = rule.coefficientsLaunch(control.at('first'), control);
+    const launches = [before, ...rule.launches(control, flagStorage), rule.rateLaunch(control)];
     const plan = await buildPlan(memory, draft(memory, 'rule', [], launches), { slots: [], places: [] });
     rule.sync(0);
     const all = base === null ? losses : [...losses, base];
@@ -195,7 +196,7 @@ describe.each(rules)('%s, %s', (normalize, score) => {
 /** Samples whose means are about the given losses, all trials sharing what is hard about a sample. */
 function samplesAround(losses: readonly number[], n: number, own: number, uniform: () => number): number[][] {
   const hard = Array.from({ length: n }, () => 2 * uniform());
-  return losses.map((loss) => hard.map((h) => (Number.isFinite(loss) ? f32(Math.abs(loss) * 1e-3 + loss + h + own * (uniform() - 0.5)) : loss)));
+  return losses.map((loss) => hard.map((h) => (Number.isFinite(loss) ? f32(loss + h + own * (uniform() - 0.5)) : loss)));
 }
 
 const meanOf = (xs: readonly number[]): number => xs.reduce((sum, x) => sum + x, 0) / xs.length;
@@ -262,7 +263,8 @@ describe('paired noise', () => {
 
 describe('the Armijo gate', () => {
   /** L(η) = 2 − s·η + h·η²/2, least at η = s/h, accepted up to 2(1 − c)·s/h. */
-  const along = (lr: number, factors: readonly number[], s: number, h: number) => factors.map((f) => 2 - s * f * lr + (h / 2) * (f * lr) ** 2);
+  const along = (lr: number, factors: readonly number[], s: number, h: number) =>
+    factors.map((f) => 2 - s * f * lr + (h / 2) * (f * lr) ** 2);
   const factors = [0.5, 4, 1, 8, 0.125, 2, 0.25];
 
   test.each([[0.1, 2], [0.5, 1], [0.76, 0.5], [0.91, 0.125]])('c = %d: the largest accepted factor alone is %d', async (c, chosen) => {

@@ -94,7 +94,8 @@ const describeEvent = (event: {
   allNonFinite: boolean;
   control?: ControlName;
 }, what: string): string => {
-  const trials = event.control === 'blindDrift' ? 'none, equal losses' : event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
+  const tried = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
+  const trials = event.control === 'blindDrift' ? 'none, equal losses' : tried;
   const note = event.held ? ' (held)' : event.allNonFinite ? ' (every trial diverged)' : event.clamped ? ' (bounded)' : '';
   return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, ${what} ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
 };
