@@ -1,10 +1,11 @@
 /** The option tables of the commands, and the rules that span several options. */
 import { ForkstepError } from '../gpu/errors.ts';
-import { asPublished, factorSets, FLOAT32, resolveFactors, robust } from '../sched/index.ts';
+import { asPublished, factorSets, FLOAT32, PureSchedule, resolveFactors, robust } from '../sched/index.ts';
 import type { Cadence, Factors } from '../sched/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
 import { asUsage, buildSchedule, checkParameters, scheduleNames, scheduleParameters, type ScheduleParameter } from './scheduleOptions.ts';
+import { checkTrials, scoringOptions } from './trialChoices.ts';
 
 /** `1epoch`, `2epochs`, `50steps`, or `4/epoch` for four times an epoch. */
 export function cadence(spec: { help: string; defaultText: string }): Option<Cadence | undefined> {
@@ -74,18 +75,19 @@ const sgdOptions = {
   nesterov: flag("Nesterov's momentum; needs --momentum"),
 };
 
-const trialOptions = {
+export const trialOptions = {
   preset: choice(['asPublished', 'robust'], { default: 'asPublished', help: 'set of choices that the trial scheduler starts from' }),
   factors: factors({
     defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'),
     help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}`,
   }),
   every: cadence({ defaultText: ofPreset('1epoch', '4/epoch'), help: 'how often trials are made' }),
-  envelope: choice(['none', 'cosine', 'linear'], {
+  envelope: choice(['none', 'cosine', 'linear', 'inverseSqrt'], {
     default: undefined,
     defaultText: ofPreset('none', 'cosine'),
-    help: 'decay over the run that multiplies the learning rate',
+    help: 'decay over the run that multiplies the learning rate; inverseSqrt goes by epochs, whatever the length of the run',
   }),
+  ...scoringOptions,
   scoreBatch: integer({ default: undefined, min: 1, defaultText: '--batch', help: 'images that a trial is scored on' }),
   memoryBudget: bytes({ defaultText: '0B', help: 'GPU memory that trials may take so as to run in fewer passes' }),
 };
@@ -196,7 +198,11 @@ export function checkTrain(command: string, { values, given }: Parsed<typeof tra
   checkSgd(command, values);
   checkTrainSchedule(command, { values, given });
   const scheduler = values.scheduler ?? (values.schedule ? 'none' : 'trial');
-  if (scheduler === 'trial') return values.schedule ? undefined : checkBounds(command, values);
+  if (scheduler === 'trial') {
+    if (!values.schedule) checkBounds(command, values);
+    const base = values.schedule ? buildSchedule(values.schedule, values) : null;
+    return checkTrials(command, values, base instanceof PureSchedule ? base : null);
+  }
   const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key));
   if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${scheduler}`, `leave ${flagOf(idle)} out`);
 }
@@ -222,6 +228,7 @@ export function checkCompare(command: string, { values }: Parsed<typeof compareO
   checkData(command, { values });
   checkSgd(command, values);
   checkBounds(command, values);
+  checkTrials(command, values);
 }
 
 /** @throws UsageError */

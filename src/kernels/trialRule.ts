@@ -2,18 +2,19 @@
  * The rule of the trial scheduler as one invocation: losses → normalise → score → weights → weighted geometric mean → bounds → the scale m,
  * and with it the coefficients of the next event. The rule and its reasons are `trialUpdate` in src/sched/update.ts, in float64; this is
  * its twin in float32, made so that float32 costs no digits:
- *   - all scores but `rank` are e^(−(L − min L) / (τ·divisor)): the smallest loss is subtracted before anything else, where that is exact;
- *     of ranks the best is, so that some weight is 1;
+ *   - exp and relGain are e^(−(L − min L) / (τ·divisor)): the smallest loss is subtracted before anything else, where that is exact;
+ *     of ranks the best is, so that some weight is 1; paired noise and the gate look at differences formed before (trialEvidence.ts);
  *   - losses that are normalised are first brought to about 1 by a power of two, so that no square or sum leaves float32;
  *   - e^x and √x are computed here, to about one unit in the last place, as WGSL's own may be off by many;
  *   - NaN and Inf are found by their bits.
  */
 import { builtins, defineKernel, linearIndex, nonFinite, read, write } from './contract.ts';
 import { flagNonFiniteLoss } from './sgd.ts';
+import { isLost, rootOf } from './trialEvidence.ts';
 
 /** Values of the uniforms `normalize` and `score`. */
 export const ruleNormalize = { minMax: 0, zScore: 1, mean: 2, sum: 3, l2: 4, none: 5 } as const;
-export const ruleScore = { exp: 0, relGain: 1, rank: 2 } as const;
+export const ruleScore = { exp: 0, relGain: 1, rank: 2, pairedNoise: 3, armijo: 4 } as const;
 
 /** Bits of an event's first word: the rule has run; a bound changed m; losses equal within rounding; no finite loss. */
 export const eventValid = 1;
@@ -22,13 +23,15 @@ export const eventHeld = 4;
 export const eventAllNonFinite = 8;
 
 /**
- * Words of an event before its N losses and N weights: bits, trials that are not finite, m before, m after, ln multiplier, base loss,
- * momentum before and after, weight decay before and after.
+ * Words of an event before its N losses, N weights and evidence: bits, trials that are not finite, m before, m after, ln multiplier, base
+ * loss, momentum before and after, weight decay before and after.
  */
 export const eventHead = 10;
 
-/** f32 of a trial in `trials`: −factor, ln factor less the anchor, μ, ln(1 − μ), λ, ln λ. */
-export const trialWords = 6;
+/** f32 of a trial in `trials`: −factor, ln factor less the anchor, μ, ln(1 − μ), λ, ln λ, which trial's loss it is scored by. */
+export const trialWords = 7;
+/** Place of the last of them. */
+export const sourceWord = 6;
 
 /** Forms of a trial's coefficients: c of the direction; a − 1, c of the gradient; a − 1, c of the momentum buffer, c of the gradient. */
 export const coefficientForms = { direction: 0, gradient: 1, bufferAndGradient: 2 } as const;
@@ -110,29 +113,22 @@ fn main(@builtin(local_invocation_id) lid: vec3u) {
 /**
  * rates[1] = m is moved by the trials' losses, and rates[2], rates[3] where momentum and weight decay are tried; events[slot] tells how.
  * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0.
- * `hold` < 0 never holds.
+ * `hold` < 0 never holds. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the
+ * score looked at (pairedNoise: `pairedDifferences`; armijo: `directionSlope`), which the event keeps.
  */
 export const trialRule = defineKernel({
   name: 'trialRule',
   bindings: {
     trials: read('f32'), losses: read('f32'), coefficients: read('f32'), control: read('u32'), flags: write('u32'), rates: write('f32'),
-    events: write('u32'),
+    events: write('u32'), evidence: read('f32'),
   },
   uniforms: {
-    n: 'u32', has_base: 'u32', normalize: 'u32', score: 'u32', tau: 'f32', hold: 'f32', least_factor: 'f32', low: 'f32', high: 'f32',
-    slot_word: 'u32', stride: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32',
+    n: 'u32', has_base: 'u32', normalize: 'u32', score: 'u32', parameter: 'f32', hold: 'f32', least_factor: 'f32', low: 'f32', high: 'f32',
+    slot_word: 'u32', stride: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', evidence_words: 'u32',
   },
-  wgsl: /* wgsl */ `${nonFinite}${expOf}
-fn root(x: f32) -> f32 {
-  let guess = sqrt(x);
-  return select(0.5 * (guess + x / guess), 0.0, guess == 0.0);
-}
-fn is_lost(t: u32) -> bool {
-  for (var k = 0u; k <= u.form; k += 1u) {
-    if (non_finite(coefficients[t * (u.form + 1u) + k])) { return true; }
-  }
-  return non_finite(losses[t]);
-}
+  wgsl: /* wgsl */ `${nonFinite}${expOf}${rootOf}${isLost('(u.form + 1u)')}
+// By whose loss trial t is scored: its own, unless losses are shuffled.
+fn source_of(t: u32) -> u32 { return u32(trials[${trialWords}u * t + ${sourceWord}u]); }
 fn difference(loss: f32, lowest: f32, unit: f32) -> f32 { return loss * unit - lowest * unit; }
 
 // Place of a loss among the finite ones, from 0; equal losses share the mean of theirs.
@@ -173,6 +169,45 @@ fn divisor_of(lowest: f32, highest: f32, base: f32, unit: f32, finite: f32) -> f
   return root(pairs) / finite;
 }
 
+// The largest factor whose loss has come down by what is asked, else the smallest one, of trials that are not lost; u.n where all are.
+fn accepted_trial(base: f32) -> u32 {
+  var largest = u.n;
+  var smallest = u.n;
+  let slope = evidence[0];
+  for (var t = 0u; t < u.n; t += 1u) {
+    let source = source_of(t);
+    if (is_lost(source)) { continue; }
+    // Factors are there with a minus, as is the coefficient: −η·f.
+    let factor = -trials[${trialWords}u * t];
+    if (smallest == u.n || factor < -trials[${trialWords}u * min(smallest, u.n - 1u)]) { smallest = t; }
+    let asked = u.parameter * coefficients[t] * slope;
+    if (non_finite(slope) || non_finite(asked) || losses[source] - base > asked) { continue; }
+    if (largest == u.n || factor > -trials[${trialWords}u * min(largest, u.n - 1u)]) { largest = t; }
+  }
+  return select(largest, smallest, largest == u.n);
+}
+
+fn weight_of(t: u32, lowest: f32, best_rank: f32, unit: f32, divisor: f32, accepted: u32) -> f32 {
+  let source = source_of(t);
+  if (is_lost(source)) { return 0.0; }
+  if (u.score == ${ruleScore.armijo}u) { return select(0.0, 1.0, t == accepted); }
+  let gap = difference(losses[source], lowest, unit);
+  var x = 0.0;
+  if (u.score == ${ruleScore.rank}u) {
+    x = (rank_of(losses[source]) - best_rank) / u.parameter;
+  } else if (u.score == ${ruleScore.pairedNoise}u) {
+    let d = abs(evidence[2u * source]);
+    // Asked as a product, as the error may be 0; e^(−½·14²) is no weight in float32.
+    let within = u.parameter * evidence[2u * source + 1u];
+    if (d > 0.0 && d >= 14.0 * within) { return 0.0; }
+    if (d > 0.0) { x = 0.5 * (d / within) * (d / within); }
+  } else if (gap > 0.0) {
+    x = gap / divisor / u.parameter;
+  }
+  if (x < 87.0) { return exp_of(-x); }
+  return 0.0;
+}
+
 @compute @workgroup_size(1)
 fn main() {
   let at = control[u.slot_word] * u.stride;
@@ -201,23 +236,15 @@ fn main() {
 
   var best_rank = 0.0;
   if (u.score == ${ruleScore.rank}u) { best_rank = rank_of(lowest); }
+  var accepted = u.n;
+  if (u.score == ${ruleScore.armijo}u) { accepted = accepted_trial(base); }
   let weights_at = at + ${eventHead}u + u.n;
   var total = 0.0;
   var moved = 0.0;
   var ln_rest = 0.0;
   var ln_decay = 0.0;
   for (var t = 0u; t < u.n; t += 1u) {
-    var weight = 0.0;
-    if (!is_lost(t)) {
-      let gap = difference(losses[t], lowest, unit);
-      var x = 0.0;
-      if (u.score == ${ruleScore.rank}u) {
-        x = (rank_of(losses[t]) - best_rank) / u.tau;
-      } else if (gap > 0.0) {
-        x = gap / divisor / u.tau;
-      }
-      if (x < 87.0) { weight = exp_of(-x); }
-    }
+    let weight = weight_of(t, lowest, best_rank, unit, divisor, accepted);
     total += weight;
     moved += weight * trials[${trialWords}u * t + 1u];
     ln_rest += weight * trials[${trialWords}u * t + 3u];
@@ -225,6 +252,7 @@ fn main() {
     events[at + ${eventHead}u + t] = bitcast<u32>(losses[t]);
     events[weights_at + t] = bitcast<u32>(weight);
   }
+  for (var i = 0u; i < u.evidence_words; i += 1u) { events[weights_at + u.n + i] = bitcast<u32>(evidence[i]); }
   let is_gone = finite == 0u;
   let log_multiplier = select(moved / max(total, 1e-30), 0.0, is_gone);
   for (var t = 0u; t < u.n; t += 1u) {

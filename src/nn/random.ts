@@ -34,6 +34,8 @@ export const STREAM = {
   proceduralTest: 5,
   /** Directions of loss landscapes, `randomDirections`. */
   landscape: 6,
+  /** Whose loss a factor is scored by, `shuffledTrials`. */
+  trials: 7,
 } as const;
 
 /** A u32 that depends on all bits of three u32 (higher bits of the arguments are dropped). The mixing is in the file's head. */

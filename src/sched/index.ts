@@ -1,7 +1,11 @@
 export { isBalanced, factorSets, meanLogFactor, resolveFactors, resolvePoints } from './factors.ts';
 export type { FactorGrid, Factors, FactorSetName, TrialPoints } from './factors.ts';
-export { normalizers, scores, trialWeights } from './scores.ts';
-export type { NormalizeName, OwnScore, OwnScoreContext, ScoreContext, ScoreName, Scoring } from './scores.ts';
+export { normalizers, scoreDefaults, scores, trialWeights } from './scores.ts';
+export type { NamedScoreContext, NormalizeName, OwnScore, OwnScoreContext, ScoreContext, ScoreName, Scoring } from './scores.ts';
+export { pairedDifferences } from './evidence.ts';
+export type { Gate, Pairs, TrialEvidence } from './evidence.ts';
+export { controlNames, shuffledTrials } from './controls.ts';
+export type { ControlName } from './controls.ts';
 export { meanOfPoints, trialUpdate } from './update.ts';
 export type { TrialUpdate, TrialUpdateInput } from './update.ts';
 export { envelopeAt, envelopes } from './envelopes.ts';

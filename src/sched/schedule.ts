@@ -22,7 +22,7 @@ export interface Schedule {
   step?(metrics: number): void;
 }
 
-/** lr(t) = lr · envelope(t), without events. With envelope 'none' it is constant, with 'cosine' or 'linear' the usual baselines. */
+/** lr(t) = lr · envelope(t), without events. With envelope 'none' it is constant, with the others the usual baselines. */
 export class ConstantSchedule implements Schedule {
   readonly #envelope: EnvelopeName;
   #lr: number;
@@ -35,8 +35,8 @@ export class ConstantSchedule implements Schedule {
     this.#envelope = envelope;
   }
 
-  lrAt(step: number, totalSteps?: number): number {
-    return this.#lr * envelopeAt(this.#envelope, step, totalSteps);
+  lrAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number {
+    return this.#lr * envelopeAt(this.#envelope, step, totalSteps, stepsPerEpoch);
   }
 
   isDue(): boolean {

@@ -3,9 +3,10 @@
  * Everything here sees finite losses only; `trialWeights` gives non-finite trials weight 0.
  */
 import { AttrError } from '../gpu/errors.ts';
+import type { Gate, Pairs } from './evidence.ts';
 
 export type NormalizeName = 'minMax' | 'zScore' | 'mean' | 'sum' | 'l2' | 'none';
-export type ScoreName = 'exp' | 'relGain' | 'rank';
+export type ScoreName = 'exp' | 'relGain' | 'rank' | 'pairedNoise' | 'armijo';
 
 /** Spacing of float32 just above 1: one unit in the last place (ulp) of a float32 loss L is at most ULP · |L|. */
 export const ULP = 2 ** -23;
@@ -44,26 +45,41 @@ export const normalizers: Record<NormalizeName, (losses: readonly number[]) => n
   none: (losses) => [...losses],
 };
 
-/** What a score needs beside x. */
+/** What a score may need beside x. */
 export interface ScoreContext {
   /** temperature > 0: small values trust the best trial more */
   tau: number;
-  /** loss at the current weights (a trial at c = 0) on the trials' batch; relGain alone needs it */
+  /** loss at the current weights (a trial at c = 0) on the trials' batch; relGain and armijo need it */
   baseLoss: number | null;
 }
 
+/** What the scores by name may need: of the finite trials alone, as x is. */
+export interface NamedScoreContext extends ScoreContext {
+  /** pairedNoise alone: κ > 0, standard errors below which a trial counts much like the best one @default 1 */
+  kappa?: number;
+  /** pairedNoise alone: each trial against the best one */
+  pairs?: Pairs;
+  /** armijo alone: the decrease that is asked of each trial */
+  gate?: Gate;
+}
+
+const missing = (op: string, arg: string, rule: string, got: unknown, fix: string): never => {
+  throw new AttrError({ op, arg, rule, got, fix });
+};
+
+function checkBase(op: string, baseLoss: number | null): asserts baseLoss is number {
+  if (baseLoss !== null && Number.isFinite(baseLoss)) return;
+  const fix = "pass the training step's loss on the trials' batch, or score by 'exp'";
+  missing(op, 'baseLoss', 'must be the finite loss at the current weights', baseLoss, fix);
+}
+
 /** x (smaller is better) → weights, not yet summing to 1. */
-export const scores: Record<ScoreName, (x: readonly number[], context: ScoreContext) => number[]> = {
+export const scores: Record<ScoreName, (x: readonly number[], context: NamedScoreContext) => number[]> = {
   /** w = e^(−x/τ) */
   exp: (x, { tau }) => falling(x, tau),
   /** w = e^(−(L − Lmin) / (τ s)), s = max(L0 − Lmin, 4 ulp · |L0|): losses in units of the best trial's gain */
   relGain: (losses, { tau, baseLoss }) => {
-    if (baseLoss === null || !Number.isFinite(baseLoss)) {
-      throw new AttrError({
-        op: 'relGain', arg: 'baseLoss', rule: 'must be the finite loss at the current weights', got: baseLoss,
-        fix: "pass the training step's loss on the trials' batch, or score by 'exp'",
-      });
-    }
+    checkBase('relGain', baseLoss);
     const low = Math.min(...losses);
     const scale = Math.max(baseLoss - low, 4 * ULP * Math.abs(baseLoss), Number.MIN_VALUE);
     return falling(losses.map((l) => (l - low) / scale), tau);
@@ -72,6 +88,27 @@ export const scores: Record<ScoreName, (x: readonly number[], context: ScoreCont
   rank: (x, { tau }) => {
     const rankOf = (v: number): number => x.filter((o) => o < v).length + (x.filter((o) => o === v).length - 1) / 2;
     return falling(x.map(rankOf), tau);
+  },
+  /**
+   * w = e^(−½(t/κ)²), t = mean_j d_j / SE, d_j the trial's loss of sample j less the best trial's: trials that the noise of the batch does
+   * not tell from the best one weigh as much as it does. Where all samples differ by the same, t is infinite, or 0 where they do not
+   * differ.
+   */
+  pairedNoise: (_losses, { kappa = 1, pairs }) => {
+    if (!pairs) return missing('pairedNoise', 'samples', 'must be given', pairs, "pass the losses of the samples, or score by 'exp'");
+    return pairs.differences.map((d, i) => (d === 0 ? 1 : Math.exp(-0.5 * (d / pairs.standardErrors[i] / kappa) ** 2)));
+  },
+  /**
+   * w = 1 for the largest f with L_f ≤ L0 − c·f·η·(g·u), else for the smallest f; 0 for the others. With g·u not finite none is accepted.
+   * @source Armijo's condition of sufficient decrease, as in Vaswani et al., *Painless Stochastic Gradient*, NeurIPS 2019, eq. 1
+   */
+  armijo: (losses, { baseLoss, gate }) => {
+    checkBase('armijo', baseLoss);
+    if (!gate) return missing('armijo', 'slope', 'must be given', gate, "pass g·u, or score by 'exp'");
+    const { factors, decreases } = gate;
+    const accepted = factors.filter((_, i) => losses[i] - baseLoss <= -decreases[i]);
+    const chosen = accepted.length > 0 ? Math.max(...accepted) : Math.min(...factors);
+    return factors.map((f) => Number(f === chosen));
   },
 };
 
@@ -91,15 +128,22 @@ export type OwnScore = (losses: readonly number[], context: OwnScoreContext) => 
 export interface Scoring {
   normalize: NormalizeName;
   score: ScoreName | OwnScore;
-  /** temperature of the score, > 0; 1 is the published e^−x */
+  /** temperature of the score, > 0; 1 is the published e^−x; pairedNoise and armijo have none and take 1 */
   tau: number;
+  /** κ of pairedNoise, > 0; null for 1, and for the other scores @default null */
+  kappa?: number | null;
+  /** share of the linear decrease that armijo asks for, in (0, 1); null for 0.1, and for the other scores @default null */
+  c?: number | null;
 }
 
+/** What null stands for. */
+export const scoreDefaults = { kappa: 1, c: 0.1 } as const;
+
 /**
- * Throws AttrError for unknown names, τ that is not finite and > 0, and a normalisation that the score would not see:
- * relGain scales losses itself, rank looks at their order alone and a function gets the losses, so these take 'none'.
+ * Throws AttrError for unknown names, numbers out of range, and what the score would not see. relGain scales losses itself, rank looks at
+ * their order, pairedNoise at samples, armijo at the decrease, and a function gets the losses: these take normalize 'none'.
  */
-export function checkScoring(op: string, { normalize, score, tau }: Scoring): void {
+export function checkScoring(op: string, { normalize, score, tau, kappa = null, c = null }: Scoring): void {
   checkName(op, 'normalize', normalize, normalizers);
   if (typeof score !== 'function') checkName(op, 'score', score, scores);
   if (!(Number.isFinite(tau) && tau > 0)) {
@@ -108,6 +152,18 @@ export function checkScoring(op: string, { normalize, score, tau }: Scoring): vo
   if (score !== 'exp' && normalize !== 'none') {
     const name = typeof score === 'function' ? 'a score of your own' : `score '${score}'`;
     throw new AttrError({ op, arg: 'normalize', rule: `must be 'none' with ${name}`, got: normalize, fix: 'it gets plain losses' });
+  }
+  if (kappa !== null) {
+    if (score !== 'pairedNoise') missing(op, 'kappa', "must be null unless the score is 'pairedNoise'", kappa, 'others have tau');
+    if (!(Number.isFinite(kappa) && kappa > 0)) missing(op, 'kappa', 'must be finite and > 0', kappa, '1 or 2 is usual');
+  }
+  if (c !== null) {
+    if (score !== 'armijo') missing(op, 'c', "must be null unless the score is 'armijo'", c, 'leave it out');
+    if (!(c > 0 && c < 1)) missing(op, 'c', 'must be in (0, 1)', c, '0.1 is usual');
+  }
+  if ((score === 'pairedNoise' || score === 'armijo') && tau !== 1) {
+    const fix = score === 'pairedNoise' ? 'pass kappa' : 'leave it out';
+    missing(op, 'tau', `must be 1 with score '${score}', which has no temperature`, tau, fix);
   }
 }
 
@@ -120,19 +176,27 @@ export function checkName(op: string, arg: string, name: string, table: object):
 
 /**
  * Weights of all trials, Σ = 1, in their order; a trial with a non-finite loss weighs 0; all 0 where no loss is finite.
- * @throws AttrError where a score of one's own returns no weights
+ * @param pairs pairedNoise alone, and `gate` armijo alone: of all trials
+ * @throws AttrError where a score of one's own returns no weights, and where a score lacks what it looks at
  */
 export function trialWeights(
   losses: readonly number[],
   scoring: Scoring,
   baseLoss: number | null,
   factors: readonly number[] = [],
+  { pairs, gate }: Pick<NamedScoreContext, 'pairs' | 'gate'> = {},
 ): number[] {
+  const isFinite = losses.map(Number.isFinite);
   const finite = losses.filter(Number.isFinite);
-  const { score, normalize, tau } = scoring;
+  const { score, normalize, tau, kappa } = scoring;
   if (finite.length === 0) return losses.map(() => 0);
   if (typeof score === 'function') return ownWeights(score(losses, { tau, baseLoss, factors }), losses);
-  const raw = scores[score](normalizers[normalize](finite), { tau, baseLoss });
+  const only = (xs: readonly number[]): number[] => xs.filter((_, i) => isFinite[i]);
+  const raw = scores[score](normalizers[normalize](finite), {
+    tau, baseLoss, kappa: kappa ?? scoreDefaults.kappa,
+    pairs: pairs && { differences: only(pairs.differences), standardErrors: only(pairs.standardErrors) },
+    gate: gate && { factors: only(gate.factors), decreases: only(gate.decreases) },
+  });
   const total = sumOf(raw);
   let next = 0;
   return losses.map((l) => (Number.isFinite(l) ? raw[next++] / total : 0));

@@ -2,6 +2,8 @@
 import { AttrError } from '../gpu/errors.ts';
 import { checkCadence } from './cadence.ts';
 import type { Cadence } from './cadence.ts';
+import { controlNames } from './controls.ts';
+import type { ControlName } from './controls.ts';
 import { envelopes } from './envelopes.ts';
 import type { EnvelopeName } from './envelopes.ts';
 import { resolvePoints } from './factors.ts';
@@ -25,8 +27,12 @@ export interface TrialOptions {
   normalize: NormalizeName;
   /** a name, or a function of the losses: then they are read back at every event, and one more trial gives the loss at the weights */
   score: ScoreName | OwnScore;
-  /** temperature of the score, > 0 in float32; 1 is the published e^−x */
+  /** temperature of the score, > 0 in float32; 1 is the published e^−x; pairedNoise and armijo have none and take 1 */
   tau: number;
+  /** pairedNoise's κ, > 0 in float32: standard errors that noise may make; null for 1, and for the other scores */
+  kappa: number | null;
+  /** armijo's c, in (0, 1): the share of the linear decrease that it asks for; null for 0.1, and for the other scores */
+  c: number | null;
   /** equal scores leave m as it is, whatever the factors */
   anchor: boolean;
   /** losses equal within rounding leave m as it is, to the bit */
@@ -45,6 +51,12 @@ export interface TrialOptions {
   base: PureSchedule | null;
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
+  /**
+   * Makes the run a control of one without it, all other options being those of the run that it stands beside: the rule fed equal losses
+   * and no trial run ('blindDrift'), or its losses handed out among the factors at random ('shuffledLosses', by the run's seed). Null for
+   * none.
+   */
+  control: ControlName | null;
 }
 
 /** The options with the factors, momenta and weight decays of all trials. */
@@ -59,6 +71,10 @@ export const holdUlps = 4;
 const batchNames: Record<ScoreBatch, true> = { same: true, heldOut: true, both: true };
 const directionNames: Record<Direction, true> = { gradient: true, optimizer: true };
 
+/** What of a preset follows from the score: only 'exp' looks at losses that were normalised, and a gate has nothing to anchor. */
+const followsScore = ({ score = 'exp' }: Partial<TrialOptions>, anchor: boolean) =>
+  ({ normalize: score === 'exp' ? 'minMax' : 'none', anchor: anchor && score !== 'armijo' }) as const;
+
 /**
  * Algorithm 1 as the slides give it: min-max, e^−x, weighted geometric mean; once an epoch, on the training batch, along its raw gradient;
  * no anchor, no hold, no envelope, no bounds. Start 0.005, factor5.
@@ -66,8 +82,9 @@ const directionNames: Record<Direction, true> = { gradient: true, optimizer: tru
  */
 export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
-    batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, ...overrides,
+    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, score: 'exp', tau: 1, kappa: null, c: null, hold: false, batch: 'same',
+    scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, control: null, ...followsScore(overrides, false),
+    ...overrides,
   };
 }
 
@@ -77,9 +94,9 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, score: 'exp', tau: 1, kappa: null, c: null, hold: true,
     batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: overrides.base ? 'none' : 'cosine', base: null,
-    bounds: [1e-8, 10], ...overrides,
+    bounds: [1e-8, 10], control: null, ...followsScore(overrides, true), ...overrides,
   };
 }
 
@@ -95,6 +112,7 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   checkCadence(op, options.every);
   checkScoring(op, options);
   checkFloat32(op, 'tau', options.tau, '1 is usual');
+  if (options.kappa !== null) checkFloat32(op, 'kappa', options.kappa, '1 is usual');
   checkName(op, 'batch', options.batch, batchNames);
   checkName(op, 'direction', options.direction, directionNames);
   checkName(op, 'envelope', options.envelope, envelopes);
@@ -120,7 +138,43 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
     const fix = "a grid tries whole steps of the optimizer: pass direction 'optimizer'";
     throw new AttrError({ op, arg: 'direction', rule: "must be 'optimizer' with a grid", got: options.direction, fix });
   }
-  return { ...options, every, bounds, ...points };
+  const resolved = { ...options, every, bounds, ...points };
+  checkScore(resolved);
+  checkControl(resolved);
+  return resolved;
+}
+
+const refuse = (arg: string, rule: string, got: unknown, fix: string): never => {
+  throw new AttrError({ op: 'TrialScheduler', arg, rule, got, fix });
+};
+
+const isGrid = ({ momenta, weightDecays }: TrialPoints): boolean => momenta !== null || weightDecays !== null;
+
+function checkScore(options: ResolvedTrialOptions): void {
+  const { score, anchor, factors, scoreBatch, batch } = options;
+  if (score === 'armijo' && anchor) {
+    refuse('anchor', "must be false with score 'armijo'", anchor, 'it takes one factor as it is: nothing drifts');
+  }
+  if (score === 'armijo' && isGrid(options)) {
+    const fix = 'it compares steps along one direction: pass factors of the rate alone';
+    refuse('score', "must not be 'armijo' with a grid", `${factors.length} trials`, fix);
+  }
+  if (score === 'pairedNoise' && scoreBatch === 1 && batch !== 'both') {
+    refuse('scoreBatch', "must be ≥ 2 with score 'pairedNoise'", scoreBatch, 'one sample has no standard error');
+  }
+}
+
+function checkControl(options: ResolvedTrialOptions): void {
+  const { control, score } = options;
+  if (control === null) return;
+  checkName('TrialScheduler', 'control', control, controlNames);
+  if (control !== 'blindDrift') return;
+  if (typeof score === 'function' || score === 'armijo') {
+    const got = typeof score === 'function' ? 'a function' : score;
+    refuse('control', "must not be 'blindDrift' with this score", got, 'what it makes of equal losses is no drift: shuffle them');
+  }
+  const fix = 'pass factors of the rate alone, or shuffle the losses';
+  if (isGrid(options)) refuse('control', "must not be 'blindDrift' with a grid", control, fix);
 }
 
 /** m and τ live on the GPU. @throws AttrError where float32 would make them 0 or infinite */

@@ -1,7 +1,10 @@
 /** The trial scheduler's host side: a scale m, moved by events, and the log of them. Running the trials is the training loop's part. */
 import { AttrError } from '../gpu/errors.ts';
 import { isDueAt } from './cadence.ts';
+import { shuffledTrials } from './controls.ts';
+import type { ControlName } from './controls.ts';
 import { envelopeAt } from './envelopes.ts';
+import type { Pairs, TrialEvidence } from './evidence.ts';
 import { checkKind, checkLr } from './schedule.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
 import { checkFloat32, holdUlps, resolveTrialOptions } from './trialOptions.ts';
@@ -34,6 +37,14 @@ export interface TrialEvent {
   allNonFinite: boolean;
   /** what else was tried, where `factors` is a grid */
   optimizer?: TriedOptimizer;
+  /** of score 'pairedNoise': each trial against the best one, t = difference / standard error */
+  pairs?: Pairs;
+  /** of score 'armijo': g·u, the decrease of the loss along the direction for an infinitely small rate, by that rate */
+  slope?: number;
+  /** in a control run, which; with 'blindDrift' no trial was run, and the losses are 0 */
+  control?: ControlName;
+  /** of 'shuffledLosses': factor i was scored by losses[order[i]] */
+  order?: number[];
   /** where the rule was computed: on the GPU, within the step; or here, from losses read back (a score of one's own) */
   path: 'gpu' | 'host';
 }
@@ -103,15 +114,21 @@ export class TrialScheduler implements Schedule {
    * Moves m by the trials' losses and logs the event. With every loss non-finite m is cut by the smallest factor; the loop decides whether
    * the run goes on.
    * @param losses one a factor, in their order; NaN and ±Infinity mark diverged trials
-   * @param baseLoss loss at the current weights on the trials' batch; score 'relGain' needs it
+   * @param baseLoss loss at the current weights on the trials' batch; the scores 'relGain' and 'armijo' need it
+   * @param evidence what the scores 'pairedNoise' and 'armijo' and the control 'shuffledLosses' need beside
    */
-  apply(step: number, losses: readonly number[], baseLoss: number | null = null): TrialEvent {
-    const { factors, normalize, score, tau, anchor, bounds, hold } = this.options;
+  apply(step: number, losses: readonly number[], baseLoss: number | null = null, evidence: TrialEvidence = {}): TrialEvent {
+    const { factors, normalize, score, tau, kappa, c, anchor, bounds, hold, control } = this.options;
     this.#checkStep('TrialScheduler.apply', step);
     const lrBefore = this.#m;
     const holdBelow = hold ? holdUlps : null;
-    const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, normalize, score, tau, anchor, bounds, holdBelow });
-    const event: TrialEvent = { step, lrBefore, ...update, factors: [...factors], losses: [...losses], baseLoss, path: 'host' };
+    const order = control === 'shuffledLosses' ? shuffledTrials(evidence.seed ?? 0, step, factors.length) : null;
+    const { samples, slope, baseRate } = evidence;
+    const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow };
+    const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, samples, slope, baseRate, order, ...rule });
+    const controlled = { ...(control && { control }), ...(order && { order }) };
+    const given = { factors: [...factors], losses: [...losses], baseLoss };
+    const event: TrialEvent = { step, lrBefore, ...update, ...given, path: 'host', ...controlled };
     const { momenta, weightDecays } = this.options;
     if (momenta || weightDecays) {
       const before = this.#optimizer;
@@ -122,6 +139,19 @@ export class TrialScheduler implements Schedule {
     }
     this.#take(event);
     return event;
+  }
+
+  /**
+   * The event of control 'blindDrift': the rule on equal losses, without any trial.
+   * @throws AttrError under another control, or none
+   */
+  drift(step: number): TrialEvent {
+    const { control, factors } = this.options;
+    if (control !== 'blindDrift') {
+      const fix = 'run trials, and apply their losses';
+      throw new AttrError({ op: 'TrialScheduler.drift', arg: 'control', rule: "must be 'blindDrift'", got: control, fix });
+    }
+    return this.apply(step, factors.map(() => 0), 0, { samples: factors.map(() => [0, 0]) });
   }
 
   #take(event: TrialEvent): void {
@@ -161,7 +191,8 @@ export class TrialScheduler implements Schedule {
 
   /** What update `step` is made at, in units of m: the base where there is one. */
   envelopeAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number {
-    return this.options.base ? this.baseAt(step, totalSteps, stepsPerEpoch) : envelopeAt(this.options.envelope, step, totalSteps);
+    const { base, envelope } = this.options;
+    return base ? this.baseAt(step, totalSteps, stepsPerEpoch) : envelopeAt(envelope, step, totalSteps, stepsPerEpoch);
   }
 
   state(): ScheduleState {
@@ -206,14 +237,20 @@ export class TrialScheduler implements Schedule {
 /** A number JSON can hold: 'NaN', 'Infinity' and '-Infinity' as text. */
 export type JsonNumber = number | 'NaN' | 'Infinity' | '-Infinity';
 /** An event as JSON holds it. */
-export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss'> & { losses: JsonNumber[]; baseLoss: JsonNumber | null };
+export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss' | 'pairs' | 'slope'> & {
+  losses: JsonNumber[];
+  baseLoss: JsonNumber | null;
+  pairs?: Record<keyof Pairs, JsonNumber[]>;
+  slope?: JsonNumber;
+};
 
 /** An event that can be gone on from: `revert` and the order of steps need the numbers, a report the lists. */
 function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: readonly Partial<TrialEventJson>[]): boolean {
   if (typeof event !== 'object' || event === null) return false;
-  const { step, lrBefore, lrAfter, factors, losses, weights } = event;
+  const { step, lrBefore, lrAfter, factors, losses, weights, pairs = { differences: [], standardErrors: [] } } = event;
   const isNext = Number.isInteger(step) && step! > (i === 0 ? -1 : all[i - 1].step!);
-  return isNext && [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0) && [factors, losses, weights].every(Array.isArray);
+  const hasRates = [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0);
+  return isNext && hasRates && [factors, losses, weights, pairs.differences, pairs.standardErrors].every(Array.isArray);
 }
 
 function isOptimizerPoint(point: unknown): boolean {
@@ -226,18 +263,22 @@ function isOptimizerPoint(point: unknown): boolean {
 const toJson = (x: number): JsonNumber => (Number.isFinite(x) ? x : (String(x) as JsonNumber));
 
 /** JSON writes NaN and Infinity as null; here they become text, which eventFromJson turns back. */
-export function eventToJson(event: TrialEvent): TrialEventJson {
+export function eventToJson({ pairs, slope, ...event }: TrialEvent): TrialEventJson {
   const { factors, losses, weights, baseLoss } = event;
   return {
     ...event, factors: [...factors], weights: [...weights], losses: losses.map(toJson),
     baseLoss: baseLoss === null ? null : toJson(baseLoss),
+    ...(pairs && { pairs: { differences: pairs.differences.map(toJson), standardErrors: pairs.standardErrors.map(toJson) } }),
+    ...(slope !== undefined && { slope: toJson(slope) }),
   };
 }
 
-export function eventFromJson(event: TrialEventJson): TrialEvent {
+export function eventFromJson({ pairs, slope, ...event }: TrialEventJson): TrialEvent {
   const { factors, losses, weights, baseLoss } = event;
   return {
     ...event, factors: [...factors], weights: [...weights], losses: losses.map(Number),
     baseLoss: baseLoss === null ? null : Number(baseLoss),
+    ...(pairs && { pairs: { differences: pairs.differences.map(Number), standardErrors: pairs.standardErrors.map(Number) } }),
+    ...(slope !== undefined && { slope: Number(slope) }),
   };
 }

@@ -1,17 +1,19 @@
 /** The learning-rate update of one scheduling event: pure, float64. */
 import { AttrError } from '../gpu/errors.ts';
+import { armijoGate, pairedDifferences } from './evidence.ts';
+import type { Pairs, TrialEvidence } from './evidence.ts';
 import { meanLogFactor } from './factors.ts';
-import { checkScoring, trialWeights, ULP } from './scores.ts';
+import { checkScoring, scoreDefaults, trialWeights, ULP } from './scores.ts';
 import type { Scoring } from './scores.ts';
 
-export interface TrialUpdateInput extends Scoring {
+export interface TrialUpdateInput extends Scoring, Omit<TrialEvidence, 'seed'> {
   /** learning rate before the event, > 0 */
   lr: number;
   /** f_i > 0, one a trial */
   factors: readonly number[];
   /** L(θ − f_i · lr · d), one a trial, in the order of `factors`; NaN and ±Infinity mark diverged trials */
   losses: readonly number[];
-  /** loss at the current weights; needed by score 'relGain' @default null */
+  /** loss at the current weights; needed by the scores 'relGain' and 'armijo' @default null */
   baseLoss?: number | null;
   /** subtract mean ln f, so that equal scores leave lr as it is whatever the factors */
   anchor: boolean;
@@ -19,6 +21,8 @@ export interface TrialUpdateInput extends Scoring {
   bounds: readonly [number, number] | null;
   /** keep lr where all losses are finite and their range is at most so many float32 ulps of the largest |L|; null never holds */
   holdBelow: number | null;
+  /** factor i is scored by the loss of trial order[i]: a permutation of 0 … N−1; null for each by its own @default null */
+  order?: readonly number[] | null;
 }
 
 export interface TrialUpdate {
@@ -35,6 +39,10 @@ export interface TrialUpdate {
   held: boolean;
   /** true where every trial diverged; the multiplier is then the smallest factor */
   allNonFinite: boolean;
+  /** what score 'pairedNoise' looked at, one a trial */
+  pairs?: Pairs;
+  /** what score 'armijo' looked at: g·u */
+  slope?: number;
 }
 
 /**
@@ -42,21 +50,27 @@ export interface TrialUpdate {
  * The mean of the anchor runs over all N trials, so that a diverged large factor still lowers lr.
  * No finite loss: lr' = lr · min f.  holdBelow: range(L) ≤ holdBelow · 2^-23 · max|L| ⇒ lr' = lr exactly; with a diverged trial nothing is
  * held, as that trial has told something.
- * @throws AttrError for lr not > 0, losses and factors of different length, bad scoring, a relGain without base loss
+ * @throws AttrError for lr not > 0, losses and factors of different length, bad scoring, and what a score needs and does not get: the base
+ * loss (relGain, armijo), the slope (armijo), the samples' losses (pairedNoise)
  * @source Kim & Yu, Automated learning rate scheduling with in-training information, Algorithm 1; anchor, hold, bounds and the treatment
  * of diverged trials are ours
  */
 export function trialUpdate(input: TrialUpdateInput): TrialUpdate {
-  const { lr, factors, losses, baseLoss = null, anchor, bounds, holdBelow } = input;
+  const { lr, factors, losses, baseLoss = null, anchor, bounds, holdBelow, score, c, order } = input;
   checkInput(input);
-  const weights = trialWeights(losses, input, baseLoss, factors);
+  const reordered = <T>(xs: readonly T[]): readonly T[] => (order ? order.map((i) => xs[i]) : xs);
+  const pairs = score === 'pairedNoise' ? pairedDifferences(input.samples, losses) : undefined;
+  const seen = pairs && { differences: reordered(pairs.differences), standardErrors: reordered(pairs.standardErrors) };
+  const gate = score === 'armijo' ? armijoGate(factors, lr, c ?? scoreDefaults.c, input) : undefined;
+  const weights = trialWeights(reordered(losses), input, baseLoss, factors, { pairs: seen, gate });
   const nonFinite = losses.filter((l) => !Number.isFinite(l)).length;
   const allNonFinite = nonFinite === losses.length;
   const held = holdBelow !== null && nonFinite === 0 && isFlat(losses, holdBelow);
   const multiplier = held ? 1 : allNonFinite ? Math.min(...factors) : weightedGeometricMean(factors, weights, anchor);
   const asked = lr * multiplier;
   const lrAfter = bounds === null ? asked : Math.min(Math.max(asked, bounds[0]), bounds[1]);
-  return { lrAfter, multiplier, weights, clamped: lrAfter !== asked, nonFinite, held, allNonFinite };
+  const looked = { ...(pairs && { pairs }), ...(gate && { slope: input.slope! }) };
+  return { lrAfter, multiplier, weights, clamped: lrAfter !== asked, nonFinite, held, allNonFinite, ...looked };
 }
 
 /**
@@ -91,6 +105,11 @@ function checkInput(input: TrialUpdateInput): void {
       op, arg: 'losses', rule: `must hold one loss a factor (${factors.length})`, got: losses.length,
       fix: 'pass them in the order of factors',
     });
+  }
+  const { order } = input;
+  if (order && (order.length !== factors.length || factors.some((_, i) => !order.includes(i)))) {
+    const rule = `must be a permutation of 0 … ${factors.length - 1}`;
+    throw new AttrError({ op, arg: 'order', rule, got: JSON.stringify(order), fix: 'shuffledTrials makes one' });
   }
   checkScoring(op, input);
 }

@@ -9,12 +9,13 @@ import { emit, type LowerContext, type Ref } from '../graph/lower/context.ts';
 import type { Memory } from '../graph/memory.ts';
 import { peakBytes, type Placement } from '../graph/placement.ts';
 import { draft, placeDrafts, type Draft } from '../graph/plan.ts';
-import type { Storage, Tensor, Variable } from '../graph/tensor.ts';
-import type { Launch } from '../kernels/contract.ts';
+import { ceil4, type Storage, type Tensor, type Variable } from '../graph/tensor.ts';
+import { grid1d, type Launch } from '../kernels/contract.ts';
+import { keepSamples } from '../kernels/trialEvidence.ts';
 import { nextPass } from '../kernels/trialRule.ts';
 import { chunkTrials } from '../trials/passes.ts';
 import { trials } from '../trials/trials.ts';
-import type { EventTrials } from './trialRule.ts';
+import type { EventSamples, EventTrials } from './trialRule.ts';
 
 /** Bytes of one trial's loss as a pass writes it: a scalar is padded. */
 const lossBytes = 16;
@@ -26,6 +27,8 @@ const slotSlack = 8192;
 export interface EventGraph {
   /** The loss that trials are scored by, at the weights as they are. */
   readonly loss: Tensor;
+  /** Of each batch that is scored, the losses of its samples; none where nobody looks at them. */
+  readonly samples: readonly Tensor[];
   readonly count: number;
   /** Where the directions of each parameter lie. */
   readonly directions: ReadonlyMap<Variable, readonly Storage[]>;
@@ -50,6 +53,8 @@ export interface EventDraft {
   readonly passes: readonly Draft[];
   /** Runs before the first pass and after each. */
   readonly next: Launch<Ref>;
+  /** Runs before that; does nothing before the first pass. */
+  readonly keep: readonly Launch<Ref>[];
   /** Of the other plans, then of the passes. */
   readonly placement: Placement;
 }
@@ -62,9 +67,12 @@ export function draftEvent(spec: EventSpec): EventDraft {
   }
   const { sizes: passes, placement } = cutTrials(spec);
   const storage = (label: string, sizeBytes: number) => memory.storage('trials', label, sizeBytes);
-  const trials = { passes, coefficients: storage('trial coefficients', count * words * 4), losses: storage('trial losses', count * 4) };
+  const samples = eventSamples(spec, storage);
+  const [coefficients, losses] = [storage('trial coefficients', count * words * 4), storage('trial losses', count * 4)];
+  const trials = { passes, coefficients, losses, samples };
   const most = Math.max(...passes);
-  const window = { coefficients: storage('window coefficients', most * words * 4), losses: storage('window losses', most * lossBytes) };
+  const window = windowOf(spec, most, storage);
+  const state = storage('trials done', 8);
   const sizes = [...new Set(passes)];
   const next = emit(nextPass, {
     bindings: {
@@ -72,30 +80,58 @@ export function draftEvent(spec: EventSpec): EventDraft {
       losses: trials.losses,
       window_losses: window.losses,
       window_coefficients: window.coefficients,
-      state: storage('trials done', 8),
+      state,
     },
     uniforms: { count, words, small: passes[0], smalls: passes.filter((size) => size === passes[0]).length },
     grid: [1, 1, 1],
   });
-  return { trials, sizes, passes: sizes.map((size) => draftPass(spec, size, window)), next, placement };
+  const keep = samples ? window.samples.map((one, batch) => keepLaunch(one, batch, samples, state)) : [];
+  return { trials, sizes, passes: sizes.map((size) => draftPass(spec, size, window)), next, keep, placement };
 }
 
-/** Where the trials of a pass find their coefficients and leave their losses. */
-type Window = Pick<EventTrials, 'coefficients' | 'losses'>;
+/** Makes room, by label and bytes. */
+type MakeRoom = (label: string, sizeBytes: number) => Storage;
+
+/** Batches of samples are equally large. */
+const paddedOf = ({ samples: [one] }: EventGraph): number => ceil4(one.shape[0]);
+
+function eventSamples(graph: EventGraph, room: MakeRoom): EventSamples | null {
+  const { samples, count } = graph;
+  if (samples.length === 0) return null;
+  const padded = paddedOf(graph);
+  const storage = room('trial samples', count * samples.length * padded * 4);
+  return { storage, images: samples[0].shape[0], padded, batches: samples.length };
+}
+
+function keepLaunch(window: Storage, batch: number, { storage, padded, batches }: EventSamples, state: Storage): Launch<Ref> {
+  const uniforms = { padded, stride: batches * padded, column: batch * padded };
+  return emit(keepSamples, { bindings: { window, state, samples: storage }, uniforms, grid: grid1d(window.size / 4, 64) });
+}
+
+/** Where the trials of a pass find their coefficients and leave their losses, of samples one piece of memory a batch. */
+interface Window extends Pick<EventTrials, 'coefficients' | 'losses'> {
+  readonly samples: readonly Storage[];
+}
+
+const windowOf = (graph: EventGraph, most: number, room: MakeRoom): Window => ({
+  coefficients: room('window coefficients', most * graph.coefficientWords * 4),
+  losses: room('window losses', most * lossBytes),
+  samples: graph.samples.map(() => room('window samples', most * paddedOf(graph) * 4)),
+});
 
 /** Fewest passes that keep to the memory and to the adapter's bindings; one trial a pass where nothing does. */
 function cutTrials(spec: EventSpec): { sizes: number[]; placement: Placement } {
-  const { memory, count, coefficientWords } = spec;
+  const { memory, count } = spec;
   // For the drafts that are tried; the room that is kept depends on the cut.
   const room = (label: string, size: number): Storage => {
     const buffer = memory.device.createBuffer(label, size, GPUBufferUsage.STORAGE);
     return { buffer, offset: 0, size: buffer.size };
   };
-  const window = { coefficients: room('coefficients', count * coefficientWords * 4), losses: room('losses', count * lossBytes) };
+  const window = windowOf(spec, count, room);
   try {
     return fewestPasses(spec, (size) => draftPass(spec, size, window));
   } finally {
-    for (const { buffer } of Object.values(window)) memory.device.destroyBuffer(buffer);
+    for (const { buffer } of [window.coefficients, window.losses, ...window.samples]) memory.device.destroyBuffer(buffer);
   }
 }
 
@@ -117,19 +153,20 @@ function fewestPasses(spec: EventSpec, passOf: (size: number) => Draft): { sizes
   }
 }
 
-/** Losses of a pass of `count` trials, whose coefficients lie in `coefficients`. */
-export function passLosses(event: EventGraph, count: number, coefficients: Storage): Tensor {
-  const { loss, directions, coefficientWords } = event;
+/** Losses of a pass of `count` trials, whose coefficients lie in `coefficients`: their means, then those of the samples of each batch. */
+export function passLosses(event: EventGraph, count: number, coefficients: Storage): Tensor[] {
+  const { loss, samples, directions, coefficientWords } = event;
   const along = new Map([...directions].map(([variable, all]) => [variable, all.map((storage) => externalTensor(storage, variable))]));
   const given = externalTensor(coefficients, { shape: [count * coefficientWords], dtype: 'f32', trials: 1 });
   const scaled = [...along.values()].some(({ length }) => length < coefficientWords);
-  return fuse(trials([loss], { count, directions: along, coefficients: given, scaled }), fusions, event.count)[0];
+  return fuse(trials([loss, ...samples], { count, directions: along, coefficients: given, scaled }), fusions, event.count);
 }
 
 function draftPass(spec: EventSpec, count: number, window: Window): Draft {
   const { memory, coefficientWords, lowering } = spec;
   const coefficients = { ...window.coefficients, size: Math.max(16, count * coefficientWords * 4) };
   const losses = { ...window.losses, size: count * lossBytes };
-  const tensor = passLosses(spec, count, coefficients);
-  return draft(memory, 'event', [{ tensor, storage: losses }], [], { ...lowering, trials: spec.count });
+  const samples = window.samples.map((storage) => ({ ...storage, size: count * paddedOf(spec) * 4 }));
+  const outputs = passLosses(spec, count, coefficients).map((tensor, i) => ({ tensor, storage: [losses, ...samples][i] }));
+  return draft(memory, 'event', outputs, [], { ...lowering, trials: spec.count });
 }

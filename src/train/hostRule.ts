@@ -1,9 +1,10 @@
 /** Events whose rule runs here: a score of one's own, or a scheduler that overrides the rule. Their losses are read back. */
 import type { Memory } from '../graph/memory.ts';
+import type { Storage } from '../graph/tensor.ts';
 import { stepAsMove } from '../optim/sgd.ts';
 import type { TrialEvent, TrialScheduler } from '../sched/index.ts';
 import type { StepPlans } from './stepPlans.ts';
-import { coefficientForm, presentPoint, trialFactors } from './trialRule.ts';
+import { coefficientForm, presentPoint, samplesOf, trialFactors } from './trialRule.ts';
 
 export class HostRule {
   readonly #staging: GPUBuffer;
@@ -12,10 +13,19 @@ export class HostRule {
     readonly memory: Memory,
     readonly scheduler: TrialScheduler,
     readonly plans: StepPlans,
+    /** Of the run, by which a control shuffles losses. */
+    readonly seed: number,
   ) {
     this.sync();
-    const sizeBytes = plans.trials!.losses.size + plans.flags.size;
+    const sizeBytes = this.#copied.reduce((sum, { size }) => sum + size, 0);
     this.#staging = memory.create('trials', 'trial staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
+  }
+
+  /** What an event reads back, one behind the other. */
+  get #copied(): Storage[] {
+    const { trials, flags } = this.plans;
+    const { losses, slope, samples } = trials!;
+    return [losses, flags, ...(slope ? [slope] : []), ...(samples ? [samples.storage] : [])];
   }
 
   /**
@@ -28,17 +38,22 @@ export class HostRule {
     const { queue } = memory.device.gpu;
     const rates = scheduler.trialRates(base);
     const rows = trialFactors(scheduler).map((_, i) => this.#coefficients(i, rates[i] ?? 0, isFirst));
-    const { coefficients, losses } = plans.trials!;
+    const { coefficients, losses, slope, samples } = plans.trials!;
     queue.writeBuffer(coefficients.buffer, coefficients.offset, Float32Array.from(rows.flat()));
-    const { flags } = plans;
     submit((encoder) => {
-      encoder.copyBufferToBuffer(losses.buffer, losses.offset, this.#staging, 0, losses.size);
-      encoder.copyBufferToBuffer(flags.buffer, flags.offset, this.#staging, losses.size, flags.size);
+      let at = 0;
+      for (const { buffer, offset, size } of this.#copied) {
+        encoder.copyBufferToBuffer(buffer, offset, this.#staging, at, size);
+        at += size;
+      }
     });
     const bytes = await memory.device.readStaging(this.#staging);
     if (new Uint32Array(bytes, losses.size)[0] !== 0) return null;
     const values = [...new Float32Array(bytes, 0, rows.length)];
-    return scheduler.apply(step, values.slice(0, rates.length), values[rates.length] ?? null);
+    const rest = new Float32Array(bytes, losses.size + plans.flags.size);
+    const looked = { slope: slope && rest[0], samples: samples && samplesOf(samples, rest, rates.length) };
+    const evidence = { baseRate: base, seed: this.seed, ...looked };
+    return scheduler.apply(step, values.slice(0, rates.length), values[rates.length] ?? null, evidence);
   }
 
   /** Brings momentum and weight decay to the GPU, where the steps of a grid read them. */

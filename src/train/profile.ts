@@ -7,7 +7,7 @@ import type { Owner } from '../kernels/contract.ts';
 import type { StepPlans } from './stepPlans.ts';
 
 export interface DispatchProfile extends Owner {
-  /** `gradient`, `direction`, `event`, `update`. */
+  /** `gradient`, `slope`, `direction`, `event`, `update`. */
   readonly plan: string;
   readonly kernel: string;
   readonly workgroups: readonly [number, number, number];
@@ -44,9 +44,9 @@ const refuse = (arg: string, rule: string, got: unknown, fix: string): never => 
   throw new AttrError({ op: 'profileStep', arg, rule, got, fix });
 };
 
-function plansOf({ gradient, direction, event, update }: StepPlans, part: ProfiledPart): Plan[] {
+function plansOf({ gradient, slope, direction, event, update }: StepPlans, part: ProfiledPart): Plan[] {
   if (part === 'step') return [gradient, direction, update];
-  return event ? [event] : refuse('part', "must be 'step' without trials", part, 'make plans with trials');
+  return event ? [...(slope ? [slope] : []), event] : refuse('part', "must be 'step' without trials", part, 'make plans with trials');
 }
 
 /**

@@ -1,6 +1,7 @@
 /**
  * The plans of one trainer, placed together so that they share their slots:
  *   gradient    batch → loss → gradients (of layers' weights the direction, where nobody wants the gradient), batch statistics, divergence flags
+ *   slope       gradient · direction, for trials that are scored by it
  *   direction   gradients → the optimizer's direction (empty for plain SGD)
  *   event       N trial losses along the direction (or the raw gradient), weights untouched
  *   update      weights, running statistics, step log
@@ -9,7 +10,8 @@
  * along the gradient.
  */
 import { grad } from '../autograd/grad.ts';
-import { Control, controlWords } from '../graph/control.ts';
+import { Control, controlWords, type Word } from '../graph/control.ts';
+import { dotLaunches } from '../graph/dot.ts';
 import { add, crossEntropy, mean, scale } from '../graph/functional.ts';
 import { fuse } from '../graph/fuse/index.ts';
 import { emit, type LowerContext, type Ref } from '../graph/lower/context.ts';
@@ -35,7 +37,8 @@ import { grid1d, type Launch } from '../kernels/contract.ts';
 import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
 import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, updateRunning } from '../kernels/sgd.ts';
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
-import { Sgd, type SgdOptions } from '../optim/sgd.ts';
+import { directionSlope } from '../kernels/trialEvidence.ts';
+import { resolveSgdOptions, Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { TrialScheduler } from '../sched/index.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
@@ -56,6 +59,10 @@ export interface TrialPlanOptions {
   readonly batch: Batch | readonly Batch[];
   /** Trials are whole steps of the optimizer, with momenta and weight decays of their own. @default false */
   readonly isGrid?: boolean;
+  /** What trials are scored by beside their losses: those of single samples; the slope along the direction. @default null */
+  readonly evidence?: 'samples' | 'slope' | null;
+  /** Of the run, by which a control shuffles losses. @default 0 */
+  readonly seed?: number;
   /** Whose rule ends the event on the GPU. @default none: the event ends with the losses */
   readonly rule?: TrialScheduler;
   /** Bytes that the slots may grow by so that trials run in fewer passes. @default 0 */
@@ -100,6 +107,8 @@ export class StepPlans {
   direction!: Plan;
   update!: Plan;
   event: Plan | null = null;
+  /** Null where no trial is scored by the slope. Runs after the gradient, before the direction takes its place. */
+  slope: Plan | null = null;
   /** In mixed precision: takes the rate that `ahead` has given. First of a step. */
   rateAhead: Plan | null = null;
   evaluation: Plan | null = null;
@@ -135,7 +144,8 @@ export class StepPlans {
     const store = new VariableStore(memory, model.variables());
     const { trials, optimizer = {}, lossScaling } = options;
     // Scaled gradients have to be divided before weight decay is added.
-    const wantsGradient = lossScaling !== undefined || trials?.isGrid === true || trials?.direction === 'gradient';
+    const wantsGradient =
+      lossScaling !== undefined || trials?.isGrid === true || trials?.direction === 'gradient' || trials?.evidence === 'slope';
     const sgd = new Sgd(memory, store, optimizer, wantsGradient);
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
@@ -158,14 +168,14 @@ export class StepPlans {
     const { model, batch, labelSmoothing = 0 } = options;
     const { memory, store, sgd } = this;
     const training = trainingContext();
-    const lossOf = ({ x, labels }: Batch, context = trainingContext()) =>
-      mean(crossEntropy(model.forward(x, context), labels, { labelSmoothing }));
-    const loss = lossOf(batch, training);
+    const lossesOf = ({ x, labels }: Batch, context = trainingContext()) =>
+      crossEntropy(model.forward(x, context), labels, { labelSmoothing });
+    const loss = mean(lossesOf(batch, training));
     const batchStatistics = new Arena(memory, 'statistics', 'batch statistics', store.statistics.map(sizeBytes));
     const graphs: Graphs = {
       gradient: this.#gradientOutputs(loss, training.updates, batchStatistics),
       evaluation: options.evaluation ? evaluationGraph(model, options.evaluation) : null,
-      event: options.trials ? this.#eventGraph(options.trials, lossOf) : null,
+      event: options.trials ? this.#eventGraph(options.trials, lossesOf) : null,
     };
     const lowering = await this.#lowering(graphs, options);
     const gradient = draft(memory, 'gradient', graphs.gradient, this.#checks(batchStatistics), lowering);
@@ -175,7 +185,8 @@ export class StepPlans {
     const placed = [gradient, direction];
     if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
     const bare = placeDrafts(memory.device, placed);
-    const event = graphs.event ? this.#draftEvent(graphs.event, options.trials!, lowering, placed, bare.totalBytes) : null;
+    const slope = options.trials?.evidence === 'slope' ? this.#draftSlope(options.trials, first) : null;
+    const event = graphs.event ? this.#draftEvent(graphs.event, options.trials!, lowering, placed, bare.totalBytes, slope?.slope) : null;
     const placement = event?.placement ?? bare;
     this.#trialSlotBytes = placement.totalBytes - bare.totalBytes;
     const update = draft(
@@ -184,11 +195,15 @@ export class StepPlans {
       [],
       [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
     );
-    const alone = (label: string, launch: Launch<Ref> | undefined) => (launch ? [draft(memory, label, [], [launch])] : []);
+    const alone = (label: string, ...launches: readonly (Launch<Ref> | undefined)[]) => {
+      const there = launches.flatMap((launch) => launch ?? []);
+      return there.length > 0 ? [draft(memory, label, [], there)] : [];
+    };
     const rule = [
+      ...(slope ? [slope.draft] : []),
       ...alone('coefficients', this.rule?.coefficientsLaunch(first, this.control)),
-      ...alone('next pass', event?.next),
-      ...alone('rule', this.rule?.launch(this.control, this.flags)),
+      ...alone('next pass', ...(event?.keep ?? []), event?.next),
+      ...alone('rule', ...(this.rule?.launches(this.control, this.flags) ?? [])),
       ...alone('rate', this.rule?.rateLaunch(this.control)),
       ...alone('rate ahead', this.ahead?.launch()),
     ];
@@ -257,7 +272,7 @@ export class StepPlans {
     const once = [...gradient.map(({ tensor }) => tensor), ...(evaluation ? [evaluation.logits] : [])];
     const graphs = [{ outputs: () => once }];
     // No coefficient is read: memory that is there stands for them.
-    const passes = event && { trials: event.count, outputs: (count: number) => [passLosses(event, count, this.rates)] };
+    const passes = event && { trials: event.count, outputs: (count: number) => passLosses(event, count, this.rates) };
     await tuner.tune(passes ? [...graphs, passes] : graphs, onTune);
     return tuner.lowering;
   }
@@ -280,13 +295,31 @@ export class StepPlans {
     );
   }
 
-  #eventGraph({ count, direction, batch, isGrid = false }: TrialPlanOptions, lossOf: (batch: Batch) => Tensor): EventGraph {
+  /** g·u from dot products of what is there before the direction is: see `directionSlope`. */
+  #draftSlope({ direction }: TrialPlanOptions, first: Word): { slope: Storage; draft: Draft } {
+    const { memory, sgd, store } = this;
+    const isRaw = direction === 'gradient';
+    const { momentum, dampening, weightDecay, nesterov } = isRaw ? resolveSgdOptions() : sgd.options;
+    const pairs: [Arena, Arena][] = [[sgd.gradients, sgd.gradients]];
+    if (momentum > 0) pairs.push([sgd.gradients, sgd.buffer!]);
+    if (weightDecay > 0) pairs.push([sgd.gradients, store.parameterArena]);
+    const [dots, slope] = ['dot products', 'slope'].map((label) => memory.storage('trials', label, 16));
+    const uniforms = { momentum, dampening, weight_decay: weightDecay, nesterov: Number(nesterov), first_word: first.word };
+    const finish = emit(directionSlope, { bindings: { dots, first: first.storage, slope }, uniforms, grid: [1, 1, 1] });
+    return { slope, draft: draft(memory, 'slope', [], [...dotLaunches(memory, 'trials', pairs, dots), finish]) };
+  }
+
+  #eventGraph(
+    { count, direction, batch, isGrid = false, evidence = null }: TrialPlanOptions,
+    lossesOf: (batch: Batch) => Tensor,
+  ): EventGraph {
     const { store, sgd } = this;
     const ofGrid = sgd.buffer ? [sgd.buffer, sgd.gradients] : [sgd.gradients];
     const arenas = isGrid ? ofGrid : [direction === 'gradient' ? sgd.gradients : sgd.directions];
     const directions = new Map(store.parameters.map((variable, i) => [variable, arenas.map((arena) => arena.at(i))]));
     const coefficientWords = arenas.length + Number(isGrid);
-    const losses = [batch].flat().map((one) => lossOf(one));
+    const samples = [batch].flat().map((one) => lossesOf(one));
+    const losses = samples.map((one) => mean(one));
     const loss =
       losses.length === 1
         ? losses[0]
@@ -294,21 +327,22 @@ export class StepPlans {
             losses.reduce((sum, one) => add(sum, one)),
             1 / losses.length,
           );
-    return { loss, count, directions, coefficientWords };
+    return { loss, samples: evidence === 'samples' ? samples : [], count, directions, coefficientWords };
   }
 
   /** The passes of an event, and the rule that ends it. */
   #draftEvent(
     graph: EventGraph,
-    { rule, memoryBudget = 0 }: TrialPlanOptions,
+    { rule, memoryBudget = 0, seed }: TrialPlanOptions,
     lowering: LowerContext,
     others: readonly Draft[],
     bareBytes: number,
+    slope: Storage | null = null,
   ): EventDraft {
     const { memory, sgd } = this;
     const event = draftEvent({ ...graph, memory, lowering, others, bareBytes, memoryBudget });
-    this.trials = event.trials;
-    if (rule) this.rule = new TrialRule(memory, rule, sgd.options, this.rates, event.trials);
+    this.trials = { ...event.trials, slope };
+    if (rule) this.rule = new TrialRule(memory, rule, sgd.options, this.rates, this.trials, seed);
     this.log.rule = this.rule;
     return event;
   }
@@ -321,7 +355,8 @@ export class StepPlans {
   ): Promise<Plan[]> {
     const { memory } = this;
     const slots = allocateSlots(memory, placement);
-    const ofTrials = drafts.filter(({ label }) => ['event', 'coefficients', 'next pass', 'rule', 'rate'].includes(label));
+    const ofTrials = drafts.filter(({ label }) =>
+      ['slope', 'event', 'coefficients', 'next pass', 'rule', 'rate'].includes(label));
     const launches = ofTrials.flatMap((one) => one.launches);
     const uniforms = ofTrials.length > 0 ? new Uniforms(memory, 'trials', 'event uniforms', launches) : undefined;
     await compileKernels(memory.device, drafts, onCompile);
@@ -337,6 +372,7 @@ export class StepPlans {
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
     this.rateAhead = of('rate ahead')[0] ?? null;
+    this.slope = of('slope')[0] ?? null;
     if (event) {
       const [next] = of('next pass');
       const passes = event.trials.passes.flatMap((size) => [of('event')[event.sizes.indexOf(size)], next]);

@@ -23,7 +23,7 @@ import {
   type RunResult,
   type TrainerOptions,
 } from './trainerOptions.ts';
-import { coefficientForm, rulePath, trialFactors } from './trialRule.ts';
+import { coefficientForm, evidenceOf, rulePath, trialFactors } from './trialRule.ts';
 
 /** Steps the host may be ahead of the GPU. */
 const stepsAhead = 2;
@@ -44,8 +44,8 @@ function trialPlan(
   options: TrainerOptions,
   train: ImageFeed,
 ): TrialPlanOptions | undefined {
-  const { schedule, batchSize = 32, augment, optimizer, memoryBudget } = options;
-  if (!(schedule instanceof TrialScheduler)) return undefined;
+  const { schedule, batchSize = 32, augment, optimizer, memoryBudget, seed } = options;
+  if (!(schedule instanceof TrialScheduler) || schedule.options.control === 'blindDrift') return undefined;
   const { batch: which, scoreBatch, direction } = schedule.options;
   const images = scoreBatch ?? batchSize;
   const made = [augment === 'crop-flip', activations(options)] as const;
@@ -54,7 +54,8 @@ function trialPlan(
   const batch: Record<typeof which, () => Batch[]> = { same: () => [same()], heldOut: () => [heldOut()], both: () => [same(), heldOut()] };
   const rule = rulePath(schedule) === 'gpu' ? schedule : undefined;
   const isGrid = coefficientForm(schedule, resolveSgdOptions(optimizer)) > 0;
-  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget };
+  const evidence = evidenceOf(schedule);
+  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget, seed, evidence };
 }
 
 /** @throws AttrError unless the model has a logit for every class */
@@ -158,7 +159,7 @@ export class Trainer {
         onTune: options.onTune,
       });
       test.writeOrder(order);
-      const hostRule = scheduler && !plans.rule ? new HostRule(memory, scheduler, plans) : null;
+      const hostRule = scheduler && plans.trials && !plans.rule ? new HostRule(memory, scheduler, plans, seed) : null;
       return new Trainer(device, options, plans, sampler, train, test, hostRule);
     } catch (error) {
       // A model that another trainer holds stays with it.
@@ -185,7 +186,14 @@ export class Trainer {
 
   /** True when the next step begins with a scheduling event. */
   get isEventDue(): boolean {
-    return this.plans.event !== null && !this.#divergence && this.options.schedule.isDue(this.#step, this.stepsPerEpoch);
+    if (this.#divergence || !(this.plans.event || this.#blind)) return false;
+    return this.options.schedule.isDue(this.#step, this.stepsPerEpoch);
+  }
+
+  /** A scheduler whose events need no trials. */
+  get #blind(): TrialScheduler | null {
+    const { schedule } = this.options;
+    return schedule instanceof TrialScheduler && schedule.options.control === 'blindDrift' ? schedule : null;
   }
 
   /** GPU bytes by category: the sum of all live buffers of this trainer. */
@@ -210,8 +218,10 @@ export class Trainer {
     if (this.#failure) throw this.#failure.cause;
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
-    if (hostRule && this.isEventDue) await this.#readLog();
+    const blind = this.#blind;
+    if ((hostRule || blind) && this.isEventDue) await this.#readLog();
     else if (plans.log.isFull) await this.#readLater();
+    if (blind && this.isEventDue) this.#events.push(blind.drift(step));
     const cursor = (step % this.stepsPerEpoch) * this.batchSize;
     const counter = step * this.batchSize;
     const next = { scoreCursor: cursor + this.batchSize, scoreCounter: counter + this.batchSize };
@@ -255,13 +265,13 @@ export class Trainer {
 
   /** The plans of a step; trials come once what they look along is there. */
   #order(isEventDue: boolean): Plan[] {
-    const { gradient, direction, event, update, rateAhead } = this.plans;
+    const { gradient, slope, direction, event, update, rateAhead } = this.plans;
     const ahead = rateAhead ? [rateAhead] : [];
-    if (!isEventDue) return [...ahead, gradient, direction, update];
+    if (!isEventDue || !event) return [...ahead, gradient, direction, update];
     const { direction: along, momenta, weightDecays } = (this.options.schedule as TrialScheduler).options;
     // A grid makes its directions of the gradient and the buffer itself.
     const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
-    return [...ahead, gradient, ...(isBefore ? [event!, direction] : [direction, event!]), update];
+    return [...ahead, gradient, ...(slope ? [slope] : []), ...(isBefore ? [event, direction] : [direction, event]), update];
   }
 
   #submit(run: readonly Plan[], after?: (encoder: GPUCommandEncoder) => void): void {

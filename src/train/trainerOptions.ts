@@ -132,10 +132,14 @@ export function checkTrainerOptions(options: TrainerOptions): void {
   const scheduler = schedule instanceof TrialScheduler ? schedule : null;
   if (memoryBudget !== undefined) {
     if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
-    if (!scheduler) refuse('memoryBudget', 'must go with a TrialScheduler', memoryBudget, 'leave it out: nothing is tried');
+    const tries = scheduler && scheduler.options.control !== 'blindDrift';
+    if (!tries) refuse('memoryBudget', 'must go with a TrialScheduler that runs trials', memoryBudget, 'leave it out: nothing is tried');
   }
   const { count } = dataset.train;
   const scoreBatch = scheduler?.options.scoreBatch ?? 1;
+  if (scheduler?.options.score === 'pairedNoise' && scheduler.options.batch !== 'both' && (scheduler.options.scoreBatch ?? batchSize) < 2) {
+    refuse('scoreBatch', "must be ≥ 2 with score 'pairedNoise'", batchSize, 'one sample has no standard error: score on more images');
+  }
   if (scoreBatch > count) refuse('scoreBatch', `must be ≤ ${count} (the training images)`, scoreBatch, 'score on fewer images');
 }
 

@@ -6,6 +6,7 @@ import type { Memory } from '../graph/memory.ts';
 import { upload } from '../graph/plan.ts';
 import type { Storage } from '../graph/tensor.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
+import { pairedDifferences } from '../kernels/trialEvidence.ts';
 import {
   coefficientForms,
   eventAllNonFinite,
@@ -20,8 +21,8 @@ import {
   trialRule,
 } from '../kernels/trialRule.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
-import { FLOAT32, holdUlps, meanLogFactor, TrialScheduler } from '../sched/index.ts';
-import type { NormalizeName, OptimizerPoint, ScoreName, TrialEvent } from '../sched/index.ts';
+import { FLOAT32, holdUlps, meanLogFactor, scoreDefaults, shuffledTrials, TrialScheduler } from '../sched/index.ts';
+import type { NormalizeName, OptimizerPoint, OwnScore, ScoreName, TrialEvent } from '../sched/index.ts';
 import { ULP } from '../sched/scores.ts';
 import { shortest } from './float32.ts';
 
@@ -30,6 +31,18 @@ export interface EventTrials {
   readonly passes: readonly number[];
   readonly coefficients: Storage;
   readonly losses: Storage;
+  /** Losses of single samples, where the score looks at them. @default null */
+  readonly samples?: EventSamples | null;
+  /** g·u, f32, where the score looks at it. @default null */
+  readonly slope?: Storage | null;
+}
+
+/** f32 [trials][batches][padded], of which the first `images` of each batch count. */
+export interface EventSamples {
+  readonly storage: Storage;
+  readonly images: number;
+  readonly padded: number;
+  readonly batches: number;
 }
 
 const normalizeCodes: Record<NormalizeName, number> = ruleNormalize;
@@ -41,7 +54,25 @@ const eventLogBytes = 8192;
 
 /** What trials are run at, in units of m: the factors; and 0, the loss at the weights, for the scores that ask for it. */
 export const trialFactors = ({ options: { factors, score } }: TrialScheduler): number[] =>
-  score === 'relGain' || typeof score === 'function' ? [...factors, 0] : [...factors];
+  hasBase(score) ? [...factors, 0] : [...factors];
+
+const hasBase = (score: ScoreName | OwnScore): boolean => score === 'relGain' || score === 'armijo' || typeof score === 'function';
+
+/** What the score looks at beside the losses. */
+export const evidenceOf = ({ options: { score } }: TrialScheduler): 'samples' | 'slope' | null =>
+  score === 'pairedNoise' ? 'samples' : score === 'armijo' ? 'slope' : null;
+
+/** Of the losses of single samples, [trials][batches][padded], those of each trial one after the other. */
+export function samplesOf({ images, padded, batches }: EventSamples, values: Float32Array, trials: number): Float32Array[] {
+  return Array.from({ length: trials }, (_, t) => {
+    const all = new Float32Array(batches * images);
+    for (let batch = 0; batch < batches; batch++) {
+      const start = (t * batches + batch) * padded;
+      all.set(values.subarray(start, start + images), batch * images);
+    }
+    return all;
+  });
+}
 
 /** What a trial's coefficients are of: a grid tries whole steps, before the direction is made; without momentum there is no buffer. */
 export function coefficientForm({ options: { momenta, weightDecays } }: TrialScheduler, { momentum }: Required<SgdOptions>): number {
@@ -77,6 +108,9 @@ export class TrialRule {
   /** Step at which the host set them last. */
   #since = 0;
   readonly #table: Storage;
+  /** What the score looks at beside the losses, f32, and how many of them. */
+  readonly #evidence: Storage;
+  readonly #evidenceWords: number;
 
   constructor(
     readonly memory: Memory,
@@ -85,13 +119,23 @@ export class TrialRule {
     /** f32: η, m, momentum, weight decay. */
     readonly rates: Storage,
     readonly event: EventTrials,
+    /** Of the run, by which a control shuffles losses. */
+    readonly seed = 0,
   ) {
-    this.#stride = eventHead + 2 * scheduler.options.factors.length;
+    const n = scheduler.options.factors.length;
+    this.#evidenceWords = event.samples ? 2 * n : Number(!!event.slope);
+    this.#evidence = event.slope ?? memory.storage('trials', 'evidence', Math.max(16, 4 * this.#evidenceWords));
+    this.#stride = eventHead + 2 * n + this.#evidenceWords;
     this.#capacity = Math.max(1, Math.min(mostEvents, Math.floor(eventLogBytes / (this.#stride * 4))));
     const sizeBytes = this.#capacity * this.#stride * 4;
     this.#events = memory.storage('trials', 'event log', sizeBytes);
     this.#staging = memory.create('trials', 'event log staging', sizeBytes, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST);
     this.#table = upload(memory, 'trials', 'trial factors', this.#rows());
+  }
+
+  #order(step: number): number[] | null {
+    const { control, factors } = this.scheduler.options;
+    return control === 'shuffledLosses' ? shuffledTrials(this.seed, step, factors.length) : null;
   }
 
   get #form() {
@@ -124,22 +168,38 @@ export class TrialRule {
     });
   }
 
-  /** The rule, once the losses are there. Last launch of an event. */
-  launch(control: Control, flags: Storage): Launch<Ref> {
-    const { normalize, score, tau, hold, bounds, factors } = this.scheduler.options;
+  /** The rule and what it looks at, once the losses are there. Last launches of an event. */
+  launches(control: Control, flags: Storage): Launch<Ref>[] {
+    const { samples, losses, coefficients } = this.event;
+    const rule = this.#ruleLaunch(control, flags);
+    if (!samples) return [rule];
+    const n = this.scheduler.options.factors.length;
+    const { images, padded, batches, storage } = samples;
+    const pairs = emit(pairedDifferences, {
+      bindings: { samples: storage, losses, coefficients, pairs: this.#evidence },
+      uniforms: { n, words: this.#form.form + 1, images, padded, batches },
+      grid: [n, 1, 1],
+    });
+    return [pairs, rule];
+  }
+
+  #ruleLaunch(control: Control, flags: Storage): Launch<Ref> {
+    const { normalize, score, tau, kappa, c, hold, bounds, factors } = this.scheduler.options;
     if (typeof score === 'function')
       throw new AttrError({ op: 'TrialRule', arg: 'score', rule: 'must be a name', got: score, fix: 'a function runs on the host' });
     const [low, high] = bounds ?? [FLOAT32.least, FLOAT32.greatest];
     const { rates } = this;
     const { losses, coefficients } = this.event;
     return emit(trialRule, {
-      bindings: { trials: this.#table, losses, coefficients, control: control.storage, flags, rates, events: this.#events },
+      bindings: {
+        trials: this.#table, losses, coefficients, control: control.storage, flags, rates, events: this.#events, evidence: this.#evidence,
+      },
       uniforms: {
         n: factors.length,
         has_base: trialFactors(this.scheduler).length - factors.length,
         normalize: normalizeCodes[normalize],
         score: scoreCodes[score],
-        tau,
+        parameter: { pairedNoise: kappa ?? scoreDefaults.kappa, armijo: c ?? scoreDefaults.c, exp: tau, relGain: tau, rank: tau }[score],
         hold: hold ? holdUlps * ULP : -1,
         least_factor: Math.min(...factors),
         low,
@@ -147,6 +207,7 @@ export class TrialRule {
         slot_word: controlWords.eventSlot,
         stride: this.#stride,
         ...this.#form,
+        evidence_words: this.#evidenceWords,
       },
       grid: [1, 1, 1],
     });
@@ -161,14 +222,14 @@ export class TrialRule {
     });
   }
 
-  /** `trialWords` of each trial; the one at 0 has no momentum or weight decay of its own. */
-  #rows(): Float32Array {
+  /** `trialWords` of each trial, scored by the loss of `order[i]`; the one at 0 has no momentum or weight decay of its own. */
+  #rows(order: readonly number[] | null = null): Float32Array {
     const { factors, momenta, weightDecays, anchor } = this.scheduler.options;
     const drift = anchor ? meanLogFactor(factors) : 0;
     return Float32Array.from(
       trialFactors(this.scheduler).flatMap((factor, i) => {
         const [mu, decay] = [momenta?.[i] ?? 0, weightDecays?.[i] ?? 1];
-        return [-factor, factor > 0 ? Math.log(factor) - drift : 0, mu, Math.log1p(-mu), decay, Math.log(decay)];
+        return [-factor, factor > 0 ? Math.log(factor) - drift : 0, mu, Math.log1p(-mu), decay, Math.log(decay), order?.[i] ?? i];
       }),
     );
   }
@@ -190,6 +251,9 @@ export class TrialRule {
 
   /** Notes the event of a step that is about to be submitted; returns its slot. */
   note(step: number): number {
+    const order = this.#order(step);
+    const { buffer, offset } = this.#table;
+    if (order) this.memory.device.gpu.queue.writeBuffer(buffer, offset, this.#rows(order) as Float32Array<ArrayBuffer>);
     this.#waiting.push(step);
     return this.#waiting.length - 1;
   }
@@ -231,8 +295,10 @@ export class TrialRule {
       allNonFinite,
       factors: [...factors],
       losses: [...floats.subarray(eventHead, eventHead + n)],
-      baseLoss: score === 'relGain' ? base : null,
+      baseLoss: hasBase(score) ? base : null,
       path: 'gpu',
+      ...this.#looked(floats.subarray(eventHead + 2 * n)),
+      ...this.#controlled(step),
     };
     const { momenta, weightDecays } = this.scheduler.options;
     if (!momenta && !weightDecays) return [event];
@@ -241,6 +307,18 @@ export class TrialRule {
       weightDecay: weightDecays && shortest(floats[at + 2]),
     });
     return [{ ...event, optimizer: { momenta, weightDecays, before: pointAt(6), after: pointAt(7) } }];
+  }
+
+  #looked(evidence: Float32Array): Pick<TrialEvent, 'pairs' | 'slope'> {
+    if (this.event.slope) return { slope: evidence[0] };
+    if (!this.event.samples) return {};
+    const every = (offset: number) => [...evidence].filter((_, i) => i % 2 === offset);
+    return { pairs: { differences: every(0), standardErrors: every(1) } };
+  }
+
+  #controlled(step: number): Pick<TrialEvent, 'control' | 'order'> {
+    const order = this.#order(step);
+    return order ? { control: 'shuffledLosses', order } : {};
   }
 
   /** The scheduler takes an event over: host and GPU then hold the same m. */

@@ -25,6 +25,8 @@ import {
   trainOptions,
 } from '../../src/cli/options.ts';
 import { scheduleOptions, scheduleParameters } from '../../src/cli/scheduleOptions.ts';
+import { trialOptionsOf } from '../../src/cli/trialChoices.ts';
+import { asPublished, robust } from '../../src/sched/index.ts';
 
 const tables = {
   devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions, schedule: scheduleOptions,
@@ -66,6 +68,16 @@ const wrongValues: Record<string, readonly string[]> = {
   every: ['', '0epoch', '0steps', '-1steps', '1.5epochs', '50', 'epoch', '1 epoch', '0/epoch', '3minutes', '99999999999steps'],
   envelope: ['step', 'Cosine'],
   scoreBatch: ['0', '-1'],
+  score: ['softmax', 'Exp', ''],
+  normalize: ['minmax', 'zscore'],
+  tau: ['0', '-1', 'warm'],
+  kappa: ['0', '-1', 'x'],
+  armijoC: ['0', '1', 'x'],
+  anchor: ['true', 'yes', ''],
+  hold: ['1', 'On'],
+  scoreOn: ['heldout', 'training'],
+  direction: ['raw', 'momentum'],
+  control: ['blind', 'none', ''],
   precision: ['f16', 'f32 ', ''],
   memoryBudget: ['64', '64MB', '-1MiB', '1.5GiB', 'MiB'],
   augment: ['crop', 'flip-crop'],
@@ -246,6 +258,7 @@ describe('defaults', () => {
 
 describe('rules that span options', () => {
   const train = (...argv: string[]) => checkTrain('forkstep train', parseArgs('forkstep train', trainOptions, argv));
+  const onBase = ['--scheduler', 'trial', '--schedule', 'stepLr', '--step-size', '5'];
   const rows: readonly (readonly [string, readonly string[], string])[] = [
     ['files for procedural images', ['--data', 'src'], '--data'],
     ['CIFAR without its files', ['--dataset', 'cifar10'], '--data'],
@@ -256,9 +269,36 @@ describe('rules that span options', () => {
     ['a memory budget at a constant rate', ['--scheduler', 'constant', '--memory-budget', '1MiB'], '--memory-budget'],
     ['the score batch at a constant rate', ['--scheduler', 'constant', '--score-batch', '8'], '--score-batch'],
     ['an envelope at a constant rate', ['--scheduler', 'constant', '--envelope', 'none'], '--envelope'],
+    ['a control of a constant rate', ['--scheduler', 'constant', '--control', 'blindDrift'], '--control'],
+    ['a normalisation that the score does not see', ['--score', 'rank', '--normalize', 'sum'], '--normalize'],
+    ['a temperature of a score without one', ['--score', 'armijo', '--tau', '2'], '--tau'],
+    ["paired noise's option with another score", ['--kappa', '2'], '--kappa'],
+    ["the gate's option with another score", ['--armijo-c', '0.3'], '--armijo-c'],
+    ['an anchored gate', ['--score', 'armijo', '--anchor', 'on'], '--anchor'],
+    ['an anchored gate on a base', [...onBase, '--score', 'armijo', '--anchor', 'on'], '--anchor'],
+    ['one image to tell noise by', ['--score', 'pairedNoise', '--batch', '1'], '--score-batch'],
+    ['memory for trials that are not run', ['--control', 'blindDrift', '--memory-budget', '1MiB'], '--memory-budget'],
+    ['a blind gate', ['--control', 'blindDrift', '--score', 'armijo'], '--control'],
   ];
   it.each(rows)('refuse %s', (_what, argv, arg) => {
     expect(usageError(() => train(...argv)).arg).toBe(arg);
+  });
+
+  it("scores become the scheduler's options, and what follows from them", () => {
+    const of = (...argv: string[]) => trialOptionsOf(parseArgs('forkstep train', trainOptions, argv).values);
+    expect(of()).toEqual(asPublished());
+    expect(of('--preset', 'robust', '--lr', '0.1')).toEqual(robust({ lr: 0.1 }));
+    expect(of('--score', 'pairedNoise', '--kappa', '2', '--score-on', 'both', '--anchor', 'on', '--factors', 'factor7')).toEqual(
+      asPublished('factor7', { score: 'pairedNoise', kappa: 2, batch: 'both', anchor: true }),
+    );
+    expect(of('--preset', 'robust', '--score', 'armijo', '--armijo-c', '0.5', '--hold', 'off', '--control', 'shuffledLosses')).toEqual(
+      robust({ score: 'armijo', c: 0.5, hold: false, control: 'shuffledLosses' }),
+    );
+    expect(of('--normalize', 'zScore', '--tau', '0.5', '--direction', 'optimizer', '--anchor', 'off')).toEqual(
+      asPublished('factor5', { normalize: 'zScore', tau: 0.5, direction: 'optimizer' }),
+    );
+    const scored = ['--score armijo', '--score pairedNoise', '--preset robust --score rank --tau 0.3'];
+    for (const line of [...scored, '--control blindDrift', '--envelope inverseSqrt']) train(...line.split(' '));
   });
 
   it('pass what goes together', () => {

@@ -5,6 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import { factorSets, trialUpdate } from '../../src/sched/index.ts';
 import type { TrialUpdateInput } from '../../src/sched/index.ts';
+import { randomNd } from '../support/random.ts';
 
 type SetName = keyof typeof factorSets;
 const names: SetName[] = ['factor3', 'factor5', 'factor7'];
@@ -151,6 +152,29 @@ describe('equilibria on an exact quadratic', () => {
 });
 
 describe('losses that tell nothing', () => {
+  it.each([['factor3', 0, 0.239], ['factor5', -0.2, 0.311], ['factor7', 0, 0.271]] as const)(
+    '%s: of normal noise the steps have mean %f and deviation %f octaves', (name, mean, sd) => {
+      const n = 20_000;
+      const factors = factorSets[name];
+      const noise = randomNd([n, factors.length], 3).data;
+      const steps = Array.from({ length: n }, (_, i) =>
+        Math.log2(multiplierOf(factors, [...noise.subarray(i * factors.length, (i + 1) * factors.length)])));
+      const got = steps.reduce((a, b) => a + b) / n;
+      // Five standard errors of each, and half of the last digit printed.
+      expect(Math.abs(got - mean)).toBeLessThanOrEqual((5 * sd) / Math.sqrt(n));
+      const deviation = Math.sqrt(steps.reduce((sum, x) => sum + (x - got) ** 2, 0) / n);
+      expect(Math.abs(deviation - sd)).toBeLessThanOrEqual((5 * sd) / Math.sqrt(2 * n) + 5e-4);
+    });
+
+  it('a slope whose sign is a coin flip moves factor3 by ×1.011 an event, factor5 by ×0.899, factor7 by ×1.062', () => {
+    const drift = names.map((name) => {
+      const [falling, rising] = [-1, 1].map((sign) => multiplierOf(factorSets[name], factorSets[name].map((f) => 5 + sign * f)));
+      return Number(Math.sqrt(falling * rising).toFixed(3));
+    });
+    expect(drift).toEqual([1.011, 0.899, 1.062]);
+  });
+
+
   const permutations = (xs: number[]): number[][] =>
     xs.length <= 1 ? [xs] : xs.flatMap((x, i) => permutations(xs.filter((_, j) => j !== i)).map((rest) => [x, ...rest]));
 

@@ -41,6 +41,15 @@ describe('envelopes', () => {
     [0, 1, 50, 99, 100].forEach((step, i) => expect(Math.abs(envelopeAt(name, step, 100) - want[i])).toBeLessThanOrEqual(1e-15));
   });
 
+  it('inverse root: 1, ½, ¼ after 0, 3 and 15 epochs, beyond any end, by the steps of an epoch alone', () => {
+    expect([0, 30, 150, 1200].map((step) => envelopeAt('inverseSqrt', step, undefined, 10))).toEqual([1, 0.5, 0.25, 1 / 11]);
+    expect(new ConstantSchedule({ lr: 2, envelope: 'inverseSqrt' }).lrAt(30, 40, 10)).toBe(1);
+    expect(new TrialScheduler(robust({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
+    for (const stepsPerEpoch of [undefined, 0, NaN]) {
+      expect(() => envelopeAt('inverseSqrt', 0, 100, stepsPerEpoch)).toThrow(expect.objectContaining({ arg: 'stepsPerEpoch' }));
+    }
+  });
+
   it('need the length of the run, and stay within it', () => {
     expect(envelopeAt('none', 7)).toBe(1);
     for (const total of [undefined, 0, Infinity, NaN]) {
@@ -55,17 +64,17 @@ describe('envelopes', () => {
 describe('presets', () => {
   it('asPublished', () => {
     expect(asPublished()).toEqual({
-      lr: 0.005, factors: 'factor5', every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: false, hold: false,
-      batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null,
+      lr: 0.005, factors: 'factor5', every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: false,
+      hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, control: null,
     });
     expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
   });
 
   it('robust', () => {
     expect(robust({ lr: 0.1 })).toEqual({
-      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, anchor: true, hold: true,
-      batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
-      bounds: [1e-8, 10],
+      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: true,
+      hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
+      bounds: [1e-8, 10], control: null,
     });
   });
 });
@@ -143,7 +152,8 @@ describe('TrialScheduler', () => {
       [{ kind: 'constant' }, 'state.kind'], [{ lr: 0 }, 'lr'], [{ lr: null as never }, 'lr'], [{ lr: 1e-50 }, 'lr'],
       [{ factors: [2, 1] }, 'state.factors'], [{ events: null }, 'state.events'],
       [{ events: [null] }, 'state.events'], [{ events: [{}] }, 'state.events'], [{ events: [event, event] }, 'state.events'],
-      [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
+      [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, pairs: {} }] }, 'state.events'],
+      [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
       [{ optimizer: { momentum: 1, weightDecay: null } }, 'state.optimizer'], [{ optimizer: { momentum: null } }, 'state.optimizer'],
       [{ optimizer: 0.9 }, 'state.optimizer'],
     ];
@@ -255,7 +265,8 @@ describe('TrialScheduler', () => {
     ['every', { every: { steps: 1, epochs: 1 } }], ['every', { every: null as never }],
     ['normalize', { normalize: 'max' as never }], ['score', { score: 'best' as never }], ['tau', { tau: -1 }],
     ['tau', { tau: 1e-50 }], ['factors', { factors: null as never }],
-    ['normalize', { score: 'relGain' }], ['normalize', { score: (losses) => losses }], ['lr', { lr: 1e-40, bounds: null }],
+    ['normalize', { score: 'relGain', normalize: 'minMax' }], ['normalize', { score: (losses) => losses, normalize: 'sum' }],
+    ['lr', { lr: 1e-40, bounds: null }],
     ['lr', { lr: 1e39, bounds: null }], ['bounds', { bounds: [1e-50, 1] }],
     ['anchor', { anchor: undefined }], ['hold', { hold: 1 as never }], ['batch', { batch: 'heldout' as never }],
     ['scoreBatch', { scoreBatch: 0 }],

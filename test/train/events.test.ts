@@ -1,10 +1,11 @@
 /** What an event leaves alone, and what its losses are. */
 import { describe, expect, test } from 'vitest';
-import { crossEntropy, mean, tensor } from '../../src/graph/functional.ts';
+import { crossEntropy, tensor } from '../../src/graph/functional.ts';
 import { evaluate, readStorage } from '../../src/graph/run.ts';
 import type { Storage } from '../../src/graph/tensor.ts';
 import { trainingContext, type Module } from '../../src/nn/module.ts';
 import type { SgdOptions } from '../../src/optim/sgd.ts';
+import { pairedDifferences } from '../../src/sched/evidence.ts';
 import type { Schedule } from '../../src/sched/schedule.ts';
 import { robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
@@ -37,9 +38,9 @@ async function words(storages: readonly Storage[]): Promise<Uint32Array[]> {
 class WatchedScheduler extends TrialScheduler {
   onTrials: () => void = () => {};
 
-  override apply(step: number, losses: readonly number[], baseLoss?: number | null): TrialEvent {
+  override apply(...args: Parameters<TrialScheduler['apply']>): TrialEvent {
     this.onTrials();
-    return super.apply(step, losses, baseLoss);
+    return super.apply(...args);
   }
 }
 
@@ -65,6 +66,11 @@ const rows: Row[] = [
     name: `${i + 1} trials, one image each`, trials: { factors: sevenFactors.slice(0, i + 1), scoreBatch: 1 },
   })),
   { name: 'crops and flips', trials: { batch: 'both' }, more: { augment: 'crop-flip' } },
+  { name: 'paired noise, both batches', trials: { score: 'pairedNoise', batch: 'both', scoreBatch: 5 }, more: { augment: 'crop-flip' } },
+  ...[{}, momentum, nesterov, { weightDecay: 0.1 }].map((optimizer): Row => ({
+    name: `Armijo gate, ${JSON.stringify(optimizer)}`, optimizer, trials: { score: 'armijo', c: 0.4, factors: [1.5, 1, 0.7] },
+  })),
+  { name: 'shuffled losses', trials: { control: 'shuffledLosses' }, more: { seed: 12 } },
   { name: 'running statistics with unlike momenta', momenta: [0.3, 0.05] },
 ];
 
@@ -163,19 +169,26 @@ describe('trial losses are those of N copies of the weights', () => {
     { name: 'both', trials: { batch: 'both' }, images: (cursor) => [[cursor, 4], [cursor + 4, 4]] },
     { name: 'momentum, along the gradient', trials: { direction: 'gradient' }, images: (cursor) => [[cursor, 4]] },
     { name: 'plain SGD', optimizer: {}, images: (cursor) => [[cursor, 4]] },
+    { name: 'paired noise', trials: { score: 'pairedNoise' }, images: (cursor) => [[cursor, 4]] },
+    {
+      name: 'paired noise of both, five each', trials: { score: 'pairedNoise', batch: 'both', scoreBatch: 5 },
+      images: (cursor) => [[cursor, 5], [cursor + 4, 5]],
+    },
     { name: 'nesterov', optimizer: nesterov, images: (cursor) => [[cursor, 4]] },
   ];
 
   /** Loss in training mode of a copy of `model` at w − c·d on some images. */
-  async function lossOfCopy(trainer: Trainer, values: ReadonlyMap<string, Float32Array>, indices: number[]): Promise<number> {
+  async function lossesOfCopy(trainer: Trainer, values: ReadonlyMap<string, Float32Array>, indices: number[]): Promise<number[]> {
     const { train: { images, labels, channels: C, height: H, width: W }, mean: means, std } = trainer.options.dataset;
     const copy: Module = new ConvNet();
     for (const [name, variable] of copy.namedVariables()) variable.data = values.get(name) ?? variable.data;
     const x = tensor(Float32Array.from(assembleBatch(images, { C, H, W }, indices, means, std).data), [indices.length, H, W, C]);
     const logits = copy.forward(x, trainingContext());
-    const [loss] = await evaluate([mean(crossEntropy(logits, tensor(Uint32Array.from(indices, (index) => labels[index]))))]);
-    return loss[0];
+    const [losses] = await evaluate([crossEntropy(logits, tensor(Uint32Array.from(indices, (index) => labels[index])))]);
+    return [...losses];
   }
+
+  const average = (xs: readonly number[]): number => xs.reduce((sum, x) => sum + x, 0) / xs.length;
 
   test.each(cases)('$name', async ({ trials, optimizer = momentum, images }) => {
     const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 3 }, ...trials }));
@@ -190,15 +203,24 @@ describe('trial losses are those of N copies of the weights', () => {
       const order = trainer.sampler.epochOrder(0);
       expect(event.losses).toHaveLength(7);
       const expected: number[] = [];
+      const samples: number[][] = [];
       for (const factor of event.factors) {
         const c = Math.fround(factor * event.lrBefore);
         const values = new Map(store.parameters.map((variable, i) => [variable.name, before[i].map((w, k) => w - c * directions[i][k])]));
-        let total = 0;
-        const parts = images(3 * 4);
-        for (const [start, count] of parts) {
-          total += (await lossOfCopy(trainer, values, [...order.subarray(start, start + count)])) / parts.length;
+        const parts: number[][] = [];
+        for (const [start, count] of images(3 * 4)) {
+          parts.push(await lossesOfCopy(trainer, values, [...order.subarray(start, start + count)]));
         }
-        expected.push(total);
+        expected.push(average(parts.map(average)));
+        samples.push(parts.flat());
+      }
+      expect(event.pairs !== undefined).toBe(schedule.options.score === 'pairedNoise');
+      if (event.pairs) {
+        // They come from several passes, each with a window of its own size.
+        expect(new Set(trainer.plans.trials!.passes).size).toBe(2);
+        const { differences, standardErrors } = pairedDifferences(samples, expected);
+        expectClose([...event.pairs.differences], [...differences], { atol: 1e-6, rtol: 1e-4 });
+        expectClose([...event.pairs.standardErrors], [...standardErrors], { atol: 1e-6, rtol: 1e-4 });
       }
       expectClose(event.losses, expected, { atol: 0, rtol: 1e-5 });
       expect(new Set(expected).size).toBe(7);

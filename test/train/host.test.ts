@@ -1,6 +1,7 @@
 /** Runs of softmax regression against the same training in float64 on the host: which images, at what rate, along what, scored on what. */
 import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
+import { linearLr, steps } from '../../src/sched/index.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { asPublished, robust, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent, type TriedOptimizer } from '../../src/sched/trialScheduler.ts';
@@ -12,6 +13,13 @@ import { hostRun, weightsOf } from './hostTrainer.ts';
 import { LinearNet, randomDataset, withTrainer } from './nets.ts';
 
 useDevice();
+
+/** Whose rule is overridden, so that the host is asked. */
+class HostScheduler extends TrialScheduler {
+  override apply(...args: Parameters<TrialScheduler['apply']>): TrialEvent {
+    return super.apply(...args);
+  }
+}
 
 interface Row {
   readonly name: string;
@@ -27,6 +35,12 @@ const trial = (overrides: Partial<TrialOptions>) => () => new TrialScheduler(rob
 const published = (overrides: Partial<TrialOptions> = {}) => () => new TrialScheduler(asPublished('factor5', { lr, ...overrides }));
 const momentum = { momentum: 0.9, weightDecay: 0.01 };
 const nesterov = { momentum: 0.9, nesterov: true };
+/** A gate takes a factor whole: larger ones end in losses of no digits within the run. */
+const gentle = [1.5, 1.25, 1, 0.8, 0.6];
+const rising = () => linearLr({ lr, startFactor: 0.5, totalIters: steps(20) });
+/** All forms of the direction that the slope is along. */
+const damped = { momentum: 0.8, dampening: 0.4, weightDecay: 0.1 };
+const gated = [{}, { weightDecay: 0.3 }, momentum, { ...nesterov, weightDecay: 0.1 }, damped] as const;
 const everySecond = [0, 2, 4, 6, 8, 10, 12];
 
 /** 22 images in batches of 4: five steps an epoch, two images left over; 13 steps reach into the third epoch. */
@@ -66,6 +80,50 @@ const rows: Row[] = [
   {
     name: 'gain relative to the present loss', schedule: trial({ score: 'relGain', normalize: 'none' }),
     more: { optimizer: momentum }, events: everySecond,
+  },
+  ...(['same', 'heldOut', 'both'] as const).map((batch): Row => ({
+    name: `paired noise, ${batch}`, schedule: trial({ score: 'pairedNoise', batch, scoreBatch: 5, kappa: 2 }),
+    more: { optimizer: momentum, labelSmoothing: 0.1 }, events: everySecond,
+  })),
+  {
+    name: 'paired noise over a grid', events: everySecond, more: { optimizer: momentum },
+    schedule: trial({ score: 'pairedNoise', factors: { lr: [1.5, 1, 0.6], momentum: [0.9, 0.5] } }),
+  },
+  {
+    name: 'paired noise, scored on the host', more: { optimizer: momentum }, events: everySecond,
+    schedule: () => new HostScheduler(robust({ lr, factors: gentle, every: { steps: 2 }, score: 'pairedNoise', batch: 'both' })),
+  },
+  ...gated.flatMap((optimizer): Row[] => [
+    {
+      name: `Armijo gate, ${JSON.stringify(optimizer)}`, more: { optimizer }, events: everySecond,
+      schedule: trial({ score: 'armijo', factors: gentle, c: 0.3 }),
+    },
+    {
+      name: `Armijo gate along the gradient, held-out images, ${JSON.stringify(optimizer)}`, more: { optimizer }, events: everySecond,
+      schedule: trial({ score: 'armijo', factors: gentle, direction: 'gradient', batch: 'heldOut', c: 0.4 }),
+    },
+  ]),
+  {
+    name: 'Armijo gate on a base, scored on the host', more: { optimizer: momentum }, events: everySecond,
+    schedule: () => new HostScheduler(robust({ every: { steps: 2 }, score: 'armijo', factors: gentle, base: rising() })),
+  },
+  {
+    name: 'Armijo gate on a base', more: { optimizer: momentum }, events: everySecond,
+    schedule: trial({ lr: 1, score: 'armijo', factors: gentle, envelope: 'none', base: rising() }),
+  },
+  ...(['exp', 'pairedNoise', 'armijo'] as const).map((score): Row => ({
+    name: `shuffled losses, ${score}`, schedule: trial({ score, control: 'shuffledLosses', factors: gentle }),
+    more: { optimizer: momentum, seed: 5 }, events: everySecond,
+  })),
+  {
+    name: 'shuffled losses, a score of one\'s own', more: { optimizer: momentum, seed: 9 }, events: everySecond,
+    schedule: trial({
+      control: 'shuffledLosses', factors: gentle, score: (losses, { factors }) => losses.map((loss, i) => Math.exp(-loss / factors[i])),
+    }),
+  },
+  {
+    name: 'blind drift', more: { optimizer: momentum }, events: [0, 2, 5, 7, 10, 12],
+    schedule: published({ control: 'blindDrift', every: { perEpoch: 2 } }),
   },
   ...([momentum, nesterov, { momentum: 0.8, dampening: 0.4, weightDecay: 0.02 }] as const).map((optimizer): Row => ({
     name: `a grid over momentum and weight decay, ${JSON.stringify(optimizer)}`, events: everySecond, more: { optimizer },
@@ -121,6 +179,14 @@ describe.each(rows)('$name', ({ schedule, more = {}, events: due = [] }) => {
       const rates = ({ lrBefore, lrAfter, multiplier }: TrialEvent) => [lrBefore, lrAfter, multiplier];
       expectClose(rates(event), rates(host.events[i]), { atol: 0, rtol: 1e-4 });
       expect(event.optimizer === undefined).toBe(host.events[i].optimizer === undefined);
+      const hasOwnScore = own instanceof TrialScheduler && typeof own.options.score === 'function';
+      const isOnHost = own instanceof HostScheduler || hasOwnScore || event.control === 'blindDrift';
+      expect(event.path).toBe(isOnHost ? 'host' : 'gpu');
+      expect([event.control, event.order]).toEqual([host.events[i].control, host.events[i].order]);
+      expectClose([event.slope ?? -1], [host.events[i].slope ?? -1], { atol: 0, rtol: 1e-4 });
+      // A difference of samples is as exact as they are.
+      if (event.pairs) expectClose([...event.pairs.differences], [...host.events[i].pairs!.differences], { atol: 5e-6, rtol: 1e-4 });
+      if (event.pairs) expectClose([...event.pairs.standardErrors], [...host.events[i].pairs!.standardErrors], { atol: 5e-6, rtol: 1e-3 });
       if (event.optimizer) {
         const numbers = ({ after }: TriedOptimizer) => [after.momentum ?? -1, after.weightDecay ?? -1];
         expectClose(numbers(event.optimizer), numbers(host.events[i].optimizer!), { atol: 0, rtol: 1e-4 });

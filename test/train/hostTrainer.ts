@@ -50,15 +50,23 @@ function hostBatch({ dataset, augment, seed = 0 }: HostOptions, indices: ArrayLi
   return { x: nd([list.length, C * H * W], data), labels: list.map((index) => labels[index]) };
 }
 
-function lossAndGradient({ weight, bias }: Weights, { x, labels }: HostBatch, labelSmoothing = 0): { loss: number; gradient: Weights } {
+interface HostLoss {
+  readonly loss: number;
+  readonly losses: readonly number[];
+  readonly gradient: Weights;
+}
+
+function lossAndGradient({ weight, bias }: Weights, { x, labels }: HostBatch, labelSmoothing = 0): HostLoss {
   const logits = ref.linear(x, weight, bias);
-  const { mean } = ref.crossEntropy(logits, labels, { labelSmoothing });
+  const { mean, losses } = ref.crossEntropy(logits, labels, { labelSmoothing });
   const { dLogits } = ref.crossEntropyMeanVjp(logits, labels, { labelSmoothing }, scalar(1));
   const { dWeight, dBias } = ref.linearVjp(x, weight, dLogits);
-  return { loss: mean.data[0], gradient: { weight: dWeight, bias: dBias } };
+  return { loss: mean.data[0], losses: [...losses.data], gradient: { weight: dWeight, bias: dBias } };
 }
 
 const along = (w: Nd, c: number, d: Nd): Nd => ({ shape: w.shape, data: w.data.map((value, i) => value - c * d.data[i]) });
+
+const dot = (a: Nd, b: Nd): number => a.data.reduce((sum, value, i) => sum + value * b.data[i], 0);
 
 /** `net` gives the weights to start from; it stays as it is. */
 export function hostRun(net: LinearNet, options: HostOptions): HostRun {
@@ -77,7 +85,9 @@ export function hostRun(net: LinearNet, options: HostOptions): HostRun {
     const { loss, gradient } = lossAndGradient(weights, images(0, batchSize), labelSmoothing);
     const sgd = (part: 'weight' | 'bias', lr: number, point: Partial<ref.SgdAttrs> = {}) =>
       ref.sgdStep(weights[part], gradient[part], momentum[part], { ...optimizer, ...point, lr });
-    if (schedule instanceof TrialScheduler && schedule.isDue(step, sampler.stepsPerEpoch)) {
+    if (schedule instanceof TrialScheduler && schedule.options.control === 'blindDrift') {
+      if (schedule.isDue(step, sampler.stepsPerEpoch)) run.events.push(schedule.drift(step));
+    } else if (schedule instanceof TrialScheduler && schedule.isDue(step, sampler.stepsPerEpoch)) {
       const { direction, batch, scoreBatch, factors, momenta, weightDecays } = schedule.options;
       const d = direction === 'gradient' ? gradient : { weight: sgd('weight', 0).direction, bias: sgd('bias', 0).direction };
       const offsets = { same: [0], heldOut: [batchSize], both: [0, batchSize] }[batch];
@@ -90,11 +100,14 @@ export function hostRun(net: LinearNet, options: HostOptions): HostRun {
       const trialLoss = (c: number, i: number) => {
         const moved = { weight: along(weights.weight, c, d.weight), bias: along(weights.bias, c, d.bias) };
         const there = isGrid && i < factors.length ? stepOf(c, i) : moved;
-        const losses = offsets.map((offset) => lossAndGradient(there, images(offset, scoreBatch ?? batchSize), labelSmoothing).loss);
-        return losses.reduce((a, b) => a + b, 0) / losses.length;
+        const of = offsets.map((offset) => lossAndGradient(there, images(offset, scoreBatch ?? batchSize), labelSmoothing));
+        return { loss: of.reduce((sum, one) => sum + one.loss, 0) / of.length, losses: of.flatMap((one) => one.losses) };
       };
-      const rates = schedule.trialRates(schedule.baseAt(step, options.steps, sampler.stepsPerEpoch));
-      run.events.push(schedule.apply(step, rates.map(trialLoss), trialLoss(0, factors.length)));
+      const baseRate = schedule.baseAt(step, options.steps, sampler.stepsPerEpoch);
+      const tried = schedule.trialRates(baseRate).map(trialLoss);
+      const slope = dot(gradient.weight, d.weight) + dot(gradient.bias, d.bias);
+      const evidence = { samples: tried.map(({ losses }) => losses), slope, baseRate, seed };
+      run.events.push(schedule.apply(step, tried.map((one) => one.loss), trialLoss(0, factors.length).loss, evidence));
       const { momentum: mu, weightDecay } = schedule.optimizer;
       optimizer = { ...optimizer, ...(mu !== null && { momentum: mu }), ...(weightDecay !== null && { weightDecay }) };
     }

@@ -3,16 +3,16 @@ import { describe, expect, test } from 'vitest';
 import { Control, floatBits } from '../../src/graph/control.ts';
 import { Memory } from '../../src/graph/memory.ts';
 import { emit } from '../../src/graph/lower/context.ts';
-import { buildPlan, draft } from '../../src/graph/plan.ts';
+import { buildPlan, draft, upload } from '../../src/graph/plan.ts';
 import { submit } from '../../src/graph/run.ts';
 import type { Storage } from '../../src/graph/tensor.ts';
 import { flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
 import { nextPass } from '../../src/kernels/trialRule.ts';
 import { resolveSgdOptions, stepAsMove, type SgdOptions } from '../../src/optim/sgd.ts';
-import { FLOAT32, holdUlps, robust, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
-import type { NormalizeName, ScoreName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
+import { FLOAT32, holdUlps, robust, shuffledTrials, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
+import type { NormalizeName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
 import { shortest } from '../../src/train/float32.ts';
-import { coefficientForm, trialFactors, TrialRule } from '../../src/train/trialRule.ts';
+import { coefficientForm, trialFactors, TrialRule, type EventSamples } from '../../src/train/trialRule.ts';
 import { chunkTrials } from '../../src/trials/passes.ts';
 import { useDevice } from '../support/device.ts';
 import { uniformStream } from '../support/random.ts';
@@ -34,12 +34,27 @@ interface Setting {
   readonly slot?: number;
   readonly optimizer?: SgdOptions;
   readonly first?: number;
+  /** Losses of single samples, trial by trial, in `batches` parts. */
+  readonly samples?: readonly (readonly number[])[];
+  readonly batches?: number;
+  readonly slope?: number;
+  readonly seed?: number;
+}
+
+/** As passes leave them: every part padded to whole vec4s, here by what must not count. */
+function sampleStorage(memory: Memory, samples: readonly (readonly number[])[], batches: number): EventSamples {
+  const images = samples[0].length / batches;
+  const padded = 4 * Math.ceil(images / 4);
+  const values = samples.flatMap((trial) =>
+    Array.from({ length: batches }, (_, batch) =>
+      Array.from({ length: padded }, (_, i) => (i < images ? trial[batch * images + i] : 1e6 * (i + 1)))).flat());
+  return { storage: upload(memory, 'trials', 'samples', Float32Array.from(values)), images, padded, batches };
 }
 
 /** Runs the rule once on losses written from the host. */
 async function runRule(
   options: TrialOptions, losses: readonly number[], base: number | null,
-  { flags = 0, slot = 3, optimizer = {}, first = 0 }: Setting = {},
+  { flags = 0, slot = 3, optimizer = {}, first = 0, samples: given, batches = 1, slope: along, seed }: Setting = {},
 ): Promise<Outcome> {
   const memory = new Memory(device());
   try {
@@ -54,8 +69,12 @@ async function runRule(
     const rates = memory.storage('slots', 'rates', 16);
     const flagStorage = memory.storage('slots', 'flags', 16);
     const control = new Control(memory);
-    const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, { passes: [count], coefficients, losses: lossStorage });
-    const launches = [rule.coefficientsLaunch(control.at('first'), control), rule.launch(control, flagStorage), rule.rateLaunch(control)];
+    const samples = given ? sampleStorage(memory, given, batches) : null;
+    const slope = along === undefined ? null : upload(memory, 'trials', 'slope', Float32Array.of(along, 0, 0, 0));
+    const trials = { passes: [count], coefficients, losses: lossStorage, samples, slope };
+    const rule = new TrialRule(memory, scheduler, resolveSgdOptions(optimizer), rates, trials, seed);
+    const before = rule.coefficientsLaunch(control.at('first'), control);
+    const launches = [before, ...rule.launches(control, flagStorage), rule.rateLaunch(control)];
     const plan = await buildPlan(memory, draft(memory, 'rule', [], launches), { slots: [], places: [] });
     rule.sync(0);
     const all = base === null ? losses : [...losses, base];
@@ -90,16 +109,19 @@ const close = (got: number, want: number, tolerance: number, what: string) =>
 const tolerance = 1e-6;
 
 async function check(
-  overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1,
+  overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1, setting: Setting = {},
 ): Promise<TrialEvent> {
   const options = robust(overrides);
   const losses = given.map(f32);
-  const baseLoss = options.score === 'relGain' ? f32(givenBase) : null;
-  const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss);
-  const { factors, hold, bounds } = scheduler.options;
+  const baseLoss = options.score === 'relGain' || options.score === 'armijo' ? f32(givenBase) : null;
+  const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss, setting);
+  const { factors, hold, bounds, control } = scheduler.options;
   const lr = f32(options.lr);
+  const samples = setting.samples?.map((all) => all.map(f32));
+  const slope = setting.slope === undefined ? undefined : f32(setting.slope);
+  const order = control === 'shuffledLosses' ? shuffledTrials(setting.seed ?? 0, 3, factors.length) : null;
   const want = trialUpdate({
-    ...scheduler.options, lr, losses, baseLoss, holdBelow: hold ? holdUlps : null,
+    ...scheduler.options, lr, losses, baseLoss, holdBelow: hold ? holdUlps : null, samples, slope, order,
     bounds: bounds === null ? [FLOAT32.least, FLOAT32.greatest] : [f32(bounds[0]), f32(bounds[1])],
   });
   expect(events).toHaveLength(1);
@@ -109,6 +131,18 @@ async function check(
   expect(event, what).toMatchObject({
     step: 3, losses, factors, baseLoss, path: 'gpu', lrBefore: shortest(lr),
     clamped: want.clamped, nonFinite: want.nonFinite, held: want.held, allNonFinite: want.allNonFinite,
+  });
+  expect([event.control ?? null, event.order ?? null]).toEqual([control, order]);
+  expect(event.slope).toBe(slope);
+  expect(event.pairs === undefined).toBe(want.pairs === undefined);
+  want.pairs?.differences.forEach((d, i) => {
+    const error = want.pairs!.standardErrors[i];
+    const [gotD, gotError] = [event.pairs!.differences[i], event.pairs!.standardErrors[i]];
+    if (Number.isNaN(d)) return expect([gotD, gotError], what).toEqual([NaN, NaN]);
+    // The error is what is left of two sums of squares.
+    const n = samples![i].length;
+    close(gotD, d, 1e-6 * (Math.abs(d) + error), `${what}: difference ${i}`);
+    close(gotError, error, 1e-6 * error + Math.abs(d) * Math.sqrt(1e-6 / n), `${what}: standard error ${i}`);
   });
   event.weights.forEach((weight, i) => close(weight, want.weights[i], tolerance, `${what}: weight ${i}`));
   // ln multiplier is a float32.
@@ -126,8 +160,8 @@ async function check(
   return event;
 }
 
-const rules: [NormalizeName, ScoreName][] = [
-  ...(['minMax', 'zScore', 'mean', 'sum', 'l2', 'none'] as const).map((name): [NormalizeName, ScoreName] => [name, 'exp']),
+const rules: [NormalizeName, 'exp' | 'relGain' | 'rank'][] = [
+  ...(['minMax', 'zScore', 'mean', 'sum', 'l2', 'none'] as const).map((name): [NormalizeName, 'exp'] => [name, 'exp']),
   ['none', 'relGain'], ['none', 'rank'],
 ];
 
@@ -156,6 +190,127 @@ describe.each(rules)('%s, %s', (normalize, score) => {
   test.each(curves)('%s', async (_, losses) => {
     for (const tau of [1, 0.1, 1e-4]) await check({ normalize, score, tau }, losses, 2.35);
     await check({ normalize, score, anchor: false, hold: false, bounds: null, lr: 3 }, losses, 0.5);
+  });
+});
+
+/** Samples whose means are about the given losses, all trials sharing what is hard about a sample. */
+function samplesAround(losses: readonly number[], n: number, own: number, uniform: () => number): number[][] {
+  const hard = Array.from({ length: n }, () => 2 * uniform());
+  return losses.map((loss) => hard.map((h) => (Number.isFinite(loss) ? f32(loss + h + own * (uniform() - 0.5)) : loss)));
+}
+
+const meanOf = (xs: readonly number[]): number => xs.reduce((sum, x) => sum + x, 0) / xs.length;
+
+describe('paired noise', () => {
+  const line = [2.61, 2.3, 2.14, 2.11, 2.15, 2.2, 2.26];
+
+  test.each([2, 3, 32, 65, 200])('%d samples: means of differences, their errors and the weights', async (n) => {
+    const uniform = uniformStream(n);
+    for (const own of [0.01, 0.3, 2]) {
+      const samples = samplesAround(line, n, own, uniform);
+      for (const kappa of [null, 2]) await check({ score: 'pairedNoise', kappa }, samples.map(meanOf), 1, { samples });
+    }
+  });
+
+  test('of two batches, the padding of neither counts', async () => {
+    const samples = samplesAround(line, 26, 0.2, uniformStream(5));
+    const one = await check({ score: 'pairedNoise' }, samples.map(meanOf), 1, { samples });
+    expect(await check({ score: 'pairedNoise' }, samples.map(meanOf), 1, { samples, batches: 2 })).toEqual(one);
+  });
+
+  test('differences far below the losses\' own digits count, and those of equal samples do not', async () => {
+    const uniform = uniformStream(7);
+    const hard = Array.from({ length: 32 }, () => 2 + uniform());
+    // Two units in the last place apart, every sample by the same: t is infinite, whatever their mean says in float32.
+    const apart = line.map((_, i) => hard.map((h) => h + (i === 3 ? 0 : 2 ** -21)));
+    const event = await check({ score: 'pairedNoise', hold: false }, apart.map(meanOf), 1, { samples: apart });
+    expect(event.weights).toEqual([0, 0, 0, 1, 0, 0, 0]);
+    const equal = line.map(() => hard);
+    const tied = await check({ score: 'pairedNoise', hold: false }, equal.map(meanOf), 1, { samples: equal });
+    tied.weights.forEach((weight) => close(weight, 1 / 7, 1e-7, 'weight'));
+    close(tied.multiplier, 1, 1e-6, 'multiplier');
+  });
+
+  test('lost trials, great and small losses', async () => {
+    const uniform = uniformStream(9);
+    const lost = [NaN, 2.3, Infinity, 2.11, 2.15, 2.2, 2.26];
+    const samples = samplesAround(lost, 16, 0.2, uniform);
+    const event = await check({ score: 'pairedNoise' }, samples.map(meanOf), 1, { samples });
+    expect(event.nonFinite).toBe(2);
+    for (const scale of [1e30, 1e-25]) {
+      const scaled = samplesAround(line, 16, 0.2, uniform).map((all) => all.map((x) => x * scale));
+      await check({ score: 'pairedNoise', hold: false }, scaled.map(meanOf), 1, { samples: scaled });
+    }
+    // One sample alone far off, and the last one.
+    const far = samplesAround(line, 16, 1e-6, uniform).map((all, i) => [...all.slice(0, 15), i === 5 ? 1e25 : all[15]]);
+    await check({ score: 'pairedNoise' }, far.map(meanOf), 1, { samples: far });
+    const gone = line.map(() => [NaN, 1]);
+    await check({ score: 'pairedNoise' }, line.map(() => NaN), 1, { samples: gone });
+  });
+
+  test('random ones, anchored or not', async () => {
+    const uniform = uniformStream(11);
+    for (let i = 0; i < 60; i++) {
+      const factors = Array.from({ length: 1 + Math.floor(uniform() * 12) }, () => 2 ** (6 * uniform() - 3));
+      const level = 10 ** (uniform() * 4 - 2);
+      const losses = factors.map(() => level * (1 + 10 ** (uniform() * 3 - 3) * uniform()));
+      const samples = samplesAround(losses, 2 + Math.floor(uniform() * 80), level * 10 ** (uniform() * 4 - 3), uniform);
+      const kappa = 10 ** (uniform() - 0.5);
+      await check({ score: 'pairedNoise', kappa, factors, anchor: uniform() < 0.5 }, samples.map(meanOf), 1, { samples });
+    }
+  });
+});
+
+describe('the Armijo gate', () => {
+  /** L(η) = 2 − s·η + h·η²/2, least at η = s/h, accepted up to 2(1 − c)·s/h. */
+  const along = (lr: number, factors: readonly number[], s: number, h: number) =>
+    factors.map((f) => 2 - s * f * lr + (h / 2) * (f * lr) ** 2);
+  const factors = [0.5, 4, 1, 8, 0.125, 2, 0.25];
+
+  test.each([[0.1, 2], [0.5, 1], [0.76, 0.5], [0.91, 0.125]])('c = %d: the largest accepted factor alone is %d', async (c, chosen) => {
+    // Least at η = 1.25: accepted up to 2.5·(1 − c).
+    const event = await check({ score: 'armijo', c, factors, lr: 1 }, along(1, factors, 2, 1.6), 2, { slope: 2 });
+    expect(event.weights.map((weight, i) => weight * factors[i]).filter((x) => x > 0)).toEqual([chosen]);
+    expect(event.multiplier).toBeCloseTo(chosen, 6);
+    expect(event.slope).toBe(2);
+  });
+
+  test('none accepted: the smallest that is not lost', async () => {
+    const rising = [2.1, 2.3, NaN, 2.5, NaN, 2.2, 2.05];
+    const event = await check({ score: 'armijo', factors, lr: 0.1 }, rising, 2, { slope: 1 });
+    expect(event.multiplier).toBeCloseTo(0.25, 6);
+    for (const slope of [NaN, Infinity, -Infinity]) {
+      const { events: [none] } = await runRule(robust({ score: 'armijo', factors, lr: 0.1 }), [2, 1, 2, 0, 2, 2, 2], 2, { slope });
+      expect(none.weights).toEqual([0, 0, 0, 0, 1, 0, 0]);
+    }
+  });
+
+  test('a lost trial is not accepted, a slope below 0 asks for no rise beyond its own', async () => {
+    await check({ score: 'armijo', factors, lr: 0.1 }, [1.9, NaN, 1.8, -Infinity, 1.9, 1.7, 1.9], 2, { slope: 1 });
+    await check({ score: 'armijo', factors, lr: 0.1 }, [2.1, 2.01, 2.2, 2.1, 2.3, 2.4, 2.5], 2, { slope: -1 });
+  });
+
+  test('a base loss that is not finite sets a flag', async () => {
+    const { events, flags } = await runRule(robust({ score: 'armijo' }), Array(7).fill(1), NaN, { slope: 1 });
+    expect(events).toEqual([]);
+    expect(flags).toBe(flagNonFiniteLoss);
+  });
+});
+
+describe('shuffled losses', () => {
+  const losses = [2.61, NaN, 2.14, 2.11, 2.15, 2.2, 2.26];
+
+  test.each([...rules, ['none', 'armijo'], ['none', 'pairedNoise']] as [NormalizeName, 'exp'][])('%s, %s', async (normalize, score) => {
+    const samples = samplesAround(losses, 16, 0.2, uniformStream(3));
+    const needs: Setting = (score as string) === 'pairedNoise' ? { samples } : (score as string) === 'armijo' ? { slope: 0.5 } : {};
+    const orders = new Set<string>();
+    for (const seed of [0, 1, 2, 3, 0xfffffff1]) {
+      const event = await check({ normalize, score, control: 'shuffledLosses' }, losses, 2.35, { ...needs, seed });
+      orders.add(String(event.order));
+      // The lost trial's weight goes where its loss went.
+      expect(event.weights[event.order!.indexOf(1)]).toBe(0);
+    }
+    expect(orders.size).toBeGreaterThan(3);
   });
 });
 

@@ -6,10 +6,11 @@ import { limitSet, type ImageDataset, type ImageSet } from '../../data/dataset.t
 import { proceduralDataset } from '../../data/procedural.ts';
 import { DataError, ShapeError } from '../../gpu/errors.ts';
 import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
-import { asPublished, ConstantSchedule, PureSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../../sched/index.ts';
+import { ConstantSchedule, PureSchedule, TrialScheduler, type Schedule } from '../../sched/index.ts';
 import { UsageError } from '../args.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
 import { buildSchedule } from '../scheduleOptions.ts';
+import { trialOptionsOf } from '../trialChoices.ts';
 
 type DataValues = Pick<TrainValues, 'dataset' | 'data' | 'seed' | 'testLimit'> & { trainLimit?: number };
 
@@ -91,23 +92,13 @@ export function buildModel(
   return model;
 }
 
-/** The options of the trial scheduler: a preset, and what the user set himself. */
-export function trialOptionsOf(
-  values: Pick<CompareValues, 'preset' | 'lr' | 'factors' | 'every' | 'envelope' | 'scoreBatch'>,
-): TrialOptions {
-  const given = { factors: values.factors, every: values.every, envelope: values.envelope, scoreBatch: values.scoreBatch };
-  const overrides = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
-  const preset = values.preset === 'robust' ? robust() : asPublished();
-  return { ...preset, ...overrides, lr: values.lr };
-}
-
 /** What sets the learning rate of `forkstep train`, and its name. */
 export function trainSchedule(values: TrainValues): { name: string; schedule: Schedule } {
   const { schedule: name, scheduler } = values;
   if (name === undefined) return { name: scheduler ?? 'trial', schedule: scheduleOf(scheduler ?? 'trial', values) };
   const made = buildSchedule(name, values);
   if (scheduler !== 'trial' || !(made instanceof PureSchedule)) return { name, schedule: made };
-  return { name: `trial on ${name}`, schedule: new TrialScheduler({ ...trialOptionsOf(values), lr: 1, envelope: 'none', base: made }) };
+  return { name: `trial on ${name}`, schedule: new TrialScheduler(trialOptionsOf(values, made)) };
 }
 
 export function scheduleOf(scheduler: 'trial' | 'constant', values: CompareValues | TrainValues): Schedule {

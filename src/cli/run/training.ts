@@ -4,16 +4,16 @@ import type { ImageDataset } from '../../data/dataset.ts';
 import type { Device } from '../../gpu/device.ts';
 import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
-import { TrialScheduler, type Schedule } from '../../sched/index.ts';
+import { TrialScheduler, type ControlName, type Schedule } from '../../sched/index.ts';
 import { Trainer, type Divergence } from '../../train/index.ts';
 import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
-import type { CompareValues, TrainValues } from '../options.ts';
+import { trialOptions, type CompareValues, type TrainValues } from '../options.ts';
 import { Progress } from '../progress.ts';
 import { scheduleParameters } from '../scheduleOptions.ts';
+import { trialOptionsOf } from '../trialChoices.ts';
 import { renderReport, type ReportRun } from '../report.ts';
 import { RunRecord, saveModel, writeWhole } from './record.ts';
-import { trialOptionsOf } from './setup.ts';
 
 type RunValues = TrainValues | CompareValues;
 
@@ -92,8 +92,10 @@ const describeEvent = (event: {
   held: boolean;
   clamped: boolean;
   allNonFinite: boolean;
+  control?: ControlName;
 }, what: string): string => {
-  const trials = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
+  const tried = event.factors.map((factor, i) => `×${formatNumber(factor)} ${formatLoss(event.losses[i])}`).join('  ');
+  const trials = event.control === 'blindDrift' ? 'none, equal losses' : tried;
   const note = event.held ? ' (held)' : event.allNonFinite ? ' (every trial diverged)' : event.clamped ? ' (bounded)' : '';
   return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, ${what} ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
 };
@@ -217,7 +219,8 @@ const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
 
 /** Writes `report.html` for some runs into a folder and returns its path. */
 export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
-  const { factors: _f, every: _e, envelope: _n, scoreBatch: _s, json: _j, ...given } = values;
+  // Told as the scheduler has them.
+  const isTold = (name: string) => name !== 'json' && (name === 'preset' || name === 'memoryBudget' || !Object.hasOwn(trialOptions, name));
   const based = 'schedule' in values && values.schedule && { envelope: 'none' };
   const hasTrials = runs.some(({ record }) => record.events.length > 0);
   const trials = hasTrials ? { ...trialOptionsOf(values), lr: undefined, base: undefined, ...based } : {};
@@ -230,7 +233,7 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
   const isSet = ([name, value]: [string, unknown]) =>
     !(name === 'schedule' || Object.hasOwn(scheduleParameters, name)) || (value !== undefined && value !== false);
   const entries = [
-    ...Object.entries(given).filter(isSet),
+    ...Object.entries(values).filter(([name]) => isTold(name)).filter(isSet),
     ...Object.entries(trials)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [`trial ${name}`, value] as const),
