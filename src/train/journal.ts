@@ -6,9 +6,9 @@ import type { StepPlans } from './stepPlans.ts';
 export class Journal {
   divergence: Divergence | null = null;
   /** Steps that were logged and made, but those whose gradients overflowed. */
-  #made = 0;
+  #made: number;
   /** Those whose gradients did. */
-  #skipped = 0;
+  #skipped: number;
   /** A read of the log that nobody waits for, and what it throws. */
   #lateRead: Promise<void> = Promise.resolve();
   /** Read from the GPU, not yet asked for. */
@@ -18,7 +18,12 @@ export class Journal {
   constructor(
     readonly plans: StepPlans,
     readonly schedule: Schedule,
-  ) {}
+    /** Of the steps before the first. */
+    { made, skipped } = { made: 0, skipped: 0 },
+  ) {
+    this.#made = made;
+    this.#skipped = skipped;
+  }
 
   get made(): number {
     return this.#made;

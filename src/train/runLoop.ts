@@ -11,6 +11,7 @@ export async function runToEnd(trainer: Trainer, journal: Journal, callbacks: Ru
   checkRun(callbacks, schedule);
   const { onEvaluation, logEvery = 10, evaluate = true, signal } = callbacks;
   let evaluation: Evaluation | null = null;
+  const checkpoints = callbacks.onCheckpoint && new Checkpoints(trainer, journal, callbacks);
   while (trainer.step < totalSteps && !signal?.aborted && !journal.divergence) {
     await trainer.trainStep();
     // Told while a step runs, else the GPU would be idle meanwhile; at most one, so that a signal and a divergence end the run soon.
@@ -29,11 +30,43 @@ export async function runToEnd(trainer: Trainer, journal: Journal, callbacks: Ru
         journal.divergence = { step: trainer.step, reason: `the test loss is not finite (${evaluation.testLoss})` };
       }
     }
+    if (checkpoints?.isDue) await checkpoints.make();
   }
   await journal.settle();
   await tell(journal, callbacks);
+  await checkpoints?.make();
   const { divergence } = journal;
   return { steps: divergence?.step ?? trainer.step, divergence, aborted: signal?.aborted ?? false, evaluation };
+}
+
+/** When checkpoints are made, each step's once. */
+class Checkpoints {
+  #lastMs = performance.now();
+  #lastStep = -1;
+
+  constructor(
+    readonly trainer: Trainer,
+    readonly journal: Journal,
+    readonly callbacks: RunCallbacks,
+  ) {}
+
+  get isDue(): boolean {
+    const { step, stepsPerEpoch } = this.trainer;
+    const { checkpointEvery = { epochs: 1 } } = this.callbacks;
+    if ('minutes' in checkpointEvery) return performance.now() - this.#lastMs >= checkpointEvery.minutes * 60_000;
+    return step % ('steps' in checkpointEvery ? checkpointEvery.steps : checkpointEvery.epochs * stepsPerEpoch) === 0;
+  }
+
+  /** After a divergence there is none. */
+  async make(): Promise<void> {
+    const { trainer, journal, callbacks } = this;
+    await journal.settle();
+    await tell(journal, callbacks);
+    if (journal.divergence || trainer.step === this.#lastStep) return;
+    await callbacks.onCheckpoint!(await trainer.checkpoint());
+    this.#lastStep = trainer.step;
+    this.#lastMs = performance.now();
+  }
 }
 
 /** An epoch's metric, for a schedule that listens to one. */

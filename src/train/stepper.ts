@@ -10,7 +10,7 @@ import type { TrainerParts } from './trainerParts.ts';
 const stepsAhead = 2;
 
 export class Stepper {
-  #step = 0;
+  #step: number;
   #epoch = -1;
   /** What a rule of one's own threw: the momentum has taken the gradient by then, so that the step cannot be made again. */
   #failure: { readonly cause: unknown } | null = null;
@@ -22,7 +22,11 @@ export class Stepper {
     readonly parts: TrainerParts,
     readonly journal: Journal,
     readonly totalSteps: number,
-  ) {}
+    /** Steps made before. */
+    step = 0,
+  ) {
+    this.#step = step;
+  }
 
   /** Steps made so far. */
   get step(): number {
@@ -41,7 +45,7 @@ export class Stepper {
     const { plans, device, hostRule, sampler } = parts;
     const { batchSize, stepsPerEpoch } = sampler;
     device.check();
-    if (this.#failure) throw this.#failure.cause;
+    this.checkWhole();
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / stepsPerEpoch));
     if (hostRule && this.isEventDue) await journal.read();
@@ -71,6 +75,11 @@ export class Stepper {
     if (this.#step % stepsPerEpoch === 0 && this.#step < this.totalSteps) this.#nextOrder = this.#orderOf(this.#epoch + 1);
     if (this.#pending.length >= stepsAhead) await this.#pending.shift();
     this.#pending.push(device.wait(device.gpu.queue.onSubmittedWorkDone()).then(() => undefined));
+  }
+
+  /** @throws what a rule of one's own threw, which left a step half made */
+  checkWhole(): void {
+    if (this.#failure) throw this.#failure.cause;
   }
 
   /** The schedule's rate of an update, or what the GPU multiplies its scale by. */

@@ -1,9 +1,12 @@
 /** Training over a data set: steps with their scheduling events, evaluation, runs. */
 import type { EpochSampler } from '../data/batches.ts';
 import type { Device } from '../gpu/device.ts';
+import { AttrError } from '../gpu/errors.ts';
 import type { MemoryReport } from '../graph/memory.ts';
 import type { TrialEvent } from '../sched/index.ts';
+import type { Checkpoint, TrainerState } from './checkpoint.ts';
 import { Journal } from './journal.ts';
+import { capture, checkResume, restore } from './resume.ts';
 import { runToEnd } from './runLoop.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
 import type { StepPlans } from './stepPlans.ts';
@@ -22,7 +25,10 @@ export class Trainer {
   readonly #journal: Journal;
   readonly #stepper: Stepper;
 
-  private constructor(private readonly parts: TrainerParts) {
+  private constructor(
+    private readonly parts: TrainerParts,
+    resumed: TrainerState | undefined,
+  ) {
     const { device, options, plans, sampler } = parts;
     this.device = device;
     this.options = options;
@@ -31,17 +37,30 @@ export class Trainer {
     this.batchSize = sampler.batchSize;
     this.stepsPerEpoch = sampler.stepsPerEpoch;
     this.totalSteps = Math.min((options.epochs ?? 1) * this.stepsPerEpoch, options.maxSteps ?? Infinity);
-    this.#journal = new Journal(plans, options.schedule);
-    this.#stepper = new Stepper(parts, this.#journal, this.totalSteps);
+    this.#journal = new Journal(plans, options.schedule, resumed && { made: resumed.updates, skipped: resumed.skipped });
+    this.#stepper = new Stepper(parts, this.#journal, this.totalSteps, resumed?.step);
   }
 
   /**
-   * Uploads the data, compiles the kernels and makes every buffer and bind group that the run needs.
-   * @throws AttrError for options out of range and a scheduler that has had events or is another trainer's, DeviceError without an adapter
+   * Uploads the data, compiles the kernels and makes every buffer and bind group that the run needs. With `resume` the trainer is where the
+   * checkpoint was made, and so is the schedule.
+   * @throws AttrError for options out of range, those that differ from the checkpoint's, a scheduler that is another trainer's or, without a
+   * checkpoint, has had events; DataError and ShapeError for a checkpoint of another model; DeviceError without an adapter
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     checkTrainerOptions(options);
-    return new Trainer(await makeParts(options));
+    const { resume, schedule } = options;
+    if (!resume) return new Trainer(await makeParts(options), undefined);
+    const restored = checkResume(options, resume);
+    const parts = await makeParts(options);
+    try {
+      schedule.load(resume.state.schedule);
+    } catch (error) {
+      await release(parts);
+      throw error;
+    }
+    restore(parts, resume, restored);
+    return new Trainer(parts, resume.state);
   }
 
   /** Steps made so far. */
@@ -113,6 +132,23 @@ export class Trainer {
   /** Trains to the end of the run, or until it diverges or the signal says stop. */
   run(callbacks: RunCallbacks = {}): Promise<RunResult> {
     return runToEnd(this, this.#journal, callbacks);
+  }
+
+  /**
+   * All that the run needs to go on from here: weights, momentum, running statistics, schedule, loss scale, counts. A trainer made with it as
+   * `resume` and with the same options goes on bit for bit, on the same adapter. Waits for the GPU; call it between steps. Steps and events that
+   * were not asked for yet stay with this trainer.
+   * @throws AttrError once the run has diverged
+   */
+  async checkpoint(): Promise<Checkpoint> {
+    this.#stepper.checkWhole();
+    await this.#journal.settle();
+    await this.#journal.read();
+    if (this.divergence) {
+      const fix = 'resume from an earlier checkpoint; close() brings the weights before that step back';
+      throw new AttrError({ op: 'checkpoint', arg: 'run', rule: 'must not have diverged', got: `${this.divergence.reason}`, fix });
+    }
+    return capture(this.parts, this.#journal, this.step, this.totalSteps);
   }
 
   /** Brings the weights back to the host model and frees everything on the GPU. */

@@ -73,13 +73,16 @@ function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
 /** Schedulers whose trainers are open: the events of two runs would mix. */
 const lent = new WeakSet<TrialScheduler>();
 
-/** Takes a scheduler for one trainer. @throws AttrError where another has it, or where it has had events, as steps begin at 0 */
-function lend(scheduler: TrialScheduler): void {
+/**
+ * Takes a scheduler for one trainer.
+ * @throws AttrError where another has it, or where it has had events and steps begin at 0; a checkpoint brings its own
+ */
+function lend(scheduler: TrialScheduler, isResumed: boolean): void {
   const refuse = (rule: string, got: string): never => {
     throw new AttrError({ op: 'Trainer', arg: 'schedule', rule, got, fix: `make one with lr ${scheduler.lr}` });
   };
   if (lent.has(scheduler)) refuse('must be of one trainer alone', 'that of another that is not closed');
-  if (scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
+  if (!isResumed && scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
   lent.add(scheduler);
 }
 
@@ -93,7 +96,7 @@ export async function makeParts(options: TrainerOptions): Promise<TrainerParts> 
   const isMixed = options.precision === 'mixed';
   if (isMixed) checkMixed(device);
   const scheduler = schedule instanceof TrialScheduler ? schedule : null;
-  if (scheduler) lend(scheduler);
+  if (scheduler) lend(scheduler, options.resume !== undefined);
   const memory = new Memory(device);
   try {
     const control = new Control(memory);
