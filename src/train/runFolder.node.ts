@@ -1,7 +1,7 @@
 /**
  * What a run leaves in a folder, so that it can go on after a crash:
  *   events.jsonl             what happened, a JSON object a line, appended as it happens
- *   checkpoint.safetensors   the last checkpoint, and how long events.jsonl was then
+ *   checkpoint.safetensors   the last checkpoint; how long events.jsonl was then, and its checksum
  *   result.json              written last: the run is over
  *   events.out.tfevents.*    on demand, the scalars for TensorBoard
  * A run that goes on cuts events.jsonl to what the checkpoint knows of, so that its readers get each step once.
@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { DataError, ForkstepError } from '../gpu/errors.ts';
 import { eventFromJson, eventToJson, type TrialEvent, type TrialEventJson } from '../sched/index.ts';
 import { decodeCheckpoint, encodeCheckpoint, type Checkpoint, type Json } from './checkpoint.ts';
+import { crc32c } from './crc32c.ts';
 import { readIfThere, sync, writeWhole, writing } from './files.node.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
 import { TensorboardWriter } from './tensorboard.node.ts';
@@ -68,7 +69,13 @@ export interface FoundRun {
   readonly notes: Json;
   readonly log: RunLog;
   /** Of events.jsonl, when the checkpoint was made. */
-  readonly logBytes: number;
+  readonly mark: LogMark;
+}
+
+/** How much of events.jsonl there is, and its CRC-32C. */
+interface LogMark {
+  readonly bytes: number;
+  readonly crc32c: number;
 }
 
 /**
@@ -80,27 +87,19 @@ export function findRun(folder: string): FoundRun | null {
   const bytes = readIfThere(file);
   if (!bytes) return null;
   const { checkpoint, notes: all } = decodeNamed(file, bytes);
-  const { logBytes, notes } = (all ?? {}) as { logBytes?: number; notes?: Json };
-  if (logBytes === undefined) {
+  const { mark, notes = null } = (all ?? {}) as { mark?: LogMark; notes?: Json };
+  if (!mark) {
     throw new DataError({ op: 'findRun', arg: file, rule: 'must be of a run that has a folder', got: 'one by itself', fix: 'name another folder' });
   }
-  const { step } = checkpoint.state;
   const events = join(folder, runFiles.events);
-  const refuse = (got: string, cause?: unknown): never => {
-    const rule = `must begin with the ${logBytes} bytes of steps 0 … ${step - 1} that ${runFiles.checkpoint} knows of`;
-    throw new DataError({ op: 'findRun', arg: events, rule, got, fix: 'put the file of that run back' }, { cause });
-  };
   const whole = readIfThere(events) ?? new Uint8Array(0);
-  if (whole.length < logBytes) refuse(`${whole.length} bytes`);
-  try {
-    const log = parseRunLog(whole.subarray(0, logBytes));
-    const isWhole = log.steps.length === step && log.steps.every((one, i) => one.step === i);
-    if (!isWhole) refuse(`${log.steps.length} steps`);
-    return { checkpoint, notes: notes ?? null, log, logBytes };
-  } catch (error) {
-    if (error instanceof ForkstepError) throw error;
-    return refuse('lines that are not JSON', error);
+  const known = whole.subarray(0, mark.bytes);
+  if (known.length < mark.bytes || crc32c(known) !== mark.crc32c) {
+    const rule = `must begin with the ${mark.bytes} bytes of ${checkpoint.state.step} steps that ${runFiles.checkpoint} knows of`;
+    const got = known.length < mark.bytes ? `${known.length} bytes` : 'others';
+    throw new DataError({ op: 'findRun', arg: events, rule, got, fix: 'put the file of that run back' });
   }
+  return { checkpoint, notes, log: parseRunLog(known), mark };
 }
 
 /** What `finish` has left in a folder, or null where no run has come to its end. @throws DataError for a file that is not JSON */
@@ -124,16 +123,16 @@ export class RunFolder implements RunLog {
   readonly events: TrialEvent[];
   readonly evals: Evaluation[];
   readonly #board: TensorboardWriter | null;
-  #logBytes: number;
+  #mark: LogMark;
 
   private constructor(
     readonly folder: string,
     { steps, events, evals }: RunLog,
-    logBytes: number,
+    mark: LogMark,
     { tensorboard = false }: RunFolderOptions,
   ) {
     [this.steps, this.events, this.evals] = [steps, events, evals];
-    this.#logBytes = logBytes;
+    this.#mark = mark;
     this.#board = tensorboard ? new TensorboardWriter(folder, steps.length) : null;
   }
 
@@ -144,23 +143,23 @@ export class RunFolder implements RunLog {
       for (const name of [runFiles.checkpoint, runFiles.result]) rmSync(join(folder, name), { force: true });
       writeFileSync(join(folder, runFiles.events), '');
     });
-    return new RunFolder(folder, { steps: [], events: [], evals: [] }, 0, options);
+    return new RunFolder(folder, { steps: [], events: [], evals: [] }, { bytes: 0, crc32c: 0 }, options);
   }
 
   /** Goes on with a run that `findRun` has found: what was logged after its checkpoint goes. @throws FileError */
-  static resume(folder: string, { log, logBytes }: FoundRun, options: RunFolderOptions = {}): RunFolder {
+  static resume(folder: string, { log, mark }: FoundRun, options: RunFolderOptions = {}): RunFolder {
     writing(folder, () => {
       rmSync(join(folder, runFiles.result), { force: true });
-      truncateSync(join(folder, runFiles.events), logBytes);
+      truncateSync(join(folder, runFiles.events), mark.bytes);
     });
-    return new RunFolder(folder, log, logBytes, options);
+    return new RunFolder(folder, log, mark, options);
   }
 
   #append(lines: readonly Line[]): void {
     const bytes = Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
     const file = join(this.folder, runFiles.events);
     writing(file, () => appendFileSync(file, bytes));
-    this.#logBytes += bytes.length;
+    this.#mark = { bytes: this.#mark.bytes + bytes.length, crc32c: crc32c(bytes, this.#mark.crc32c) };
   }
 
   addSteps(steps: readonly LoggedStep[]): void {
@@ -195,7 +194,7 @@ export class RunFolder implements RunLog {
     const events = join(this.folder, runFiles.events);
     // On the disk before the checkpoint that counts on it.
     writing(events, () => sync(events));
-    writeCheckpoint(join(this.folder, runFiles.checkpoint), checkpoint, { logBytes: this.#logBytes, notes });
+    writeCheckpoint(join(this.folder, runFiles.checkpoint), checkpoint, { mark: { ...this.#mark }, notes });
   }
 
   /** The run is over. @throws FileError */
