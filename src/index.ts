@@ -22,7 +22,7 @@ export * from './sched/index.ts';
 export * as probes from './probes/index.ts';
 export * from './data/index.ts';
 export {
-  Trainer, type Divergence, type Evaluation, type LoggedStep,
-  type LossScaling, type RunCallbacks, type RunResult, type TrainerOptions,
+  decodeCheckpoint, encodeCheckpoint, Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Evaluation, type Json, type LoggedStep,
+  type LossScaling, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState,
 } from './train/index.ts';
 export * as kernels from './kernels/index.ts';

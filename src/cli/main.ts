@@ -36,7 +36,7 @@ interface Spec<T extends OptionTable, P extends string> {
   /** Rules that span options. @throws UsageError */
   check?(command: string, parsed: Parsed<T>): void;
   /** The module behind the command; run() resolves with the exit code. */
-  load(): Promise<{ run(values: OptionValues<T>, positional: P): Promise<number> }>;
+  load(): Promise<{ run(values: OptionValues<T>, positional: P, given: ReadonlySet<keyof T>): Promise<number> }>;
 }
 
 interface Command {
@@ -63,7 +63,7 @@ function command<T extends OptionTable, const P extends string>(spec: Spec<T, P>
       throw new UsageError({ op: name, arg: 'argument', rule: `must be ${positional.join(' or ')}`, got: word || 'none', fix });
     }
     check?.(name, parsed);
-    return (await load()).run(parsed.values, word as P);
+    return (await load()).run(parsed.values, word as P, parsed.given);
   };
   return { summary, execute };
 }
@@ -77,7 +77,8 @@ const commands: Record<string, Command> = {
   train: command({
     summary: 'Train a network, its learning rate set by fused trials.',
     options: trainOptions,
-    check: checkTrain,
+    // With --resume, once the run's own options are known.
+    check: (name, parsed) => (parsed.values.resume ? undefined : checkTrain(name, parsed)),
     load: () => import('./commands/train.ts'),
   }),
   compare: command({

@@ -2,6 +2,7 @@
 import { ForkstepError } from '../gpu/errors.ts';
 import { asPublished, factorSets, FLOAT32, PureSchedule, resolveFactors, robust } from '../sched/index.ts';
 import type { Cadence, Factors } from '../sched/index.ts';
+import type { CheckpointCadence } from '../train/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
 import { asUsage, buildSchedule, checkParameters, scheduleNames, scheduleParameters, type ScheduleParameter } from './scheduleOptions.ts';
@@ -35,6 +36,17 @@ export function factors(spec: { help: string; defaultText: string }): Option<Fac
     }
   };
   return { placeholder: 'F,F,…', default: undefined, isRequired: false, ...spec, parse };
+}
+
+/** `1epoch`, `200steps` or `10min`. */
+export function checkpointCadence(spec: { help: string; default: CheckpointCadence; defaultText: string }): Option<CheckpointCadence> {
+  const parse = (value: string): CheckpointCadence => {
+    const match = /^([1-9]\d{0,8})(epochs?|steps?|min)$/.exec(value);
+    if (!match) throw new BadValue('must be a count of epochs, steps or minutes such as 1epoch, 200steps or 10min');
+    const n = Number(match[1]);
+    return match[2] === 'min' ? { minutes: n } : match[2].startsWith('epoch') ? { epochs: n } : { steps: n };
+  };
+  return { placeholder: '2epochs|200steps|10min', isRequired: false, ...spec, parse };
 }
 
 const byteUnits = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 } as const;
@@ -110,6 +122,7 @@ function runOptions({ epochs, out }: { epochs: number; out: string }) {
     logEvery: integer({ default: 10, min: 1, help: 'steps between lines printed where output is no terminal' }),
     seed: integer({ default: 0, min: 0, max: MAX_SEED, help: 'of weights, order, augmentation and procedural images' }),
     out: path('output', { default: out, help: 'folder for events.jsonl, model.safetensors and report.html' }),
+    tensorboard: flag("also write TensorBoard's event files into --out"),
     json: flag('print one JSON object last'),
   };
 }
@@ -129,6 +142,10 @@ export const trainOptions = {
     help: "a schedule sets the learning rate, or with --scheduler trial is multiplied by the trials' scale; see forkstep schedule",
   }),
   ...runOptions({ epochs: 10, out: 'runs/train' }),
+  resume: flag("go on from the checkpoint in --out, with its run's options where they are not given again"),
+  checkpointEvery: checkpointCadence({
+    default: { epochs: 1 }, defaultText: '1epoch', help: 'how often --out gets a checkpoint, besides at the end and on Ctrl-C',
+  }),
   ...scheduleParameters,
 };
 

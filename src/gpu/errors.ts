@@ -19,6 +19,7 @@ export class ForkstepError extends Error {
   readonly got: unknown;
   /** The rule that was broken. */
   readonly expected: string;
+  readonly fix: string;
 
   constructor(details: ErrorDetails, options?: ErrorOptions) {
     super(`${details.op}: ${details.arg} ${details.rule}, got ${formatGot(details.got)}; ${details.fix}`, options);
@@ -27,6 +28,7 @@ export class ForkstepError extends Error {
     this.arg = details.arg;
     this.got = details.got;
     this.expected = details.rule;
+    this.fix = details.fix;
   }
 }
 
@@ -42,6 +44,8 @@ export class KernelError extends ForkstepError {}
 export class DeviceError extends ForkstepError {}
 /** A file or data set that is missing, damaged or of another format. */
 export class DataError extends ForkstepError {}
+/** A file that cannot be written: no space, no permission, a folder that went away. */
+export class FileError extends ForkstepError {}
 
 function formatGot(got: unknown): string {
   if (typeof got === 'string') return got;

@@ -2,7 +2,7 @@
 import { AttrError, ShapeError } from '../gpu/errors.ts';
 import { Arena, type Memory } from './memory.ts';
 import { readStorage } from './run.ts';
-import { elements, pack, sizeBytes, type Storage, type Variable } from './tensor.ts';
+import { elements, pack, sizeBytes, unpack, type Storage, type Variable } from './tensor.ts';
 
 export class VariableStore {
   readonly parameters: readonly Variable[];
@@ -65,6 +65,27 @@ export class VariableStore {
   /** The variable's present values, in logical layout. */
   async read(variable: Variable): Promise<Float32Array> {
     return (await readStorage(this.memory.device, variable, variable.storage!)) as Float32Array;
+  }
+
+  /** What an arena with a place a variable holds for each of them, in logical layout: one copy a segment. */
+  async readArena(arena: Arena, variables: readonly Variable[]): Promise<Map<Variable, Float32Array>> {
+    const values = new Map<Variable, Float32Array>();
+    for (const { buffer, offset, size } of arena.segments) {
+      const bytes = await this.memory.device.read(buffer, offset, size);
+      for (const [i, variable] of variables.entries()) {
+        const place = arena.at(i);
+        if (place.buffer === buffer) values.set(variable, unpack(variable, new Float32Array(bytes, place.offset - offset, sizeBytes(variable) / 4)));
+      }
+    }
+    return values;
+  }
+
+  /** Writes into a variable's place of an arena, in logical layout. */
+  writeArena(arena: Arena, variables: readonly Variable[], values: ReadonlyMap<Variable, Float32Array>): void {
+    for (const [i, variable] of variables.entries()) {
+      const { buffer, offset } = arena.at(i);
+      this.memory.device.gpu.queue.writeBuffer(buffer, offset, pack(variable, values.get(variable)!) as Float32Array<ArrayBuffer>);
+    }
   }
 
   /** Brings all values back to the host variables. */

@@ -5,7 +5,7 @@ import type { Module } from './module.ts';
 import { decodeSafetensors, encodeSafetensors, type SafetensorsTensor } from './safetensors.ts';
 
 /** [kH, kW, Cin, Cout] → [Cout, Cin, kH, kW], or [K, M] → [M, K]. */
-function toTorch(shape: readonly number[], values: Float32Array): { shape: number[]; data: Float32Array } {
+export function toTorch(shape: readonly number[], values: Float32Array): { shape: number[]; data: Float32Array } {
   if (shape.length === 4) {
     const [kH, kW, cin, cout] = shape;
     const taps = kH * kW;
@@ -47,12 +47,13 @@ const trackedName = (name: string): string | null =>
 /**
  * The values of a module's variables in PyTorch's names and layouts (OIHW convolutions, [out, in] linear layers).
  * @param batches PyTorch's `num_batches_tracked`: training steps made, @default 0
+ * @param valuesOf the values of a variable, @default those of the host
  */
-export function stateDict(module: Module, batches = 0): Map<string, SafetensorsTensor> {
+export function stateDict(module: Module, batches = 0, valuesOf = ({ data }: Variable): Float32Array => data): Map<string, SafetensorsTensor> {
   const tensors = new Map<string, SafetensorsTensor>();
   let statistic: string | null = null;
   for (const [name, variable] of module.namedVariables()) {
-    tensors.set(name, { dtype: 'F32', ...toTorch(variable.shape, variable.data) });
+    tensors.set(name, { dtype: 'F32', ...toTorch(variable.shape, valuesOf(variable)) });
     statistic = trackedName(name) ?? statistic;
     if (statistic && name.endsWith('running_var'))
       tensors.set(statistic, { dtype: 'I64', shape: [], data: BigInt64Array.of(BigInt(batches)) });
@@ -60,7 +61,8 @@ export function stateDict(module: Module, batches = 0): Map<string, SafetensorsT
   return tensors;
 }
 
-function valuesOf(name: string, variable: Variable, tensor: SafetensorsTensor): Float32Array {
+/** A variable's values, of a tensor in PyTorch's layout. @throws ShapeError for another shape, DataError for other dtypes than F32 and F64 */
+export function valuesOf(name: string, variable: Variable, tensor: SafetensorsTensor): Float32Array {
   const wanted = torchShape(variable.shape);
   if (String(tensor.shape) !== String(wanted)) {
     throw new ShapeError({
@@ -84,10 +86,10 @@ function valuesOf(name: string, variable: Variable, tensor: SafetensorsTensor): 
 }
 
 /**
- * Sets a module's variables from a state dict; all or none. The module must not be in a trainer.
+ * The values that a state dict has for a module's variables.
  * @throws DataError for a name that is missing or unknown, ShapeError for a shape that differs
  */
-export function loadStateDict(module: Module, tensors: ReadonlyMap<string, SafetensorsTensor>): void {
+export function stateDictValues(module: Module, tensors: ReadonlyMap<string, SafetensorsTensor>): Map<Variable, Float32Array> {
   const named = module.namedVariables();
   const missing = [...named.keys()].filter((name) => !tensors.has(name));
   const tracked = new Set([...named.keys()].map(trackedName));
@@ -103,8 +105,15 @@ export function loadStateDict(module: Module, tensors: ReadonlyMap<string, Safet
       fix: 'build the model that the checkpoint was saved from',
     });
   }
-  const values = [...named].map(([name, variable]) => [variable, valuesOf(name, variable, tensors.get(name)!)] as const);
-  for (const [variable, data] of values) variable.data = data;
+  return new Map([...named].map(([name, variable]) => [variable, valuesOf(name, variable, tensors.get(name)!)] as const));
+}
+
+/**
+ * Sets a module's variables from a state dict; all or none. The module must not be in a trainer.
+ * @throws DataError for a name that is missing or unknown, ShapeError for a shape that differs
+ */
+export function loadStateDict(module: Module, tensors: ReadonlyMap<string, SafetensorsTensor>): void {
+  for (const [variable, data] of stateDictValues(module, tensors)) variable.data = data;
 }
 
 /** A module's variables as the bytes of a safetensors file. */

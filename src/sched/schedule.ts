@@ -44,12 +44,18 @@ export class ConstantSchedule implements Schedule {
   }
 
   state(): ScheduleState {
-    return { kind: 'constant', lr: this.#lr };
+    return { kind: 'constant', lr: this.#lr, envelope: this.#envelope };
   }
 
+  /** @throws AttrError for a state of another kind or envelope */
   load(state: ScheduleState): void {
-    checkKind('ConstantSchedule', state, 'constant');
-    checkLr('ConstantSchedule', state.lr);
+    const op = 'ConstantSchedule';
+    checkKind(op, state, 'constant');
+    checkLr(op, state.lr);
+    if (state.envelope !== this.#envelope) {
+      const rule = `must be '${this.#envelope}', as this schedule's`;
+      throw new AttrError({ op, arg: 'state.envelope', rule, got: state.envelope, fix: 'make it with the same options' });
+    }
     this.#lr = state.lr;
   }
 }

@@ -3,7 +3,8 @@ export { StepPlans, type Batch, type StepPlanOptions, type TrialPlanOptions } fr
 export { profiledParts, profileStep, type DispatchProfile, type ProfiledPart, type ProfileOptions, type StepProfile } from './profile.ts';
 export { timingMethods, type TimingMethod } from '../graph/timing.ts';
 export { measurePeaks, type Peaks } from '../graph/peaks.ts';
+export { decodeCheckpoint, encodeCheckpoint, type Checkpoint, type Json, type TrainerState } from './checkpoint.ts';
 export type { LossScaling } from './lossScaler.ts';
 export type { Divergence, LoggedStep } from './stepLog.ts';
 export { Trainer } from './trainer.ts';
-export type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';
+export type { CheckpointCadence, Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';

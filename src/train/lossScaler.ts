@@ -43,7 +43,10 @@ export class LossScaler {
   /** u32: 1 before the optimizer's first step, which may be skipped; steps since S changed; steps skipped. */
   readonly state: Storage;
 
-  constructor(memory: Memory, scaling: LossScaling) {
+  constructor(
+    readonly memory: Memory,
+    scaling: LossScaling,
+  ) {
     const { initScale, growthInterval } = resolveLossScaling(scaling);
     this.growthInterval = growthInterval;
     this.scale = upload(memory, 'slots', 'loss scale', Float32Array.of(initScale, 1 / initScale, 0, 0));
@@ -53,6 +56,21 @@ export class LossScaler {
   /** 1 on the first step that the optimizer makes. */
   get first(): Word {
     return { storage: this.state, word: 0 };
+  }
+
+  /** S, and steps made since it changed. Waits for the GPU. */
+  async read(): Promise<{ scale: number; steps: number }> {
+    const { device } = this.memory;
+    const [scale] = new Float32Array(await device.read(this.scale.buffer, this.scale.offset, 4));
+    const [, steps] = new Uint32Array(await device.read(this.state.buffer, this.state.offset, 8));
+    return { scale, steps };
+  }
+
+  /** Sets S and its counts: of a run that goes on. */
+  write({ scale, steps, isFirst, skipped }: { scale: number; steps: number; isFirst: boolean; skipped: number }): void {
+    const { queue } = this.memory.device.gpu;
+    queue.writeBuffer(this.scale.buffer, this.scale.offset, Float32Array.of(scale, 1 / scale));
+    queue.writeBuffer(this.state.buffer, this.state.offset, Uint32Array.of(Number(isFirst), steps, skipped));
   }
 
   /** S · loss, for its gradient: nothing else reads it. */

@@ -1,199 +1,85 @@
-/** The training loop over a data set: steps, scheduling events, evaluation. */
-import { EpochSampler } from '../data/batches.ts';
-import type { ImageDataset } from '../data/dataset.ts';
-import { AttrError, DeviceError } from '../gpu/errors.ts';
-import { defaultDevice, type Device } from '../gpu/device.ts';
-import { Control, floatBits } from '../graph/control.ts';
-import { Memory, type MemoryReport } from '../graph/memory.ts';
-import type { FloatDtype } from '../graph/ops.ts';
-import type { Plan } from '../graph/plan.ts';
-import { Tuner } from '../graph/tune/tuner.ts';
-import { inferenceContext, type Module } from '../nn/module.ts';
-import { resolveSgdOptions } from '../optim/sgd.ts';
-import { ReduceLROnPlateau, TrialScheduler, type TrialEvent } from '../sched/index.ts';
-import { evaluationOrder, ImageFeed } from './feed.ts';
-import { HostRule } from './hostRule.ts';
+/** Training over a data set: steps with their scheduling events, evaluation, runs. */
+import type { EpochSampler } from '../data/batches.ts';
+import type { Device } from '../gpu/device.ts';
+import { AttrError } from '../gpu/errors.ts';
+import type { MemoryReport } from '../graph/memory.ts';
+import type { TrialEvent } from '../sched/index.ts';
+import type { Checkpoint, TrainerState } from './checkpoint.ts';
+import { Journal } from './journal.ts';
+import { capture, checkResume, restore } from './resume.ts';
+import { runToEnd } from './runLoop.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
-import { StepPlans, type Batch, type TrialPlanOptions } from './stepPlans.ts';
-import {
-  checkRun,
-  checkTrainerOptions,
-  type Evaluation,
-  type RunCallbacks,
-  type RunResult,
-  type TrainerOptions,
-} from './trainerOptions.ts';
-import { coefficientForm, evidenceOf, rulePath, trialFactors } from './trialRule.ts';
-
-/** Steps the host may be ahead of the GPU. */
-const stepsAhead = 2;
-
-/** What a network computes on follows from its input. */
-const activations = ({ precision }: TrainerOptions): FloatDtype => (precision === 'mixed' ? 'f16' : 'f32');
-
-/** @throws DeviceError where the adapter has no 16-bit floats */
-function checkMixed({ gpu, adapter }: Device): void {
-  if (gpu.features.has('shader-f16')) return;
-  const rule = "must be 'f32' on an adapter without shader-f16";
-  const got = `'mixed' on ${adapter.description || adapter.vendor}`;
-  throw new DeviceError({ op: 'Trainer', arg: 'precision', rule, got, fix: 'leave it out' });
-}
-
-/** What trials are scored on, and the rule that moves the rate by them. */
-function trialPlan(
-  options: TrainerOptions,
-  train: ImageFeed,
-): TrialPlanOptions | undefined {
-  const { schedule, batchSize = 32, augment, optimizer, memoryBudget, seed } = options;
-  if (!(schedule instanceof TrialScheduler) || schedule.options.control === 'blindDrift') return undefined;
-  const { batch: which, scoreBatch, direction } = schedule.options;
-  const images = scoreBatch ?? batchSize;
-  const made = [augment === 'crop-flip', activations(options)] as const;
-  const same = () => train.batch(images, 'cursor', 'counter', ...made);
-  const heldOut = () => train.batch(images, 'scoreCursor', 'scoreCounter', ...made);
-  const batch: Record<typeof which, () => Batch[]> = { same: () => [same()], heldOut: () => [heldOut()], both: () => [same(), heldOut()] };
-  const rule = rulePath(schedule) === 'gpu' ? schedule : undefined;
-  const isGrid = coefficientForm(schedule, resolveSgdOptions(optimizer)) > 0;
-  const evidence = evidenceOf(schedule);
-  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget, seed, evidence };
-}
-
-/** @throws AttrError unless the model has a logit for every class */
-function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
-  const logits = model.forward(x, inferenceContext());
-  const classes = Math.max(dataset.train.classes.length, dataset.test.classes.length);
-  if (logits.shape.length === 2 && logits.shape[1] >= classes) return;
-  throw new AttrError({
-    op: 'Trainer',
-    arg: 'model',
-    rule: `must make logits [N, ≥ ${classes}] for ${dataset.name}`,
-    got: String(logits),
-    fix: 'build it with as many classes as the data set has',
-  });
-}
-
-/** Schedulers whose trainers are open: the events of two runs would mix. */
-const lent = new WeakSet<TrialScheduler>();
-
-/** Takes a scheduler for one trainer. @throws AttrError where another has it, or where it has had events, as steps begin at 0 */
-function lend(scheduler: TrialScheduler): void {
-  const refuse = (rule: string, got: string): never => {
-    throw new AttrError({ op: 'Trainer', arg: 'schedule', rule, got, fix: `make one with lr ${scheduler.lr}` });
-  };
-  if (lent.has(scheduler)) refuse('must be of one trainer alone', 'that of another that is not closed');
-  if (scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
-  lent.add(scheduler);
-}
+import type { StepPlans } from './stepPlans.ts';
+import { Stepper } from './stepper.ts';
+import { checkTrainerOptions, type Evaluation, type RunCallbacks, type RunResult, type TrainerOptions } from './trainerOptions.ts';
+import { makeParts, release, type TrainerParts } from './trainerParts.ts';
 
 export class Trainer {
+  readonly device: Device;
+  readonly options: TrainerOptions;
+  readonly plans: StepPlans;
+  readonly sampler: EpochSampler;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   readonly batchSize: number;
-  #step = 0;
-  /** Steps that were logged and made, but those whose gradients overflowed. */
-  #made = 0;
-  /** Those whose gradients did. */
-  #skipped = 0;
-  #epoch = -1;
-  #divergence: Divergence | null = null;
-  /** What a rule of one's own threw: the momentum has taken the gradient by then, so that the step cannot be made again. */
-  #failure: { readonly cause: unknown } | null = null;
-  readonly #pending: Promise<void>[] = [];
-  /** A read of the log that nobody waits for, and what it throws. */
-  #lateRead: Promise<void> = Promise.resolve();
-  /** Of the epoch after this one, made while the GPU is busy with this one's last step. */
-  #nextOrder: { readonly epoch: number; readonly order: Uint32Array } | null = null;
-  /** Read from the GPU, not yet asked for. */
-  #logged: LoggedStep[] = [];
-  #events: TrialEvent[] = [];
+  readonly #journal: Journal;
+  readonly #stepper: Stepper;
 
   private constructor(
-    readonly device: Device,
-    readonly options: TrainerOptions,
-    readonly plans: StepPlans,
-    readonly sampler: EpochSampler,
-    readonly train: ImageFeed,
-    readonly test: ImageFeed,
-    private readonly hostRule: HostRule | null,
+    private readonly parts: TrainerParts,
+    resumed: TrainerState | undefined,
   ) {
+    const { device, options, plans, sampler } = parts;
+    this.device = device;
+    this.options = options;
+    this.plans = plans;
+    this.sampler = sampler;
     this.batchSize = sampler.batchSize;
     this.stepsPerEpoch = sampler.stepsPerEpoch;
     this.totalSteps = Math.min((options.epochs ?? 1) * this.stepsPerEpoch, options.maxSteps ?? Infinity);
+    this.#journal = new Journal(plans, options.schedule, resumed && { made: resumed.updates, skipped: resumed.skipped });
+    this.#stepper = new Stepper(parts, this.#journal, this.totalSteps, resumed?.step);
   }
 
   /**
-   * Uploads the data, compiles the kernels and makes every buffer and bind group that the run needs.
-   * @throws AttrError for options out of range and a scheduler that has had events or is another trainer's, DeviceError without an adapter
+   * Uploads the data, compiles the kernels and makes every buffer and bind group that the run needs. With `resume` the trainer is where the
+   * checkpoint was made, and so is the schedule.
+   * @throws AttrError for options out of range, those that differ from the checkpoint's, a scheduler that is another trainer's or, without a
+   * checkpoint, has had events; DataError and ShapeError for a checkpoint of another model; DeviceError without an adapter
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     checkTrainerOptions(options);
-    const { dataset, batchSize = 32, shuffle = true, seed = 0, augment = 'none', schedule, model } = options;
-    const device = options.device ?? (await defaultDevice());
-    const isMixed = options.precision === 'mixed';
-    if (isMixed) checkMixed(device);
-    const scheduler = schedule instanceof TrialScheduler ? schedule : null;
-    if (scheduler) lend(scheduler);
-    const memory = new Memory(device);
+    const { resume, schedule } = options;
+    if (!resume) return new Trainer(await makeParts(options), undefined);
+    const restored = checkResume(options, resume);
+    const parts = await makeParts(options);
     try {
-      const control = new Control(memory);
-      control.write({ seed });
-      const sampler = new EpochSampler({ count: dataset.train.count, batchSize, shuffle, seed });
-      const { mean, std } = dataset;
-      // Held-out images follow the batch in the order, which goes round at its end.
-      const capacity = dataset.train.count + batchSize + (scheduler?.options.scoreBatch ?? batchSize);
-      const train = new ImageFeed(memory, dataset.train, control, { mean, std, capacity });
-      const order = evaluationOrder(dataset.test.count, batchSize);
-      const test = new ImageFeed(memory, dataset.test, control, { mean, std, capacity: order.length });
-      const batch = train.batch(batchSize, 'cursor', 'counter', augment === 'crop-flip', activations(options));
-      checkModel(model, batch, dataset);
-      const plans = await StepPlans.create(memory, control, {
-        model,
-        batch,
-        optimizer: options.optimizer,
-        labelSmoothing: options.labelSmoothing,
-        lossScaling: isMixed ? (options.lossScaling ?? {}) : undefined,
-        evaluation: test.batch(batchSize, 'cursor', 'counter', false, activations(options)),
-        trials: trialPlan(options, train),
-        onCompile: options.onCompile,
-        tuner: options.tune ? await Tuner.open(device) : undefined,
-        onTune: options.onTune,
-      });
-      test.writeOrder(order);
-      const hostRule = scheduler && plans.trials && !plans.rule ? new HostRule(memory, scheduler, plans, seed) : null;
-      return new Trainer(device, options, plans, sampler, train, test, hostRule);
+      schedule.load(resume.state.schedule);
     } catch (error) {
-      // A model that another trainer holds stays with it.
-      for (const variable of model.variables()) if (variable.storage && memory.owns(variable.storage.buffer)) variable.storage = null;
-      memory.release();
-      if (scheduler) lent.delete(scheduler);
+      await release(parts);
       throw error;
     }
+    restore(parts, resume, restored);
+    return new Trainer(parts, resume.state);
   }
 
   /** Steps made so far. */
   get step(): number {
-    return this.#step;
+    return this.#stepper.step;
   }
 
   get divergence(): Divergence | null {
-    return this.#divergence;
+    return this.#journal.divergence;
   }
 
   /** Updates that the log, as far as it was read, says were made: what a schedule counts. Steps that were skipped or refused are none. */
   get updates(): number {
-    return this.#made;
+    return this.#journal.made;
   }
 
   /** True when the next step begins with a scheduling event. */
   get isEventDue(): boolean {
-    if (this.#divergence || !(this.plans.event || this.#blind)) return false;
-    return this.options.schedule.isDue(this.#step, this.stepsPerEpoch);
-  }
-
-  /** A scheduler whose events need no trials. */
-  get #blind(): TrialScheduler | null {
-    const { schedule } = this.options;
-    return schedule instanceof TrialScheduler && schedule.options.control === 'blindDrift' ? schedule : null;
+    return this.#stepper.isEventDue;
   }
 
   /** GPU bytes by category: the sum of all live buffers of this trainer. */
@@ -203,7 +89,7 @@ export class Trainer {
 
   /** Dispatches of a step without an event, all in one compute pass and one submit. */
   get dispatchesPerStep(): number {
-    return this.#order(false).reduce((sum, { dispatches }) => sum + dispatches, 0);
+    return this.#stepper.order(false).reduce((sum, { dispatches }) => sum + dispatches, 0);
   }
 
   /**
@@ -212,213 +98,63 @@ export class Trainer {
    * GPU has done the step before the last one, so that it always has work. (With a score or a rule of one's own an event's losses are read
    * back, in a submit of their own; what it throws ends the run: later steps throw it again.)
    */
-  async trainStep(): Promise<void> {
-    const { plans, options, device, hostRule } = this;
-    device.check();
-    if (this.#failure) throw this.#failure.cause;
-    const step = this.#step;
-    this.#beginEpoch(Math.floor(step / this.stepsPerEpoch));
-    const blind = this.#blind;
-    if ((hostRule || blind) && this.isEventDue) await this.#readLog();
-    else if (plans.log.isFull) await this.#readLater();
-    if (blind && this.isEventDue) this.#events.push(blind.drift(step));
-    const cursor = (step % this.stepsPerEpoch) * this.batchSize;
-    const counter = step * this.batchSize;
-    const next = { scoreCursor: cursor + this.batchSize, scoreCounter: counter + this.batchSize };
-    plans.control.write({ cursor, counter, ...next, first: Number(step === 0) });
-    let run = this.#order(this.isEventDue);
-    // Nothing was skipped that has not been heard of, unless rates are given ahead; where the host moves the rate it has just heard.
-    const update = step - this.#skipped;
-    const { totalSteps, stepsPerEpoch } = this;
-    const rateAt = (at: number) =>
-      plans.rule ? plans.rule.scheduler.envelopeAt(at, totalSteps, stepsPerEpoch) : options.schedule.lrAt(at, totalSteps, stepsPerEpoch);
-    // Asked first, as schedules refuse a step after their last one: what is noted is submitted.
-    plans.ahead?.write(this.#made, update - this.#made, this.#skipped, rateAt);
-    if (plans.rule) {
-      const envelope = floatBits(rateAt(update));
-      plans.rule.sync(step);
-      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
-    } else {
-      if (hostRule && this.isEventDue) {
-        const after = run.indexOf(plans.event!) + 1;
-        const before = run.slice(0, after);
-        const base = hostRule.scheduler.baseAt(update, totalSteps, stepsPerEpoch);
-        const event = hostRule.run(step, base, this.#made === 0, (copy) => this.#submit(before, copy));
-        const told = await event.catch((cause) => {
-          this.#failure = { cause };
-          throw cause;
-        });
-        if (told) this.#events.push(told);
-        run = run.slice(after);
-      }
-      hostRule?.sync();
-      const lr = rateAt(update);
-      plans.control.write({ slot: plans.log.note(step, plans.ahead ? null : lr) });
-      device.gpu.queue.writeBuffer(plans.rates.buffer, plans.rates.offset, Float32Array.of(lr));
-    }
-    this.#submit(run);
-    this.#step++;
-    if (this.#step % this.stepsPerEpoch === 0 && this.#step < this.totalSteps) this.#nextOrder = this.#orderOf(this.#epoch + 1);
-    if (this.#pending.length >= stepsAhead) await this.#pending.shift();
-    this.#pending.push(device.wait(device.gpu.queue.onSubmittedWorkDone()).then(() => undefined));
-  }
-
-  /** The plans of a step; trials come once what they look along is there. */
-  #order(isEventDue: boolean): Plan[] {
-    const { gradient, slope, direction, event, update, rateAhead } = this.plans;
-    const ahead = rateAhead ? [rateAhead] : [];
-    if (!isEventDue || !event) return [...ahead, gradient, direction, update];
-    const { direction: along, momenta, weightDecays } = (this.options.schedule as TrialScheduler).options;
-    // A grid makes its directions of the gradient and the buffer itself.
-    const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
-    return [...ahead, gradient, ...(slope ? [slope] : []), ...(isBefore ? [event, direction] : [direction, event]), update];
-  }
-
-  #submit(run: readonly Plan[], after?: (encoder: GPUCommandEncoder) => void): void {
-    const encoder = this.device.gpu.createCommandEncoder({ label: 'step' });
-    const pass = encoder.beginComputePass({ label: 'step' });
-    for (const plan of run) plan.encode(pass);
-    pass.end();
-    after?.(encoder);
-    this.device.gpu.queue.submit([encoder.finish()]);
-  }
-
-  #beginEpoch(epoch: number): void {
-    if (epoch === this.#epoch) return;
-    this.#epoch = epoch;
-    const { order } = this.#nextOrder?.epoch === epoch ? this.#nextOrder : this.#orderOf(epoch);
-    this.#nextOrder = null;
-    this.train.writeOrder(order);
-  }
-
-  /** An epoch's order, and its beginning once more: held-out images follow the batch. */
-  #orderOf(epoch: number): { epoch: number; order: Uint32Array } {
-    const once = this.sampler.epochOrder(epoch);
-    const extra = Math.min(this.train.options.capacity - once.length, once.length);
-    const order = new Uint32Array(once.length + extra);
-    order.set(once);
-    order.set(once.subarray(0, extra), once.length);
-    return { epoch, order };
+  trainStep(): Promise<void> {
+    return this.#stepper.make();
   }
 
   /** The losses logged since the last call; notes a divergence. Waits for the GPU. */
   async losses(): Promise<LoggedStep[]> {
-    await this.#settle();
-    await this.#readLog();
-    return this.#logged.splice(0);
+    await this.#journal.settle();
+    await this.#journal.read();
+    return this.#journal.takeSteps();
   }
 
   /** The scheduling events since the last call, that of a step which diverged too. Waits for the GPU. */
   async events(): Promise<TrialEvent[]> {
-    await this.#settle();
-    await this.#readLog();
-    return this.#events.splice(0);
-  }
-
-  /** Begins to read the log, once the last such read is done; the next steps need not wait. */
-  async #readLater(read: () => Promise<void> = () => this.#readLog()): Promise<void> {
-    await this.#settle();
-    this.#lateRead = read();
-    // Whoever waits for it hears of it.
-    this.#lateRead.catch(() => undefined);
-  }
-
-  /** Waits for the read that was begun. What it throws it throws once. */
-  async #settle(): Promise<void> {
-    const late = this.#lateRead;
-    this.#lateRead = Promise.resolve();
-    await late;
-  }
-
-  /** What is read after a divergence was noted came of steps that changed nothing. */
-  async #readLog(): Promise<void> {
-    const { steps, events, divergence } = await this.plans.log.read();
-    if (this.#divergence) return;
-    this.#logged.push(...steps);
-    const made = steps.filter(({ skipped }) => !skipped).length;
-    this.#made += made;
-    this.#skipped += steps.length - made;
-    this.#events.push(...events);
-    for (const event of events) this.plans.rule!.record(event);
-    if (!divergence) return;
-    this.#divergence = divergence;
-    // The weights are those before the step: so is the schedule.
-    if (this.options.schedule instanceof TrialScheduler) this.options.schedule.revert(divergence.step);
+    await this.#journal.settle();
+    await this.#journal.read();
+    return this.#journal.takeEvents();
   }
 
   /** Mean loss and accuracy over the test images, in inference mode. */
   async evaluate(): Promise<Evaluation> {
     const { plans, device, batchSize } = this;
-    const { count } = this.test.set;
+    const { count } = this.parts.test.set;
     device.gpu.queue.writeBuffer(plans.totals.buffer, plans.totals.offset, new Float32Array(3));
     for (let cursor = 0; cursor < count; cursor += batchSize) {
       plans.control.write({ cursor, counter: 0, rows: Math.min(batchSize, count - cursor) });
-      this.#submit([plans.evaluation!]);
+      this.#stepper.submit([plans.evaluation!]);
     }
     const [loss, right, seen] = new Float32Array(await device.read(plans.totals.buffer, plans.totals.offset, 12));
-    return { step: this.#step, testLoss: loss / seen, testAccuracy: right / seen };
+    return { step: this.step, testLoss: loss / seen, testAccuracy: right / seen };
   }
 
   /** Trains to the end of the run, or until it diverges or the signal says stop. */
-  async run(callbacks: RunCallbacks = {}): Promise<RunResult> {
-    checkRun(callbacks, this.options.schedule);
-    const { onEvaluation, logEvery = 10, evaluate = true, signal } = callbacks;
-    let evaluation: Evaluation | null = null;
-    while (this.#step < this.totalSteps && !signal?.aborted && !this.#divergence) {
-      await this.trainStep();
-      // Told while a step runs, else the GPU would be idle meanwhile; at most one, so that a signal and a divergence end the run soon.
-      await this.#settle();
-      const isEnd = this.#step === this.totalSteps;
-      const isEpoch = this.#step % this.stepsPerEpoch === 0;
-      if (this.#step % logEvery === 0 || isEnd || isEpoch) await this.#readLater(() => this.#tell(callbacks));
-      const isDue = evaluate && (isEnd || isEpoch);
-      if (isDue) await this.#settle();
-      if (isDue && !this.#divergence) {
-        evaluation = await this.evaluate();
-        onEvaluation?.(evaluation);
-        if (isEpoch) this.#tellSchedule(evaluation);
-        // Otherwise the next step tells, and more exactly.
-        if (isEnd && !Number.isFinite(evaluation.testLoss)) {
-          this.#divergence = { step: this.#step, reason: `the test loss is not finite (${evaluation.testLoss})` };
-        }
-      }
-    }
-    await this.#settle();
-    await this.#tell(callbacks);
-    return { steps: this.#divergence?.step ?? this.#step, divergence: this.#divergence, aborted: signal?.aborted ?? false, evaluation };
+  run(callbacks: RunCallbacks = {}): Promise<RunResult> {
+    return runToEnd(this, this.#journal, callbacks);
   }
 
-  /** An epoch's metric, for a schedule that listens to one. */
-  #tellSchedule({ testLoss, testAccuracy }: Evaluation): void {
-    const { schedule } = this.options;
-    schedule.step?.(schedule instanceof ReduceLROnPlateau && schedule.options.mode === 'max' ? testAccuracy : testLoss);
-  }
-
-  /** Tells what was logged, in order: an event before its step, after all before it. */
-  async #tell({ onSteps, onEvent }: RunCallbacks): Promise<void> {
-    await this.#readLog();
-    const steps = this.#logged.splice(0);
-    const tellUpTo = (end: number) => {
-      const before = steps.findIndex(({ step }) => step >= end);
-      const some = steps.splice(0, before === -1 ? steps.length : before);
-      if (some.length > 0) onSteps?.(some);
-    };
-    for (const event of this.#events.splice(0)) {
-      tellUpTo(event.step);
-      onEvent?.(event);
+  /**
+   * All that the run needs to go on from here: weights, momentum, running statistics, schedule, loss scale, counts. A trainer made with it as
+   * `resume` and with the same options goes on bit for bit, on the same adapter. Waits for the GPU; call it between steps. Steps and events that
+   * were not asked for yet stay with this trainer.
+   * @throws AttrError once the run has diverged
+   */
+  async checkpoint(): Promise<Checkpoint> {
+    this.#stepper.checkWhole();
+    await this.#journal.settle();
+    await this.#journal.read();
+    if (this.divergence) {
+      const fix = 'resume from an earlier checkpoint; close() brings the weights before that step back';
+      throw new AttrError({ op: 'checkpoint', arg: 'run', rule: 'must not have diverged', got: `${this.divergence.reason}`, fix });
     }
-    tellUpTo(Infinity);
+    return capture(this.parts, this.#journal, this.step, this.totalSteps);
   }
 
   /** Brings the weights back to the host model and frees everything on the GPU. */
   async close(): Promise<void> {
-    await Promise.allSettled([...this.#pending, this.#lateRead]);
-    try {
-      await this.plans.store.pull();
-    } finally {
-      this.plans.store.release();
-      this.plans.memory.release();
-      if (this.options.schedule instanceof TrialScheduler) lent.delete(this.options.schedule);
-    }
+    await this.#stepper.idle();
+    await this.#journal.settle().catch(() => undefined);
+    await release(this.parts);
   }
 }

@@ -6,6 +6,7 @@ import { AttrError } from '../gpu/errors.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
 import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
+import type { Checkpoint } from './checkpoint.ts';
 import { resolveLossScaling, type LossScaling } from './lossScaler.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 
@@ -47,6 +48,11 @@ export interface TrainerOptions {
   readonly precision?: 'f32' | 'mixed';
   /** Of 'mixed': a step whose gradients overflow makes nothing and halves the scale. @default initScale 2^16, growthInterval 2000 */
   readonly lossScaling?: LossScaling;
+  /**
+   * Goes on from here, bit for bit: what `checkpoint()` of a trainer with the same options gave. `epochs` and `maxSteps` may differ where the
+   * rates of the steps that were made do not depend on the run's length; `memoryBudget` always. @default none
+   */
+  readonly resume?: Checkpoint;
   /** Called while kernels compile. */
   readonly onCompile?: OnCompile;
   /**
@@ -74,6 +80,7 @@ const optionNames: Record<keyof TrainerOptions, true> = {
   memoryBudget: true,
   precision: true,
   lossScaling: true,
+  resume: true,
   onCompile: true,
   tune: true,
   onTune: true,
@@ -86,6 +93,9 @@ export interface Evaluation {
   readonly testAccuracy: number;
 }
 
+/** An integer ≥ 1 of steps or epochs, or minutes > 0 of the clock. */
+export type CheckpointCadence = { readonly steps: number } | { readonly epochs: number } | { readonly minutes: number };
+
 export interface RunCallbacks {
   /** Losses and rates of the steps since the last call, at most every `logEvery` steps. */
   readonly onSteps?: (steps: readonly LoggedStep[]) => void;
@@ -94,6 +104,12 @@ export interface RunCallbacks {
   readonly onEvaluation?: (evaluation: Evaluation) => void;
   /** Steps between reads of the losses. 1 … 256, @default 10 */
   readonly logEvery?: number;
+  /**
+   * Takes a checkpoint, which the run waits for: when one is due, and where the run ends but by divergence. All before it has been told.
+   */
+  readonly onCheckpoint?: (checkpoint: Checkpoint) => void | Promise<void>;
+  /** How often one is due; needs onCheckpoint. @default { epochs: 1 } */
+  readonly checkpointEvery?: CheckpointCadence;
   /** Evaluate after every epoch and at the end. @default true */
   readonly evaluate?: boolean;
   /** Ends the run after the step in progress. */
@@ -143,8 +159,23 @@ export function checkTrainerOptions(options: TrainerOptions): void {
   if (scoreBatch > count) refuse('scoreBatch', `must be ≤ ${count} (the training images)`, scoreBatch, 'score on fewer images');
 }
 
+/** @throws AttrError for a cadence that is none, or that nobody takes checkpoints by */
+function checkCheckpoints({ checkpointEvery, onCheckpoint }: RunCallbacks): void {
+  const op = 'Trainer.run';
+  const arg = 'checkpointEvery';
+  if (!checkpointEvery) return;
+  const got = JSON.stringify(checkpointEvery);
+  if (!onCheckpoint) throw new AttrError({ op, arg, rule: 'must go with onCheckpoint', got, fix: 'pass what takes checkpoints' });
+  const [[unit, n], ...more] = Object.entries(checkpointEvery) as [string, number][];
+  const isGood = unit === 'minutes' ? Number.isFinite(n) && n > 0 : (unit === 'steps' || unit === 'epochs') && Number.isInteger(n) && n >= 1;
+  if (isGood && more.length === 0) return;
+  throw new AttrError({ op, arg, rule: 'must be { steps }, { epochs } or { minutes }', got, fix: 'pass { epochs: 1 }' });
+}
+
 /** @throws AttrError unless the callbacks ask for a log that can be had, and for the evaluations that the schedule listens to */
-export function checkRun({ logEvery = 10, evaluate = true }: RunCallbacks, schedule: Schedule): void {
+export function checkRun(callbacks: RunCallbacks, schedule: Schedule): void {
+  checkCheckpoints(callbacks);
+  const { logEvery = 10, evaluate = true } = callbacks;
   if (!evaluate && schedule.step) {
     const fix = 'leave it out, or make steps by trainStep() and tell the schedule metrics by its step()';
     throw new AttrError({ op: 'Trainer.run', arg: 'evaluate', rule: 'must be true for a schedule that listens to metrics', got: evaluate, fix });

@@ -85,6 +85,7 @@ const wrongValues: Record<string, readonly string[]> = {
   logEvery: ['0', '-1'],
   seed: ['-1', '4294967296', '1.5', '99999999999999999999'],
   out: ['', 'package.json'],
+  checkpointEvery: ['', '0steps', '0min', '1.5epochs', '10', '10 min', '4/epoch', '1hour', '-1steps', '99999999999steps'],
   checkpoint: ['', 'no/such.safetensors', 'src'],
   baseUrl: [''],
   schedule: ['cosine', 'CosineAnnealingLR', ''],
@@ -145,6 +146,13 @@ const rightValues: Record<string, readonly (readonly [string, unknown])[]> = {
     ['factor3', 'factor3'],
     ['2, 1', [2, 1]],
     ['1', [1]],
+  ],
+  checkpointEvery: [
+    ['1epoch', { epochs: 1 }],
+    ['2epochs', { epochs: 2 }],
+    ['200steps', { steps: 200 }],
+    ['1step', { steps: 1 }],
+    ['10min', { minutes: 10 }],
   ],
   dataset: [['cifar100', 'cifar100']],
   data: [['src', 'src']],
@@ -250,9 +258,9 @@ describe('defaults', () => {
     }
   });
 
-  it("compare has train's options but the scheduler and the schedule", () => {
-    const ofSchedule = ['scheduler', 'schedule', ...Object.keys(scheduleParameters)];
-    expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(trainOptions).filter((key) => !ofSchedule.includes(key)).sort());
+  it("compare has train's options but the scheduler, the schedule and going on", () => {
+    const ofTrain = ['scheduler', 'schedule', 'resume', 'checkpointEvery', ...Object.keys(scheduleParameters)];
+    expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(trainOptions).filter((key) => !ofTrain.includes(key)).sort());
   });
 });
 

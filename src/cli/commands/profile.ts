@@ -9,7 +9,7 @@ import { compileProgress } from '../compileProgress.ts';
 import { flameFigure } from '../profile/flame.ts';
 import { profileTables, ratesOf } from '../profile/table.ts';
 import type { ProfileValues } from '../profileOptions.ts';
-import { writeWhole } from '../run/record.ts';
+import { writeWhole } from '../../train/files.node.ts';
 import { makeOutputFolder } from '../run/setup.ts';
 
 /** Images in another size, by their nearest pixels. */

@@ -4,7 +4,7 @@ import { columns } from '../args.ts';
 import { curveFigure } from '../figure/curve.ts';
 import { formatNumber } from '../format.ts';
 import { finiteRange, linearScale } from '../report/scale.ts';
-import { writeWhole } from '../run/record.ts';
+import { writeWhole } from '../../train/files.node.ts';
 import { makeOutputFolder } from '../run/setup.ts';
 import { curveOf, type ScheduleName, type ScheduleValues } from '../scheduleOptions.ts';
 

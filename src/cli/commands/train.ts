@@ -1,24 +1,47 @@
 /** `forkstep train`: one run. */
+import { join } from 'node:path';
 import { openDevice } from '../../gpu/device.ts';
-import type { TrainValues } from '../options.ts';
+import type { Json } from '../../train/index.ts';
+import type { trainOptions, TrainValues } from '../options.ts';
+import { continued, notesOf } from '../run/resume.ts';
 import { buildModel, checkBatches, loadDataset, makeOutputFolder, trainSchedule } from '../run/setup.ts';
-import { interruptible, runTraining, summaryText, writeReport } from '../run/training.ts';
+import { interruptible, runTraining, summaryText, writeReport, type Summary } from '../run/training.ts';
 
-export async function run(values: TrainValues): Promise<number> {
+interface Result {
+  readonly name: string;
+  readonly summary: Summary;
+}
+
+function tell({ name, summary }: Result, { json, out }: TrainValues): void {
+  if (json) process.stdout.write(`${JSON.stringify(summary)}\n`);
+  else process.stdout.write(`${summaryText([{ name, summary }])}report: ${join(out, 'report.html')}\n`);
+}
+
+export async function run(now: TrainValues, _: '', givenNow: ReadonlySet<keyof typeof trainOptions>): Promise<number> {
+  const { values, given, from, result } = continued({ values: now, given: givenNow });
+  if (result) {
+    const over = result as unknown as Result;
+    process.stderr.write(`the run in ${values.out} is over\n`);
+    tell(over, values);
+    return over.summary.diverged ? 1 : 0;
+  }
   const dataset = loadDataset(values);
   checkBatches(values, dataset);
-  const checkpoint = values.init === undefined ? undefined : { arg: '--init', file: values.init };
-  const model = buildModel(values, dataset.train.classes.length, checkpoint);
+  // A checkpoint brings the weights, those that the run was begun with may be gone.
+  const init = values.init === undefined || from ? undefined : { arg: '--init', file: values.init };
+  const model = buildModel(values, dataset.train.classes.length, init);
   const { name, schedule } = trainSchedule(values);
   makeOutputFolder(values.out);
   const device = await openDevice();
   const { signal, release } = interruptible();
+  const checkpoints = { every: values.checkpointEvery, notes: notesOf({ values, given }), from };
   try {
-    const finished = await runTraining({ name, values, dataset, model, schedule, device, folder: values.out, signal });
-    const report = writeReport(values.out, `ResNet18 on ${dataset.name}: ${name}`, [finished], values, device);
-    if (values.json) process.stdout.write(`${JSON.stringify(finished.summary)}\n`);
-    else process.stdout.write(`${summaryText([finished])}report: ${report}\n`);
-    return finished.summary.diverged ? 1 : finished.aborted ? 130 : 0;
+    const finished = await runTraining({ name, values, dataset, model, schedule, device, folder: values.out, signal, checkpoints });
+    writeReport(values.out, `ResNet18 on ${dataset.name}: ${name}`, [finished], values, device);
+    const { summary, record, aborted } = finished;
+    if (!aborted) record.finish({ name, summary } as unknown as Json);
+    tell({ name, summary }, values);
+    return summary.diverged ? 1 : aborted ? 130 : 0;
   } finally {
     release();
     device.close();

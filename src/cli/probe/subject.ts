@@ -4,10 +4,10 @@ import { EpochSampler, imageBatch } from '../../data/index.ts';
 import { openDevice } from '../../gpu/device.ts';
 import type { ResNet } from '../../nn/index.ts';
 import type { ProbeOptions } from '../../probes/index.ts';
+import { writeWhole } from '../../train/files.node.ts';
 import { compileProgress } from '../compileProgress.ts';
 import type { FigureText } from '../figure/document.ts';
 import type { SubjectValues } from '../probeOptions.ts';
-import { writeWhole } from '../run/record.ts';
 import { buildModel, checkCount, loadDataset, makeOutputFolder } from '../run/setup.ts';
 
 export interface Subject {

@@ -5,17 +5,18 @@ import type { Device } from '../../gpu/device.ts';
 import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
 import { TrialScheduler, type ControlName, type Schedule } from '../../sched/index.ts';
-import { Trainer, type Divergence } from '../../train/index.ts';
+import { writeWhole } from '../../train/files.node.ts';
+import { Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Json } from '../../train/index.ts';
+import { RunFolder, type FoundRun } from '../../train/runFolder.node.ts';
 import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
-import { trialOptions, type CompareValues, type TrainValues } from '../options.ts';
+import { trialOptions } from '../options.ts';
 import { Progress } from '../progress.ts';
 import { scheduleParameters } from '../scheduleOptions.ts';
 import { trialOptionsOf } from '../trialChoices.ts';
 import { renderReport, type ReportRun } from '../report.ts';
-import { RunRecord, saveModel, writeWhole } from './record.ts';
-
-type RunValues = TrainValues | CompareValues;
+import { saveModel } from './record.ts';
+import { asFlags, type RunValues } from './resume.ts';
 
 export interface Summary {
   steps: number;
@@ -42,7 +43,7 @@ export interface Summary {
 
 export interface FinishedRun {
   readonly name: string;
-  readonly record: RunRecord;
+  readonly record: RunFolder;
   readonly summary: Summary;
   readonly aborted: boolean;
 }
@@ -56,6 +57,8 @@ export interface TrainingJob {
   readonly device: Device;
   readonly folder: string;
   readonly signal: AbortSignal;
+  /** Checkpoints on the way, with what they note, and the run that goes on. @default none */
+  readonly checkpoints?: { readonly every: CheckpointCadence; readonly notes: Json; readonly from: FoundRun | null };
 }
 
 /** Time spent in steps, without what comes between them. */
@@ -108,7 +111,8 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     if (stream.isTTY) stream.write(`\r\x1b[2K${line}${done === total ? '\n' : ''}`);
     else if (done === 0 || done === total) stream.write(`${line}\n`);
   };
-  const trainer = await Trainer.create({
+  const { from = null, every: checkpointEvery, notes } = job.checkpoints ?? {};
+  const created = Trainer.create({
     model,
     dataset,
     schedule,
@@ -124,18 +128,27 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     precision: values.precision,
     onCompile: compileProgress(stream, job.name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
+    ...(from ? { resume: from.checkpoint } : {}),
   });
+  const trainer = await (from ? asFlags(created, dataset) : created);
   try {
-    const record = new RunRecord(job.folder);
+    const { tensorboard } = values;
+    const record = from ? RunFolder.resume(job.folder, from, { tensorboard }) : RunFolder.begin(job.folder, { tensorboard });
+    const keep = (checkpoint: Checkpoint) => record.keep(checkpoint, notes);
+    if (job.checkpoints && !from) keep(await trainer.checkpoint());
     const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
-    progress.event(`${job.name}: ${trainer.totalSteps} steps of ${values.batch} images`);
+    progress.event(`${job.name}: ${trainer.totalSteps} steps of ${values.batch} images${from ? `, from step ${trainer.step}` : ''}`);
+    const adapter = from?.checkpoint.state.adapter;
+    if (from && adapter !== describe(device)) progress.event(`the run was begun on another adapter (${adapter}): its bits will differ from here on`);
     const watch = new Stopwatch();
+    let isFirst = true;
     const result = await trainer.run({
       signal,
       // A software adapter's steps take long enough to show each; a GPU should not wait for the log.
       logEvery: device.adapter.isSoftware ? 1 : Math.min(values.logEvery, 256),
       onSteps: (steps) => {
-        watch.note(steps.length, record.steps.length === 0);
+        watch.note(steps.length, isFirst);
+        isFirst = false;
         record.addSteps(steps);
         for (const one of steps) if (one.skipped) progress.event(`step ${one.step}: skipped, gradients overflowed at loss scale ${one.lossScale}`);
         const { step, loss, lr } = steps[steps.length - 1];
@@ -154,6 +167,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
         );
         watch.restart();
       },
+      ...(job.checkpoints ? { onCheckpoint: keep, checkpointEvery } : {}),
     });
     progress.done();
     if (result.divergence) {
@@ -179,7 +193,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
 
 function summarize(
   trainer: Trainer,
-  record: RunRecord,
+  record: RunFolder,
   { device, schedule, values }: TrainingJob,
   diverged: Divergence | null,
   rate: number | null,
@@ -200,11 +214,13 @@ function summarize(
     imagesPerSecond: rate,
     memory: trainer.memory,
     dispatchesPerStep: trainer.dispatchesPerStep,
-    adapter: device.adapter.description || device.adapter.device,
+    adapter: describe(device),
     seed: values.seed,
     diverged,
   };
 }
+
+const describe = ({ adapter }: Device): string => adapter.description || adapter.device;
 
 const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
   const { lrHistory: _lr, adapter: _adapter, diverged, memory, ...rest } = summary;
@@ -220,7 +236,8 @@ const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
 /** Writes `report.html` for some runs into a folder and returns its path. */
 export function writeReport(folder: string, title: string, runs: readonly FinishedRun[], values: RunValues, device: Device): string {
   // Told as the scheduler has them.
-  const isTold = (name: string) => name !== 'json' && (name === 'preset' || name === 'memoryBudget' || !Object.hasOwn(trialOptions, name));
+  const isTold = (name: string) => name === 'preset' || name === 'memoryBudget' || !Object.hasOwn(trialOptions, name);
+  const isRecipe = (name: string) => !['json', 'tensorboard', 'resume', 'checkpointEvery'].includes(name) && isTold(name);
   const based = 'schedule' in values && values.schedule && { envelope: 'none' };
   const hasTrials = runs.some(({ record }) => record.events.length > 0);
   const trials = hasTrials ? { ...trialOptionsOf(values), lr: undefined, base: undefined, ...based } : {};
@@ -233,7 +250,7 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
   const isSet = ([name, value]: [string, unknown]) =>
     !(name === 'schedule' || Object.hasOwn(scheduleParameters, name)) || (value !== undefined && value !== false);
   const entries = [
-    ...Object.entries(values).filter(([name]) => isTold(name)).filter(isSet),
+    ...Object.entries(values).filter(([name]) => isRecipe(name)).filter(isSet),
     ...Object.entries(trials)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [`trial ${name}`, value] as const),
@@ -266,9 +283,9 @@ export function interruptible(): { signal: AbortSignal; release: () => void } {
 }
 
 /** A table of the runs' results. */
-export function summaryText(runs: readonly FinishedRun[]): string {
+export function summaryText(runs: readonly Pick<FinishedRun, 'name' | 'summary'>[]): string {
   const number = (value: number | null, show: (value: number) => string) => (value === null ? '–' : show(value));
-  const rows: [string, (run: FinishedRun) => string][] = [
+  const rows: [string, (run: (typeof runs)[number]) => string][] = [
     ['steps', ({ summary }) => String(summary.steps)],
     ['training loss', ({ summary }) => number(summary.trainLoss, formatLoss)],
     ['test loss', ({ summary }) => number(summary.testLoss, formatLoss)],

@@ -1,0 +1,102 @@
+/** What `--resume` goes on with: the run in --out and its options, where they are not given again. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ImageDataset } from '../../data/dataset.ts';
+import { AttrError, DataError } from '../../gpu/errors.ts';
+import type { Json } from '../../train/index.ts';
+import { findRun, readCheckpoint, readResult, runFiles, type FoundRun } from '../../train/runFolder.node.ts';
+import { flagOf, UsageError, type Parsed } from '../args.ts';
+import { checkTrain, trainOptions, type CompareValues, type TrainValues } from '../options.ts';
+
+export type RunValues = TrainValues | CompareValues;
+type TrainKey = keyof typeof trainOptions;
+type ParsedTrain = Pick<Parsed<typeof trainOptions>, 'values' | 'given'>;
+
+const command = 'forkstep train';
+/** Options that no loss, rate or weight depends on: each start of a run may have its own. Data are known by their checksums. */
+const free: ReadonlySet<TrainKey> = new Set<TrainKey>(['out', 'resume', 'checkpointEvery', 'json', 'logEvery', 'tensorboard', 'memoryBudget', 'data']);
+/** Options that the trainer judges: the run may be longer than it was to be where its rates do not depend on that. */
+const lengths: ReadonlySet<TrainKey> = new Set<TrainKey>(['epochs', 'maxSteps']);
+
+/** What a checkpoint notes of the command line that made it. */
+export function notesOf({ values, given }: ParsedTrain): Json {
+  return JSON.parse(JSON.stringify({ values, given: [...given] })) as Json;
+}
+
+/**
+ * The options of the run that goes on: those given must be its own.
+ * @throws UsageError for the first that differs
+ */
+function joined(now: ParsedTrain, notes: Json): ParsedTrain {
+  const then = notes as { values: Record<string, Json | undefined>; given: TrainKey[] };
+  const values: Record<string, unknown> = { ...now.values };
+  for (const key of Object.keys(trainOptions) as TrainKey[]) {
+    if (free.has(key)) continue;
+    const [was, is] = [then.values[key], now.values[key]].map((value) => JSON.stringify(value) ?? 'nothing');
+    if (now.given.has(key) && !lengths.has(key) && is !== was) {
+      const rule = now.values[key] === true ? 'must be left out' : `must be ${was.replace(/^"(.*)"$/, '$1')}`;
+      const got = is.replace(/^"(.*)"$/, '$1');
+      throw new UsageError({
+        op: command, arg: flagOf(key), rule: `${rule}, as in the run that --resume goes on with`, got, fix: `leave ${flagOf(key)} out`,
+      });
+    }
+    if (!now.given.has(key)) values[key] = then.values[key];
+  }
+  const given = new Set<TrainKey>([...then.given.filter((key) => !free.has(key)), ...now.given]);
+  return { values: values as TrainValues, given };
+}
+
+export interface Continued extends ParsedTrain {
+  /** Null where the run begins. */
+  readonly from: FoundRun | null;
+  /** What the run left when it came to its end, where nothing is left of it to do. */
+  readonly result: Json;
+}
+
+/**
+ * The run that a command line is of.
+ * @throws UsageError for options that differ from those of the run, for a folder without a run where nothing says what to train, and without
+ * --resume for a folder whose run is not over; DataError for a checkpoint that is damaged or foreign
+ */
+export function continued(now: ParsedTrain): Continued {
+  const { out, resume } = now.values;
+  const refuse = (rule: string, got: string, fix: string): never => {
+    throw new UsageError({ op: command, arg: `--out ${out}`, rule, got, fix });
+  };
+  const result = readResult(out);
+  if (!resume) {
+    const file = join(out, runFiles.checkpoint);
+    const step = result === null && existsSync(file) ? readCheckpoint(file).checkpoint.state.step : 0;
+    if (step > 0) refuse('must not hold a run that is not over', `one at step ${step}`, 'add --resume to go on with it, or name another folder');
+    return { ...now, from: null, result: null };
+  }
+  const from = findRun(out);
+  if (!from) {
+    const says = [...now.given].some((key) => !free.has(key));
+    if (!says) refuse('must hold a checkpoint', 'none', 'check the path, or say what to train');
+    process.stderr.write(`no checkpoint in ${out} yet: the run begins\n`);
+    checkTrain(command, now as Parsed<typeof trainOptions>);
+    return { ...now, from, result: null };
+  }
+  const all = joined(now, from.notes);
+  checkTrain(command, all as Parsed<typeof trainOptions>);
+  const { values: then } = from.notes as { values: Partial<TrainValues> };
+  const isOver = then.epochs === all.values.epochs && then.maxSteps === all.values.maxSteps;
+  return { ...all, from, result: isOver ? result : null };
+}
+
+/** What a trainer refuses of a checkpoint, in words of the command line. */
+export async function asFlags<T>(making: Promise<T>, { name }: ImageDataset): Promise<T> {
+  try {
+    return await making;
+  } catch (cause) {
+    if (!(cause instanceof AttrError)) throw cause;
+    const { arg, expected: rule, got } = cause;
+    if (lengths.has(arg as TrainKey)) {
+      throw new UsageError({ op: command, arg: flagOf(arg), rule, got, fix: `leave ${flagOf(arg)} out` }, { cause });
+    }
+    if (!arg.startsWith('dataset.')) throw cause;
+    const details = { arg: `images of ${name}`, rule: 'must be those of the run that --resume goes on with', got: 'others' };
+    throw new DataError({ op: command, ...details, fix: 'name the folder of that run by --data' }, { cause });
+  }
+}
