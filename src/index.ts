@@ -23,6 +23,6 @@ export * as probes from './probes/index.ts';
 export * from './data/index.ts';
 export {
   Trainer, type Divergence, type Evaluation, type LoggedStep,
-  type LossScaling, type RunCallbacks, type RunResult, type TrainerOptions,
+  type LossScaling, type RuleLine, type RunCallbacks, type RunResult, type TrainerOptions,
 } from './train/index.ts';
 export * as kernels from './kernels/index.ts';

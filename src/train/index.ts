@@ -4,6 +4,6 @@ export { profiledParts, profileStep, type DispatchProfile, type ProfiledPart, ty
 export { timingMethods, type TimingMethod } from '../graph/timing.ts';
 export { measurePeaks, type Peaks } from '../graph/peaks.ts';
 export type { LossScaling } from './lossScaler.ts';
-export type { Divergence, LoggedStep } from './stepLog.ts';
+export type { Divergence, LoggedStep, RuleLine } from './stepLog.ts';
 export { Trainer } from './trainer.ts';
 export type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';

@@ -36,7 +36,8 @@ import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
 import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, updateRunning } from '../kernels/sgd.ts';
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { Sgd, type SgdOptions } from '../optim/sgd.ts';
-import type { TrialScheduler } from '../sched/index.ts';
+import type { AdaptiveSchedule, TrialScheduler } from '../sched/index.ts';
+import { AdaptiveRule, type RunOfRule } from './adaptiveRule.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
 import { RateAhead } from './rateAhead.ts';
@@ -70,6 +71,8 @@ export interface StepPlanOptions {
   /** Scales the loss for gradients in f16, as those of a batch in f16 are. @default none */
   readonly lossScaling?: LossScaling;
   readonly trials?: TrialPlanOptions;
+  /** Whose rule sets every step's rate on the GPU; where it makes trials, `trials` says what they are scored on. @default none */
+  readonly adaptive?: { readonly schedule: AdaptiveSchedule; readonly run: RunOfRule };
   readonly evaluation?: Batch;
   /** Plans of the caller's own, to be run between steps in the same slots: the event is cut as if they were not there. @default none */
   readonly extra?: (plans: StepPlans) => readonly Draft[];
@@ -111,6 +114,10 @@ export class StepPlans {
   trials: EventTrials | null = null;
   /** Null where the event ends with the losses. */
   rule: TrialRule | null = null;
+  /** Sets every step's rate; null where the host or trials do. */
+  adaptive: AdaptiveRule | null = null;
+  /** Before and after evaluations, where they are at another point than training. */
+  secondPoint: { readonly enter: Plan; readonly leave: Plan } | null = null;
 
   private constructor(
     readonly memory: Memory,
@@ -133,9 +140,9 @@ export class StepPlans {
   static async create(memory: Memory, control: Control, options: StepPlanOptions): Promise<StepPlans> {
     const { model } = options;
     const store = new VariableStore(memory, model.variables());
-    const { trials, optimizer = {}, lossScaling } = options;
-    // Scaled gradients have to be divided before weight decay is added.
-    const wantsGradient = lossScaling !== undefined || trials?.isGrid === true || trials?.direction === 'gradient';
+    const { trials, optimizer = {}, lossScaling, adaptive } = options;
+    // Scaled gradients have to be divided before weight decay is added; rules look at them before that.
+    const wantsGradient = lossScaling !== undefined || trials?.isGrid === true || trials?.direction === 'gradient' || adaptive !== undefined;
     const sgd = new Sgd(memory, store, optimizer, wantsGradient);
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
@@ -144,8 +151,13 @@ export class StepPlans {
     const scaler = lossScaling ? new LossScaler(memory, lossScaling) : null;
     const log = new StepLog(memory, loss, flags, rates, scaler);
     // What a read holds, and what is logged while it goes on.
-    const ahead = scaler && new RateAhead(memory, scaler, control, rates, 2 * logCapacity);
+    const ahead = scaler && !adaptive ? new RateAhead(memory, scaler, control, rates, 2 * logCapacity) : null;
     const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'), scaler, ahead);
+    if (adaptive) {
+      const parts = { memory, control, store, sgd, rates, flags, loss, first: scaler?.first ?? control.at('first') };
+      plans.adaptive = new AdaptiveRule(parts, adaptive.schedule, adaptive.run);
+      log.lines = plans.adaptive;
+    }
     await plans.#build(options);
     return plans;
   }
@@ -171,21 +183,33 @@ export class StepPlans {
     const gradient = draft(memory, 'gradient', graphs.gradient, this.#checks(batchStatistics), lowering);
     const tried = options.trials?.isGrid ? this.rates : null;
     const first = this.scaler?.first ?? this.control.at('first');
-    const direction = draft(memory, 'direction', [], sgd.direction(first, this.flags, tried));
+    const direction = draft(memory, 'direction', [], [...(this.adaptive?.before() ?? []), ...sgd.direction(first, this.flags, tried)]);
     const placed = [gradient, direction];
     if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
     const bare = placeDrafts(memory.device, placed);
     const event = graphs.event ? this.#draftEvent(graphs.event, options.trials!, lowering, placed, bare.totalBytes) : null;
     const placement = event?.placement ?? bare;
     this.#trialSlotBytes = placement.totalBytes - bare.totalBytes;
+    const { trials, adaptive } = this;
+    const step = () => sgd.step(this.rates, this.flags);
     const update = draft(
       memory,
       'update',
       [],
-      [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
+      [
+        ...(adaptive ? [...(trials ? [] : adaptive.after(null)), adaptive.rate(trials), ...adaptive.step(step)] : step()),
+        ...this.#runningUpdates(training.updates, batchStatistics),
+        ...(adaptive?.average() ?? []),
+        this.log.launch(this.control),
+      ],
     );
-    const alone = (label: string, launch: Launch<Ref> | undefined) => (launch ? [draft(memory, label, [], [launch])] : []);
+    const list = (label: string, launches: readonly Launch<Ref>[] | undefined) => (launches?.length ? [draft(memory, label, [], launches)] : []);
+    const alone = (label: string, launch: Launch<Ref> | undefined) => list(label, launch && [launch]);
+    const second = adaptive?.evaluation();
     const rule = [
+      ...list('coefficients', trials ? adaptive?.after(trials) : undefined),
+      ...list('enter evaluation', second?.enter),
+      ...list('leave evaluation', second?.leave),
       ...alone('coefficients', this.rule?.coefficientsLaunch(first, this.control)),
       ...alone('next pass', event?.next),
       ...alone('rule', this.rule?.launch(this.control, this.flags)),
@@ -337,6 +361,8 @@ export class StepPlans {
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
     this.rateAhead = of('rate ahead')[0] ?? null;
+    const [enter, leave] = [...of('enter evaluation'), ...of('leave evaluation')];
+    if (enter && leave) this.secondPoint = { enter, leave };
     if (event) {
       const [next] = of('next pass');
       const passes = event.trials.passes.flatMap((size) => [of('event')[event.sizes.indexOf(size)], next]);

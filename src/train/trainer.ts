@@ -10,7 +10,7 @@ import type { Plan } from '../graph/plan.ts';
 import { Tuner } from '../graph/tune/tuner.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
-import { ReduceLROnPlateau, TrialScheduler, type TrialEvent } from '../sched/index.ts';
+import { AdaptiveSchedule, ReduceLROnPlateau, TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { HostRule } from './hostRule.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
@@ -45,6 +45,10 @@ function trialPlan(
   train: ImageFeed,
 ): TrialPlanOptions | undefined {
   const { schedule, batchSize = 32, augment, optimizer, memoryBudget } = options;
+  if (schedule instanceof AdaptiveSchedule && schedule.isDue()) {
+    const batch = train.batch(batchSize, 'cursor', 'counter', augment === 'crop-flip', activations(options));
+    return { count: schedule.spec.trials!, direction: 'optimizer', batch, memoryBudget };
+  }
   if (!(schedule instanceof TrialScheduler)) return undefined;
   const { batch: which, scoreBatch, direction } = schedule.options;
   const images = scoreBatch ?? batchSize;
@@ -71,17 +75,25 @@ function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
   });
 }
 
-/** Schedulers whose trainers are open: the events of two runs would mix. */
-const lent = new WeakSet<TrialScheduler>();
+/** Schedules that a trainer moves. */
+type MovedSchedule = TrialScheduler | AdaptiveSchedule;
+const isMoved = (schedule: Schedule): schedule is MovedSchedule => schedule instanceof TrialScheduler || schedule instanceof AdaptiveSchedule;
 
-/** Takes a scheduler for one trainer. @throws AttrError where another has it, or where it has had events, as steps begin at 0 */
-function lend(scheduler: TrialScheduler): void {
+/** Those whose trainers are open: the events of two runs would mix. */
+const lent = new WeakSet<MovedSchedule>();
+
+/** Takes a schedule for one trainer. @throws AttrError where another has it, or where a scheduler has had events, as steps begin at 0 */
+function lend(scheduler: MovedSchedule): void {
   const refuse = (rule: string, got: string): never => {
     throw new AttrError({ op: 'Trainer', arg: 'schedule', rule, got, fix: `make one with lr ${scheduler.lr}` });
   };
   if (lent.has(scheduler)) refuse('must be of one trainer alone', 'that of another that is not closed');
-  if (scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
+  if (scheduler instanceof TrialScheduler && scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
   lent.add(scheduler);
+}
+
+function runLength({ epochs = 1, maxSteps = Infinity }: TrainerOptions, { stepsPerEpoch }: EpochSampler) {
+  return { stepsPerEpoch, totalSteps: Math.min(epochs * stepsPerEpoch, maxSteps) };
 }
 
 export class Trainer {
@@ -117,7 +129,7 @@ export class Trainer {
   ) {
     this.batchSize = sampler.batchSize;
     this.stepsPerEpoch = sampler.stepsPerEpoch;
-    this.totalSteps = Math.min((options.epochs ?? 1) * this.stepsPerEpoch, options.maxSteps ?? Infinity);
+    this.totalSteps = runLength(options, sampler).totalSteps;
   }
 
   /**
@@ -131,7 +143,7 @@ export class Trainer {
     const isMixed = options.precision === 'mixed';
     if (isMixed) checkMixed(device);
     const scheduler = schedule instanceof TrialScheduler ? schedule : null;
-    if (scheduler) lend(scheduler);
+    if (isMoved(schedule)) lend(schedule);
     const memory = new Memory(device);
     try {
       const control = new Control(memory);
@@ -153,6 +165,7 @@ export class Trainer {
         lossScaling: isMixed ? (options.lossScaling ?? {}) : undefined,
         evaluation: test.batch(batchSize, 'cursor', 'counter', false, activations(options)),
         trials: trialPlan(options, train),
+        adaptive: schedule instanceof AdaptiveSchedule ? { schedule, run: runLength(options, sampler) } : undefined,
         onCompile: options.onCompile,
         tuner: options.tune ? await Tuner.open(device) : undefined,
         onTune: options.onTune,
@@ -164,7 +177,7 @@ export class Trainer {
       // A model that another trainer holds stays with it.
       for (const variable of model.variables()) if (variable.storage && memory.owns(variable.storage.buffer)) variable.storage = null;
       memory.release();
-      if (scheduler) lent.delete(scheduler);
+      if (isMoved(schedule)) lent.delete(schedule);
       throw error;
     }
   }
@@ -193,9 +206,9 @@ export class Trainer {
     return this.plans.report;
   }
 
-  /** Dispatches of a step without an event, all in one compute pass and one submit. */
+  /** Dispatches of a step without an event, all in one compute pass and one submit; those of trials that every step makes are among them. */
   get dispatchesPerStep(): number {
-    return this.#order(false).reduce((sum, { dispatches }) => sum + dispatches, 0);
+    return this.#order(this.plans.adaptive !== null && this.plans.event !== null).reduce((sum, { dispatches }) => sum + dispatches, 0);
   }
 
   /**
@@ -228,6 +241,9 @@ export class Trainer {
       const envelope = floatBits(rateAt(update));
       plans.rule.sync(step);
       plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
+    } else if (plans.adaptive) {
+      plans.adaptive.sync(step);
+      plans.control.write({ slot: plans.log.note(step, null) });
     } else {
       if (hostRule && this.isEventDue) {
         const after = run.indexOf(plans.event!) + 1;
@@ -258,6 +274,7 @@ export class Trainer {
     const { gradient, direction, event, update, rateAhead } = this.plans;
     const ahead = rateAhead ? [rateAhead] : [];
     if (!isEventDue) return [...ahead, gradient, direction, update];
+    if (this.plans.adaptive) return [gradient, direction, event!, update];
     const { direction: along, momenta, weightDecays } = (this.options.schedule as TrialScheduler).options;
     // A grid makes its directions of the gradient and the buffer itself.
     const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
@@ -330,21 +347,24 @@ export class Trainer {
     this.#skipped += steps.length - made;
     this.#events.push(...events);
     for (const event of events) this.plans.rule!.record(event);
+    for (const one of steps) this.plans.adaptive?.record(one);
     if (!divergence) return;
     this.#divergence = divergence;
     // The weights are those before the step: so is the schedule.
     if (this.options.schedule instanceof TrialScheduler) this.options.schedule.revert(divergence.step);
   }
 
-  /** Mean loss and accuracy over the test images, in inference mode. */
+  /** Mean loss and accuracy over the test images, in inference mode; where the schedule evaluates at another point than it trains at, there. */
   async evaluate(): Promise<Evaluation> {
     const { plans, device, batchSize } = this;
     const { count } = this.test.set;
     device.gpu.queue.writeBuffer(plans.totals.buffer, plans.totals.offset, new Float32Array(3));
+    if (plans.secondPoint) this.#submit([plans.secondPoint.enter]);
     for (let cursor = 0; cursor < count; cursor += batchSize) {
       plans.control.write({ cursor, counter: 0, rows: Math.min(batchSize, count - cursor) });
       this.#submit([plans.evaluation!]);
     }
+    if (plans.secondPoint) this.#submit([plans.secondPoint.leave]);
     const [loss, right, seen] = new Float32Array(await device.read(plans.totals.buffer, plans.totals.offset, 12));
     return { step: this.#step, testLoss: loss / seen, testAccuracy: right / seen };
   }
@@ -400,15 +420,16 @@ export class Trainer {
     tellUpTo(Infinity);
   }
 
-  /** Brings the weights back to the host model and frees everything on the GPU. */
+  /** Brings the weights, those that evaluations are of, back to the host model and frees everything on the GPU. */
   async close(): Promise<void> {
     await Promise.allSettled([...this.#pending, this.#lateRead]);
     try {
+      if (this.plans.secondPoint) this.#submit([this.plans.secondPoint.enter]);
       await this.plans.store.pull();
     } finally {
       this.plans.store.release();
       this.plans.memory.release();
-      if (this.options.schedule instanceof TrialScheduler) lent.delete(this.options.schedule);
+      if (isMoved(this.options.schedule)) lent.delete(this.options.schedule);
     }
   }
 }

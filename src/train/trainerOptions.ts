@@ -5,7 +5,7 @@ import type { OnCompile } from '../graph/plan.ts';
 import { AttrError } from '../gpu/errors.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
-import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
+import { AdaptiveSchedule, TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
 import { resolveLossScaling, type LossScaling } from './lossScaler.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 
@@ -13,7 +13,7 @@ export interface TrainerOptions {
   readonly model: Module;
   readonly dataset: ImageDataset;
   /**
-   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100) })`, … A
+   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100) })`, `sps()`, … A
    * TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
    */
   readonly schedule: Schedule;
@@ -35,7 +35,7 @@ export interface TrainerOptions {
   /** Of order and augmentation, a u32. @default 0 */
   readonly seed?: number;
   /**
-   * Bytes of GPU memory that trials may add so that an event runs them in fewer passes, ≥ 0; needs a `TrialScheduler`. With 0 they make
+   * Bytes of GPU memory that trials may add so that an event runs them in fewer passes, ≥ 0; needs a schedule with trials. With 0 they make
    * do with the memory that a step has anyway, one trial a pass at worst, and add a few KiB of coefficients, losses and log. @default 0
    */
   readonly memoryBudget?: number;
@@ -132,7 +132,8 @@ export function checkTrainerOptions(options: TrainerOptions): void {
   const scheduler = schedule instanceof TrialScheduler ? schedule : null;
   if (memoryBudget !== undefined) {
     if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
-    if (!scheduler) refuse('memoryBudget', 'must go with a TrialScheduler', memoryBudget, 'leave it out: nothing is tried');
+    const hasTrials = scheduler !== null || (schedule instanceof AdaptiveSchedule && schedule.isDue());
+    if (!hasTrials) refuse('memoryBudget', 'must go with a schedule that makes trials', memoryBudget, 'leave it out: nothing is tried');
   }
   const { count } = dataset.train;
   const scoreBatch = scheduler?.options.scoreBatch ?? 1;
