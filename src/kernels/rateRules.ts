@@ -224,6 +224,9 @@ fn rate_of(f: Facts) -> f32 {${row.rate}
 @compute @workgroup_size(1)
 fn main() {
   let at = ${recordHead}u + control[u.slot_word] * (${lineHead + length}u + u.trials);
+  record[at] = 0.0;
+  // Whatever the facts of such a step are, they say nothing more: it may be one that is skipped.
+  if (flags[0] != 0u) { return; }
   let f = facts_of();
   let facts = array(f.gradient_squared, f.slope, f.direction_squared, f.hypergradient, f.distance_squared);
   if (u.trials > 0u && non_finite(trial_losses[u.trials - 1u])) { flags[0] |= ${flagNonFiniteLoss}u; }
@@ -231,10 +234,7 @@ fn main() {
     record[at + 1u + i] = facts[i];
     if (non_finite(facts[i])) { flags[0] |= ${flagNonFiniteDirection}u; }
   }
-  if (flags[0] != 0u) {
-    record[at] = 0.0;
-    return;
-  }
+  if (flags[0] != 0u) { return; }
   rates[0] = rate_of(f);
   record[at] = 1.0;
   for (var i = 0u; i < ${length}u; i += 1u) { record[at + ${lineHead}u + i] = record[i]; }
