@@ -92,13 +92,19 @@ export class AdaptiveRule {
     this.#previous = wants('hypergradient') && (!sgd.buffer || nesterov) ? like('direction before') : null;
     this.#start = wants('distanceSquared') ? like('start') : null;
     this.#second = spec.second ? like(spec.second.kind === 'free' ? 'z' : 'average') : null;
-    const isAveraged = spec.second?.kind === 'average' && store.statistics.length > 0;
-    this.#secondStatistics = isAveraged ? new Arena(memory, 'schedule', 'average statistics', store.statistics.map(sizeBytes)) : null;
+    const hasSecond = store.statistics.length > 0 && (spec.second?.kind === 'average' || this.gatheredBatches > 0);
+    this.#secondStatistics = hasSecond ? new Arena(memory, 'schedule', 'second statistics', store.statistics.map(sizeBytes)) : null;
     this.#copyStart();
     this.#before = this.#productLaunches(0, this.#productsBefore());
     this.#after = [...this.#productLaunches(1, this.#productsAfter()), ...this.#distanceLaunches()];
     // Of plain SGD the direction is the gradient.
     if (!sgd.buffer && sgd.options.weightDecay === 0 && this.#places.gg !== undefined) this.#places.dd ??= this.#places.gg;
+  }
+
+  /** Training batches that running statistics are gathered from at the point of evaluation, at most; 0 where nothing is gathered. */
+  get gatheredBatches(): number {
+    const { second } = this.schedule.spec;
+    return second?.kind === 'free' && this.parts.store.statistics.length > 0 ? second.statisticBatches : 0;
   }
 
   /** Second points begin at the weights. */
@@ -270,7 +276,7 @@ export class AdaptiveRule {
       const bindings = { weight: store.parameterArena.segments[i], z: this.#second!.segments[i], x };
       return emit(scheduleFreePoint, { bindings, uniforms: { n, beta: second.beta }, grid: grid1d(n, 64) });
     });
-    const leave = swap(store.parameterArena, sgd.gradients);
+    const leave = [...swap(store.parameterArena, sgd.gradients), ...swap(store.statisticArena, this.#secondStatistics)];
     return { enter: [...points, ...leave], leave };
   }
 

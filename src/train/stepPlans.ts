@@ -41,6 +41,7 @@ import { AdaptiveRule, type RunOfRule } from './adaptiveRule.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
 import { RateAhead } from './rateAhead.ts';
+import { StatisticsGatherer, type SecondPoint } from './secondPoint.ts';
 import { logCapacity, StepLog } from './stepLog.ts';
 import { TrialRule, type EventTrials } from './trialRule.ts';
 
@@ -117,7 +118,7 @@ export class StepPlans {
   /** Sets every step's rate; null where the host or trials do. */
   adaptive: AdaptiveRule | null = null;
   /** Before and after evaluations, where they are at another point than training. */
-  secondPoint: { readonly enter: Plan; readonly leave: Plan } | null = null;
+  secondPoint: SecondPoint | null = null;
 
   private constructor(
     readonly memory: Memory,
@@ -186,6 +187,9 @@ export class StepPlans {
     const direction = draft(memory, 'direction', [], [...(this.adaptive?.before() ?? []), ...sgd.direction(first, this.flags, tried)]);
     const placed = [gradient, direction];
     if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
+    const gathered = this.adaptive?.gatheredBatches ?? 0;
+    const gatherer = gathered > 0 ? new StatisticsGatherer(memory, store, batch, model, gathered, batchStatistics, lowering) : null;
+    if (gatherer) placed.push(gatherer.draft);
     const bare = placeDrafts(memory.device, placed);
     const event = graphs.event ? this.#draftEvent(graphs.event, options.trials!, lowering, placed, bare.totalBytes) : null;
     const placement = event?.placement ?? bare;
@@ -220,6 +224,8 @@ export class StepPlans {
     const extra = options.extra?.(this) ?? [];
     const together = extra.length > 0 ? placeDrafts(memory.device, [...own, ...extra]) : placement;
     const built = await this.#buildAll([...own, ...extra], together, event, options.onCompile);
+    const [enter, leave, plan] = ['enter evaluation', 'leave evaluation', 'gather statistics'].map((label) => built.find((one) => one.label === label));
+    if (enter && leave) this.secondPoint = { enter, leave, gather: gatherer && plan ? { plan, gatherer } : null };
     this.extra = built.slice(own.length);
   }
 
@@ -361,8 +367,6 @@ export class StepPlans {
     this.update = Plan.join('update', [...of('rate'), ...of('update')]);
     this.evaluation = of('evaluation')[0] ?? null;
     this.rateAhead = of('rate ahead')[0] ?? null;
-    const [enter, leave] = [...of('enter evaluation'), ...of('leave evaluation')];
-    if (enter && leave) this.secondPoint = { enter, leave };
     if (event) {
       const [next] = of('next pass');
       const passes = event.trials.passes.flatMap((size) => [of('event')[event.sizes.indexOf(size)], next]);

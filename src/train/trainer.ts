@@ -14,6 +14,7 @@ import { AdaptiveSchedule, ReduceLROnPlateau, TrialScheduler, type Schedule, typ
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { HostRule } from './hostRule.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
+import { enterSecondPoint } from './secondPoint.ts';
 import { StepPlans, type Batch, type TrialPlanOptions } from './stepPlans.ts';
 import {
   checkRun,
@@ -359,7 +360,7 @@ export class Trainer {
     const { plans, device, batchSize } = this;
     const { count } = this.test.set;
     device.gpu.queue.writeBuffer(plans.totals.buffer, plans.totals.offset, new Float32Array(3));
-    if (plans.secondPoint) this.#submit([plans.secondPoint.enter]);
+    this.#enterEvaluation();
     for (let cursor = 0; cursor < count; cursor += batchSize) {
       plans.control.write({ cursor, counter: 0, rows: Math.min(batchSize, count - cursor) });
       this.#submit([plans.evaluation!]);
@@ -367,6 +368,14 @@ export class Trainer {
     if (plans.secondPoint) this.#submit([plans.secondPoint.leave]);
     const [loss, right, seen] = new Float32Array(await device.read(plans.totals.buffer, plans.totals.offset, 12));
     return { step: this.#step, testLoss: loss / seen, testAccuracy: right / seen };
+  }
+
+  #enterEvaluation(): void {
+    const { plans, batchSize } = this;
+    if (!plans.secondPoint) return;
+    this.#beginEpoch(Math.max(this.#epoch, 0));
+    const seek = (index: number) => plans.control.write({ cursor: index * batchSize, counter: index * batchSize });
+    enterSecondPoint(plans.secondPoint, (plan) => this.#submit([plan]), seek, this.stepsPerEpoch);
   }
 
   /** Trains to the end of the run, or until it diverges or the signal says stop. */
@@ -424,7 +433,7 @@ export class Trainer {
   async close(): Promise<void> {
     await Promise.allSettled([...this.#pending, this.#lateRead]);
     try {
-      if (this.plans.secondPoint) this.#submit([this.plans.secondPoint.enter]);
+      this.#enterEvaluation();
       await this.plans.store.pull();
     } finally {
       this.plans.store.release();

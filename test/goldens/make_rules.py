@@ -188,6 +188,17 @@ def dog(run, repsRel=None, eps=1e-8, gamma=8.0, average=True):
         yield rate
 
 
+def gather(run):
+    """Running statistics anew, at the weights as they are: means over the batches of an epoch."""
+    for module in run.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        for i in range(PER_EPOCH):
+            run.model(run.x[i * BATCH:(i + 1) * BATCH])
+
+
 def scheduleFree(run, lr=1.0, beta=0.9, warmup=0, r=0.0, weightLrPower=2.0):
     z, x, total = run.weights(), run.weights(), 0.0
     while True:
@@ -199,7 +210,7 @@ def scheduleFree(run, lr=1.0, beta=0.9, warmup=0, r=0.0, weightLrPower=2.0):
         x = x + weight / total * (z - x)
         run.set_weights((1 - beta) * z + beta * x)
         run.t += 1
-        run.at_end = lambda: run.set_weights(x)
+        run.at_end = lambda: (run.set_weights(x), gather(run))
         yield rate
 
 

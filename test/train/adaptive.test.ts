@@ -161,7 +161,8 @@ describe('memory', () => {
     const { parameters: P, statistics: S } = bare;
     const rows: [AdaptiveSchedule, SgdOptions, number][] = [
       [sps(), {}, 0], [aliG(), {}, 0], [hypergradient({ lr: 0.1 }), {}, P], [hypergradient({ lr: 0.1 }), { momentum: 0.9 }, 0],
-      [hypergradient({ lr: 0.1 }), { momentum: 0.9, nesterov: true }, P], [dog(), {}, 2 * P + S], [dog({ average: false }), {}, P], [scheduleFree(), {}, P],
+      [hypergradient({ lr: 0.1 }), { momentum: 0.9, nesterov: true }, P], [dog(), {}, 2 * P + S], [dog({ average: false }), {}, P], [scheduleFree(), {}, P + S],
+      [scheduleFree({ statisticBatches: 0 }), {}, P],
       [slsArmijo(), { momentum: 0.9 }, 0], [pal(), { momentum: 0.4 }, 0], [cdat(), { weightDecay: 0.1 }, 0],
     ];
     for (const [schedule, optimizer, arenas] of rows) {

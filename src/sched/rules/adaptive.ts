@@ -67,10 +67,11 @@ export interface RuleSpec {
   /**
    * Where training and evaluation have two points, what the second one is, by w, the rule's word `share`:
    *   average   θ̄ ← (1 − w)·θ̄ + w·θ after every step, of the running statistics too; evaluated is θ̄
-   *   free      the weights are y; z ← z − η·d;  x ← (1 − w)·x + w·z;  y ← (1 − β)·z + β·x, d at y; evaluated is x
+   *   free      the weights are y; z ← z − η·d;  x ← (1 − w)·x + w·z;  y ← (1 − β)·z + β·x, d at y; evaluated is x, with running statistics of
+   *             so many training batches at x, or where that is 0 with those of training
    * @default one point
    */
-  readonly second?: { readonly kind: 'average' } | { readonly kind: 'free'; readonly beta: number };
+  readonly second?: { readonly kind: 'average' } | { readonly kind: 'free'; readonly beta: number; readonly statisticBatches: number };
   /** Values of the GPU's uniforms, by the names that the twin has. */
   uniforms(run: RuleRun): Record<string, number>;
   /** Where trials are made, in rates: trial i is L(θ − rate_i·d). */

@@ -15,6 +15,11 @@ export interface ScheduleFreeOptions {
   readonly r?: number;
   /** Power of the rate in them, ≥ 0, so that steps of the warm-up count less. @default 2 */
   readonly weightLrPower?: number;
+  /**
+   * Batches of an epoch, from its first on, at most, that running statistics of batch norms are gathered from at x before an evaluation: a forward
+   * pass each; 0: an evaluation has the statistics that training has gathered, at y. @default 50
+   */
+  readonly statisticBatches?: number;
 }
 
 /**
@@ -22,28 +27,30 @@ export interface ScheduleFreeOptions {
  * z ← z − η_t·(∇L(y) + λy);   x ← (1 − c_t)·x + c_t·z;   y ← (1 − β)·z + β·x
  *
  * Training's weights are y: losses and gradients are taken there. Evaluation and the weights that `close()` leaves in the model are x. Running
- * statistics of batch norms are those that the batches have at y, as training gathers them: the authors advise to gather them anew at x, which
- * is not done here. Needs an optimizer without momentum: β is in its place.
+ * statistics of batch norms are gathered anew at x for each evaluation, as the authors advise: the mean over training batches, in their order, each
+ * weighing the same. Needs an optimizer without momentum: β is in its place.
  *
- * Memory: z, as large as the parameters, in the category `schedule`; x is made of y and z, in the gradients' memory, when it is asked for.
+ * Memory: z, as large as the parameters, and the statistics once more, in the category `schedule`; x is made of y and z, in the gradients' memory, when
+ * it is asked for.
  * @throws AttrError for options out of range
  * @source Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky, *The Road Less Scheduled*, NeurIPS 2024, eq. 2–4; defaults and the warm-up's weights as
  *   in the authors' facebookresearch/schedule_free, `SGDScheduleFree` (their `momentum` is β)
  */
 export function scheduleFree(options: ScheduleFreeOptions = {}): AdaptiveSchedule {
   const op = 'scheduleFree';
-  const defaults: Required<ScheduleFreeOptions> = { lr: 1, beta: 0.9, warmupSteps: { steps: 0 }, r: 0, weightLrPower: 2 };
+  const defaults: Required<ScheduleFreeOptions> = { lr: 1, beta: 0.9, warmupSteps: { steps: 0 }, r: 0, weightLrPower: 2, statisticBatches: 50 };
   const all = withDefaults(op, defaults, options);
-  const { lr: most, beta, warmupSteps, r, weightLrPower } = all;
+  const { lr: most, beta, warmupSteps, r, weightLrPower, statisticBatches } = all;
   checkReal(op, 'lr', most, { above: 0 }, 1);
   checkReal(op, 'beta', beta, { above: 0, max: 1 - 2 ** -20 }, 0.9);
   checkDuration(op, 'warmupSteps', warmupSteps);
   checkReal(op, 'r', r, { min: 0, max: 16 }, 0);
   checkReal(op, 'weightLrPower', weightLrPower, { min: 0, max: 16 }, 2);
+  checkReal(op, 'statisticBatches', statisticBatches, { min: 0, isInteger: true }, 50);
   const warmupOf = (run: RuleRun) => stepsOf(op, 'warmupSteps', warmupSteps, run);
   const spec: RuleSpec = {
     kind: op, parameters: { ...all }, facts: [], words: { steps: 0, total: 0, share: 0 }, lr: most, isPlain: true,
-    second: { kind: 'free', beta },
+    second: { kind: 'free', beta, statisticBatches },
     uniforms: (run) => ({ lr: most, warmup: warmupOf(run), r, power: weightLrPower }),
     // Weights in units of lr^weightLrPower: their sum is exact once the rate stays.
     next: (words, _, run) => {
