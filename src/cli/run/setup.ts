@@ -9,6 +9,7 @@ import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
 import { asPublished, ConstantSchedule, PureSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../../sched/index.ts';
 import { UsageError } from '../args.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
+import { buildRule, isRule } from '../ruleOptions.ts';
 import { buildSchedule } from '../scheduleOptions.ts';
 
 type DataValues = Pick<TrainValues, 'dataset' | 'data' | 'seed' | 'testLimit'> & { trainLimit?: number };
@@ -105,6 +106,7 @@ export function trialOptionsOf(
 export function trainSchedule(values: TrainValues): { name: string; schedule: Schedule } {
   const { schedule: name, scheduler } = values;
   if (name === undefined) return { name: scheduler ?? 'trial', schedule: scheduleOf(scheduler ?? 'trial', values) };
+  if (isRule(name)) return { name, schedule: buildRule(name, values) };
   const made = buildSchedule(name, values);
   if (scheduler !== 'trial' || !(made instanceof PureSchedule)) return { name, schedule: made };
   return { name: `trial on ${name}`, schedule: new TrialScheduler({ ...trialOptionsOf(values), lr: 1, envelope: 'none', base: made }) };

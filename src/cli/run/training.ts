@@ -4,13 +4,13 @@ import type { ImageDataset } from '../../data/dataset.ts';
 import type { Device } from '../../gpu/device.ts';
 import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
-import { TrialScheduler, type Schedule } from '../../sched/index.ts';
+import { AdaptiveSchedule, TrialScheduler, type Schedule } from '../../sched/index.ts';
 import { Trainer, type Divergence } from '../../train/index.ts';
 import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
 import { Progress } from '../progress.ts';
-import { scheduleParameters } from '../scheduleOptions.ts';
+import { trainParameters } from '../ruleOptions.ts';
 import { renderReport, type ReportRun } from '../report.ts';
 import { RunRecord, saveModel, writeWhole } from './record.ts';
 import { trialOptionsOf } from './setup.ts';
@@ -118,7 +118,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     augment: values.augment,
     shuffle: !values.noShuffle,
     seed: values.seed,
-    memoryBudget: schedule instanceof TrialScheduler ? values.memoryBudget : undefined,
+    memoryBudget: schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue()) ? values.memoryBudget : undefined,
     precision: values.precision,
     onCompile: compileProgress(stream, job.name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
@@ -228,7 +228,7 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
         ? JSON.stringify(value)
         : (value as string | number | boolean);
   const isSet = ([name, value]: [string, unknown]) =>
-    !(name === 'schedule' || Object.hasOwn(scheduleParameters, name)) || (value !== undefined && value !== false);
+    !(name === 'schedule' || Object.hasOwn(trainParameters, name)) || (value !== undefined && value !== false);
   const entries = [
     ...Object.entries(given).filter(isSet),
     ...Object.entries(trials)
