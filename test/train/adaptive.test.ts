@@ -12,7 +12,9 @@ import {
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
+import { expectClose } from '../support/close.ts';
 import { testDevice, useDevice } from '../support/device.ts';
+import { LesserDevice } from '../support/lesserDevice.ts';
 import { countCalls, creations, totalBytes, withLiveBuffers } from './gpuCalls.ts';
 import { ConvNet, LinearNet, randomDataset, withTrainer } from './nets.ts';
 
@@ -105,6 +107,20 @@ describe.each(names)('%s', (name) => {
       expect(rest.evaluation.testLoss).toBe((await trainer.evaluate()).testLoss);
       expect(second.state()).toEqual(first.state());
     });
+  });
+
+  test('is the same where parameters lie in several buffers', async () => {
+    const run = (more: Partial<TrainerOptions>) =>
+      withTrainer(options(made[name](), { optimizer: { weightDecay: 0.01 }, ...more }), async (trainer) => {
+        const log = await take(trainer, 6);
+        const { testLoss } = await trainer.evaluate();
+        return { rates: log.map(({ lr }) => lr), losses: [...log.map(({ loss }) => loss), testLoss], segments: trainer.plans.store.parameterArena.segments.length };
+      });
+    const [whole, split] = [await run({}), await run({ device: new LesserDevice(device(), { maxStorageBufferBindingSize: 2048 }) })];
+    expect([whole.segments, split.segments]).toEqual([1, 2]);
+    // Sums of products are then of other chunks.
+    expectClose(split.rates, whole.rates, { atol: 0, rtol: 1e-3 });
+    expectClose(split.losses, whole.losses, { atol: 0, rtol: 1e-3 });
   });
 
   test('an evaluation leaves the run as it is, and the model holds what it was of', async () => {
