@@ -220,13 +220,12 @@ describe('line searches', () => {
 
   test('look along the step that is then made: the next loss on the same batch is the trial that was taken', async () => {
     const whole = randomDataset({ train: 8 });
-    for (const optimizer of [{}, { momentum: 0.9, weightDecay: 0.01 }, { momentum: 0.9, nesterov: true }]) {
-      const one = options(slsArmijo({ beta: 0.6 }), { model: new LinearNet(), dataset: whole, batchSize: 8, optimizer });
+    for (const optimizer of [{}, { momentum: 0.4, weightDecay: 0.01 }, { momentum: 0.4, nesterov: true }]) {
+      const one = options(slsArmijo({ beta: 0.6, maxLr: 0.05, initLr: 0.05 }), { model: new LinearNet(), dataset: whole, batchSize: 8, optimizer });
       const log = await withTrainer(one, (trainer) => take(trainer, 8));
-      log.slice(0, -1).forEach(({ rule }, i) => {
-        if (rule!.words.accepted >= 0) expect(Math.abs(rule!.losses![rule!.words.accepted] - log[i + 1].loss)).toBeLessThan(1e-5);
-      });
-      expect(log.some(({ rule }) => rule!.words.accepted >= 0)).toBe(true);
+      const taken = log.slice(0, -1).filter(({ rule }) => rule!.words.accepted >= 0);
+      for (const { rule, step } of taken) expect(Math.abs(rule!.losses![rule!.words.accepted] - log[step + 1].loss)).toBeLessThan(1e-5);
+      expect(taken.length).toBeGreaterThan(4);
     }
   });
 });
@@ -270,11 +269,13 @@ describe('a schedule', () => {
     await withTrainer(options(schedule), async (trainer) => {
       for (let i = 0; i < 4; i++) await trainer.trainStep();
       schedule.load(start);
+      const before = await trainer.losses();
+      expect(schedule.state()).toEqual(start);
+      expect(before[3].lr).toBeGreaterThan(before[0].lr);
       await trainer.trainStep();
-      const log = await trainer.losses();
-      expect(log[3].lr).toBeGreaterThan(log[4].lr);
-      expect(log[4].lr).toBe(log[0].lr);
-      expect(schedule.words).toEqual(log[4].rule!.words);
+      const [after] = await trainer.losses();
+      expect(after.lr).toBe(before[0].lr);
+      expect(schedule.words).toEqual(after.rule!.words);
     });
   });
 

@@ -100,18 +100,26 @@ function projection(model: Module, name: string): number {
   return (data as Float32Array).reduce((sum, value, i) => sum + value * along[i], 0);
 }
 
+/**
+ * Float32 is mostly 100 times nearer than 1e-5, DoG's first distances but to 1e-3: steps of 1e-6 change few bits of a weight. Curvatures from
+ * second differences have few digits, and large rates on batch norms over few values carry rounding on.
+ */
+function toleranceOf({ net, rule, options }: Case): number {
+  if (rule === 'pal' && net === 'conv') return 1e-2;
+  return rule !== 'cdat' ? 1e-5 : options.span === undefined ? 2e-3 : 1e-4;
+}
+
 describe.each(cases)('$net, $rule $options, $optimizer', (one) => {
-  // Batch norms over few values carry rounding on, the more the larger the rates are; a second difference of losses in float32 has few digits.
-  const rtol = one.net === 'conv' ? 5e-3 : one.rule === 'cdat' ? 2e-3 : 2e-4;
+  const rtol = toleranceOf(one);
 
   test('losses, rates, final weights and the test loss are those of float64', async () => {
     if (one.nearest !== undefined) expect(one.nearest).toBeGreaterThan(1e-3);
     const { model, steps, evaluations, schedule } = await train(one);
-    expectClose(steps.map(({ loss }) => loss), one.losses, { atol: 1e-5, rtol });
-    expectClose(steps.map(({ lr }) => lr), one.rates, { atol: 1e-9, rtol });
+    expectClose(steps.map(({ loss }) => loss), one.losses, { atol: 0, rtol });
+    expectClose(steps.map(({ lr }) => lr), one.rates, { atol: 0, rtol: one.rule === 'dog' ? Math.max(rtol, 1e-3) : 3 * rtol });
     const names = Object.keys(one.projections);
-    expectClose(names.map((name) => projection(model, name)), Object.values(one.projections), { atol: 1e-4, rtol: 10 * rtol });
-    expectClose([evaluations.at(-1)!.testLoss], [one.testLoss], { atol: 1e-5, rtol });
+    expectClose(names.map((name) => projection(model, name)), Object.values(one.projections), { atol: 1e-6, rtol: 5 * rtol });
+    expectClose([evaluations.at(-1)!.testLoss], [one.testLoss], { atol: 0, rtol });
     expect(schedule.lr).toBe(steps.at(-1)!.lr);
     expect(schedule.words).toEqual(steps.at(-1)!.rule!.words);
   });
