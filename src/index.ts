@@ -23,6 +23,6 @@ export * as probes from './probes/index.ts';
 export * from './data/index.ts';
 export {
   decodeCheckpoint, encodeCheckpoint, Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Evaluation, type Json, type LoggedStep,
-  type LossScaling, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState,
+  type LossScaling, type RuleLine, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState,
 } from './train/index.ts';
 export * as kernels from './kernels/index.ts';

@@ -5,7 +5,8 @@ import type { Cadence, Factors } from '../sched/index.ts';
 import type { CheckpointCadence } from '../train/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
-import { asUsage, buildSchedule, checkParameters, scheduleNames, scheduleParameters, type ScheduleParameter } from './scheduleOptions.ts';
+import { checkRule, isRule, makesTrials, ruleNames, ruleParameterIn, trainParameters, type TrainParameter } from './ruleOptions.ts';
+import { asUsage, buildSchedule, checkParameters, scheduleNames } from './scheduleOptions.ts';
 import { checkTrials, scoringOptions } from './trialChoices.ts';
 
 /** `1epoch`, `2epochs`, `50steps`, or `4/epoch` for four times an epoch. */
@@ -137,16 +138,18 @@ export const trainOptions = {
     defaultText: 'trial, or with --schedule that alone',
     help: 'what sets the learning rate',
   }),
-  schedule: choice(scheduleNames, {
+  schedule: choice([...scheduleNames, ...ruleNames], {
     default: undefined,
-    help: "a schedule sets the learning rate, or with --scheduler trial is multiplied by the trials' scale; see forkstep schedule",
+    help:
+      "a schedule sets the learning rate, or with --scheduler trial is multiplied by the trials' scale (see forkstep schedule); " +
+      `${ruleNames.join(', ')} set it by each step's own numbers`,
   }),
   ...runOptions({ epochs: 10, out: 'runs/train' }),
   resume: flag("go on from the checkpoint in --out, with its run's options where they are not given again"),
   checkpointEvery: checkpointCadence({
     default: { epochs: 1 }, defaultText: '1epoch', help: 'how often --out gets a checkpoint, besides at the end and on Ctrl-C',
   }),
-  ...scheduleParameters,
+  ...trainParameters,
 };
 
 /** As train's, without --scheduler: both are run. Defaults that a 2-core machine without a GPU finishes in minutes. */
@@ -217,10 +220,11 @@ export function checkTrain(command: string, { values, given }: Parsed<typeof tra
   const scheduler = values.scheduler ?? (values.schedule ? 'none' : 'trial');
   if (scheduler === 'trial') {
     if (!values.schedule) checkBounds(command, values);
-    const base = values.schedule ? buildSchedule(values.schedule, values) : null;
+    const base = values.schedule && !isRule(values.schedule) ? buildSchedule(values.schedule, values) : null;
     return checkTrials(command, values, base instanceof PureSchedule ? base : null);
   }
-  const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key));
+  const allowed = makesTrials(values.schedule) ? ['memoryBudget'] : [];
+  const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key) && !allowed.includes(key));
   if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${scheduler}`, `leave ${flagOf(idle)} out`);
 }
 
@@ -228,10 +232,13 @@ export function checkTrain(command: string, { values, given }: Parsed<typeof tra
 function checkTrainSchedule(command: string, { values, given }: Pick<Parsed<typeof trainOptions>, 'values' | 'given'>): void {
   const { schedule, scheduler } = values;
   if (schedule === undefined) {
-    const idle = (Object.keys(scheduleParameters) as ScheduleParameter[]).find((key) => given.has(key));
+    const idle = (Object.keys(trainParameters) as TrainParameter[]).find((key) => given.has(key));
     if (idle) refuse(command, flagOf(idle), 'must go with --schedule', 'it alone', `add --schedule, or leave ${flagOf(idle)} out`);
     return;
   }
+  if (isRule(schedule)) return checkRule(command, schedule, { values, given });
+  const foreign = ruleParameterIn(given);
+  if (foreign) refuse(command, flagOf(foreign), `must be a parameter of ${schedule}`, 'it', `leave ${flagOf(foreign)} out`);
   checkParameters(command, schedule, given);
   if (scheduler === 'constant') refuse(command, '--schedule', 'must go with --scheduler trial or none', '--scheduler constant', 'leave one out');
   if (scheduler === 'trial' && schedule === 'reduceLROnPlateau')

@@ -14,14 +14,14 @@ function parseDuration(value: string): Duration {
   return unit === '%' ? { percent: n } : unit.startsWith('epoch') ? { epochs: n } : { steps: n };
 }
 
-const duration = (help: string): Option<Duration | undefined> =>
+export const duration = (help: string): Option<Duration | undefined> =>
   ({ placeholder: 'N|Nepochs|N%', default: undefined, isRequired: false, help, parse: parseDuration });
 
 function list<T>(placeholder: string, help: string, parse: (item: string) => T): Option<T[] | undefined> {
   return { placeholder, default: undefined, isRequired: false, help, parse: (value) => value.split(',').map((item) => parse(item.trim())) };
 }
 
-const real = (help: string) => number({ default: undefined, help });
+export const real = (help: string) => number({ default: undefined, help });
 const count = (help: string) => integer({ default: undefined, min: 0, help });
 
 /** Parameters of all schedules, each PyTorch's, or transformers' where that has the schedule. */
@@ -165,15 +165,15 @@ export function checkSchedule(command: string, { values, given, positionals }: P
   if (!curve.every(Number.isFinite)) refuse(command, flagOf('steps'), 'must leave rates finite', String(values.steps), 'make the run shorter');
 }
 
-/** What a schedule refuses, in words of the command line. */
-export function asUsage<T>(command: string, make: () => T): T {
+/** What a schedule refuses, in words of the command line, whose options `table` has. */
+export function asUsage<T>(command: string, make: () => T, table: object = scheduleOptions): T {
   try {
     return make();
   } catch (error) {
     if (!(error instanceof ForkstepError) || error instanceof UsageError) throw error;
     const [, key, rest] = /^(\w+)(.*)$/.exec(error.arg) ?? [undefined, error.arg, ''];
     const flags: Record<string, string> = { totalSteps: '--steps', step: '--steps' };
-    const isOption = Object.hasOwn(scheduleOptions, key) && error.got !== undefined;
+    const isOption = Object.hasOwn(table, key) && error.got !== undefined;
     const arg = isOption ? `${flagOf(key)}${rest}` : (flags[key] ?? (key === 'stepsPerEpoch' ? '--steps-per-epoch' : error.arg));
     throw new UsageError({ op: command, arg, rule: error.expected, got: error.got, fix: `see ${command} --help` }, { cause: error });
   }

@@ -2,7 +2,7 @@
 import type { Device } from '../gpu/device.ts';
 import type { Storage } from './tensor.ts';
 
-export const memoryCategories = ['parameters', 'gradients', 'optimizer', 'statistics', 'slots', 'data', 'trials'] as const;
+export const memoryCategories = ['parameters', 'gradients', 'optimizer', 'statistics', 'slots', 'data', 'trials', 'schedule'] as const;
 export type MemoryCategory = (typeof memoryCategories)[number];
 /** Bytes by category, and their sum. */
 export type MemoryReport = Record<MemoryCategory | 'total', number>;

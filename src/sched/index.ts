@@ -35,3 +35,4 @@ export { asPublished, FLOAT32, holdUlps, robust } from './trialOptions.ts';
 export type { Direction, ResolvedTrialOptions, ScoreBatch, TrialOptions } from './trialOptions.ts';
 export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';
 export type { JsonNumber, OptimizerPoint, TrialEvent, TrialEventJson, TriedOptimizer } from './trialScheduler.ts';
+export * from './rules/index.ts';

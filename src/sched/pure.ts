@@ -81,12 +81,14 @@ export interface Bounds {
 }
 
 /** @throws AttrError unless the value is a finite number within the bounds */
-export function checkNumber(op: string, arg: string, value: number, { min, above, max, isInteger = false }: Bounds): void {
+export function checkNumber(
+  op: string, arg: string, value: number, { min, above, max, isInteger = false }: Bounds, fix = "parameters are PyTorch's",
+): void {
   const isInside = value >= (min ?? -Infinity) && value > (above ?? -Infinity) && value <= (max ?? Infinity);
   if (isInside && Number.isFinite(value) && (!isInteger || Number.isInteger(value))) return;
   const bounds = Object.entries({ '≥': min, '>': above, '≤': max }).flatMap(([sign, bound]) => (bound === undefined ? [] : [`${sign} ${bound}`]));
   const rule = `must be ${isInteger ? 'an integer' : 'finite'}${bounds.length > 0 ? ` ${isInteger ? '' : 'and '}${bounds.join(' and ')}` : ''}`;
-  throw new AttrError({ op, arg, rule, got: value, fix: "parameters are PyTorch's" });
+  throw new AttrError({ op, arg, rule, got: value, fix });
 }
 
 /** @throws AttrError for an option that the schedule does not have, which would be ignored */

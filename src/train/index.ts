@@ -5,6 +5,6 @@ export { timingMethods, type TimingMethod } from '../graph/timing.ts';
 export { measurePeaks, type Peaks } from '../graph/peaks.ts';
 export { decodeCheckpoint, encodeCheckpoint, type Checkpoint, type Json, type TrainerState } from './checkpoint.ts';
 export type { LossScaling } from './lossScaler.ts';
-export type { Divergence, LoggedStep } from './stepLog.ts';
+export type { Divergence, LoggedStep, RuleLine } from './stepLog.ts';
 export { Trainer } from './trainer.ts';
 export type { CheckpointCadence, Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';

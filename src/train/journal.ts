@@ -43,6 +43,7 @@ export class Journal {
     this.#skipped += steps.length - made;
     this.#events.push(...events);
     for (const event of events) this.plans.rule!.record(event);
+    for (const one of steps) this.plans.adaptive?.record(one);
     if (!divergence) return;
     this.divergence = divergence;
     // The weights are those before the step: so is the schedule.

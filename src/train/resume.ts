@@ -6,7 +6,7 @@ import type { Module } from '../nn/module.ts';
 import type { SafetensorsTensor } from '../nn/safetensors.ts';
 import { stateDict, stateDictValues, toTorch, valuesOf } from '../nn/stateDict.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
-import { PureSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
+import { AdaptiveSchedule, PureSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
 import type { Checkpoint, Json, TrainerState } from './checkpoint.ts';
 import { crc32c } from './crc32c.ts';
 import type { Journal } from './journal.ts';
@@ -16,6 +16,8 @@ import type { TrainerParts } from './trainerParts.ts';
 
 const modelPrefix = 'model.';
 const momentumPrefix = 'momentum.';
+/** What a rule holds, whole buffers. */
+const rulePrefix = 'rule.';
 
 /** Checksums of images and labels: sets are large and do not change. */
 const checksums = new WeakMap<ImageSet, string>();
@@ -35,7 +37,7 @@ const datasetRecipe = ({ train, test, mean, std }: ImageDataset): Json => {
 
 /** What a schedule was made with, as far as it shows: in closed form its state, of others the options. */
 function scheduleRecipe(schedule: Schedule): Json {
-  const { options = {} } = schedule as { options?: object };
+  const { options = {} } = schedule instanceof AdaptiveSchedule ? { options: schedule.spec.parameters } : (schedule as { options?: object });
   const plain = (_: string, value: unknown): unknown =>
     typeof value === 'function' ? 'a function' : value instanceof PureSchedule ? value.state() : value;
   const made = schedule instanceof PureSchedule ? schedule : { kind: schedule.state().kind, ...options };
@@ -68,6 +70,10 @@ export async function capture(parts: TrainerParts, { made, skipped }: Journal, s
   const tensors = new Map([...dict].map(([name, tensor]) => [modelPrefix + name, tensor]));
   const momenta = sgd.buffer ? await store.readArena(sgd.buffer, store.parameters) : new Map<Variable, Float32Array>();
   for (const [{ name, shape }, momentum] of momenta) tensors.set(momentumPrefix + name, { dtype: 'F32', ...toTorch(shape, momentum) });
+  for (const { name, storage } of plans.adaptive?.storages ?? []) {
+    const data = new Float32Array(await device.read(storage.buffer, storage.offset, storage.size));
+    tensors.set(rulePrefix + name, { dtype: 'F32', shape: [data.length], data });
+  }
   const state: TrainerState = {
     step, epoch: Math.floor(step / sampler.stepsPerEpoch), batch: step % sampler.stepsPerEpoch,
     updates: made, skipped, totalSteps,
@@ -146,8 +152,23 @@ export function checkResume(options: TrainerOptions, { tensors, state }: Checkpo
   return { model, momentum: resolveSgdOptions(options.optimizer).momentum > 0 ? momentumOf(options.model, tensors) : null };
 }
 
-/** Brings weights, running statistics, momentum and loss scale to the GPU. */
-export function restore({ plans: { store, sgd, scaler } }: TrainerParts, { state }: Checkpoint, { model, momentum }: Restored): void {
+/** Brings what a rule held to the GPU. @throws DataError for another model's */
+function restoreRule({ plans, device }: TrainerParts, tensors: Checkpoint['tensors']): void {
+  const own = below(rulePrefix, tensors);
+  for (const { name, storage } of plans.adaptive?.storages ?? []) {
+    const tensor = own.get(name);
+    if (tensor?.data.byteLength !== storage.size) {
+      const details = { arg: `tensor ${rulePrefix}${name}`, rule: `must have ${storage.size} bytes`, got: tensor?.data.byteLength ?? 'nothing' };
+      throw new DataError({ op: 'Trainer', ...details, fix: 'build the model that the checkpoint is of' });
+    }
+    device.gpu.queue.writeBuffer(storage.buffer, storage.offset, tensor.data as Float32Array<ArrayBuffer>);
+  }
+}
+
+/** Brings weights, running statistics, momentum, loss scale and what a rule holds to the GPU. @throws DataError for another model's */
+export function restore(parts: TrainerParts, { state, tensors }: Checkpoint, { model, momentum }: Restored): void {
+  const { store, sgd, scaler } = parts.plans;
+  restoreRule(parts, tensors);
   for (const [variable, values] of model) store.write(variable, values);
   if (sgd.buffer && momentum) store.writeArena(sgd.buffer, store.parameters, momentum);
   if (scaler && state.lossScaler) scaler.write({ ...state.lossScaler, isFirst: state.updates === 0, skipped: state.skipped });

@@ -27,6 +27,22 @@ export interface LoggedStep {
   readonly lossScale?: number;
   /** In mixed precision, whether gradients overflowed, so that nothing was made of the step and the loss scale went down. */
   readonly skipped?: boolean;
+  /** With a rule such as `slsArmijo`, what it saw and made; none of a step that was skipped. */
+  readonly rule?: RuleLine;
+}
+
+/** What a rule measured in a step, and its numbers after it. */
+export interface RuleLine {
+  /** Those that it asks for: `gradientSquared` ‖g‖², `slope` g·d, … */
+  readonly facts: Readonly<Record<string, number>>;
+  readonly words: Readonly<Record<string, number>>;
+  /** Of its trials, the last one at the weights; NaN and infinities as they came. */
+  readonly losses?: readonly number[];
+}
+
+/** A log of a rule beside that of the steps, line by line of the same steps. */
+export interface RuleLog {
+  take(encoder: GPUCommandEncoder, steps: number): () => Promise<(RuleLine | null)[]>;
 }
 
 export interface Divergence {
@@ -62,6 +78,8 @@ export class StepLog {
   readonly #staging: GPUBuffer;
   /** Of the trainer's events, where their rule runs on the GPU. */
   rule: TrialRule | null = null;
+  /** Of a rule that sets every step's rate. */
+  lines: RuleLog | null = null;
   #waiting: NotedStep[] = [];
   /** The read in progress: there is one staging buffer. */
   #reading: Promise<void> | null = null;
@@ -118,8 +136,10 @@ export class StepLog {
       const sizeBytes = waiting.length * logWords * 4;
       encoder.copyBufferToBuffer(this.#log.buffer, 0, this.#staging, 0, sizeBytes);
       const readEvents = this.rule?.take(encoder);
+      const readLines = this.lines?.take(encoder, waiting.length);
       device.gpu.queue.submit([encoder.finish()]);
-      const { steps, divergence } = decode(waiting, new Float32Array(await device.readStaging(this.#staging, sizeBytes)));
+      const values = new Float32Array(await device.readStaging(this.#staging, sizeBytes));
+      const { steps, divergence } = decode(waiting, values, (await readLines?.()) ?? []);
       return { steps, events: (await readEvents?.()) ?? [], divergence };
     } finally {
       this.#reading = null;
@@ -128,7 +148,7 @@ export class StepLog {
   }
 }
 
-function decode(waiting: readonly NotedStep[], values: Float32Array): Omit<LoggedRun, 'events'> {
+function decode(waiting: readonly NotedStep[], values: Float32Array, lines: readonly (RuleLine | null)[]): Omit<LoggedRun, 'events'> {
   const steps: LoggedStep[] = [];
   for (const [slot, { step, lr: noted }] of waiting.entries()) {
     const [loss, flags, rate, lossScale] = values.subarray(slot * logWords);
@@ -139,7 +159,8 @@ function decode(waiting: readonly NotedStep[], values: Float32Array): Omit<Logge
       const at = `loss ${loss}, learning rate ${lr}${lossScale > 0 ? `, loss scale ${lossScale}` : ''}`;
       return { steps, divergence: { step, reason: `${reason.join('; ')} (${at})` } };
     }
-    steps.push({ step, loss, lr, ...scaling });
+    const rule = lines[slot];
+    steps.push({ step, loss, lr, ...scaling, ...(rule && { rule }) });
   }
   return { steps, divergence: null };
 }

@@ -39,10 +39,12 @@ import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteSt
 import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { directionSlope } from '../kernels/trialEvidence.ts';
 import { resolveSgdOptions, Sgd, type SgdOptions } from '../optim/sgd.ts';
-import type { TrialScheduler } from '../sched/index.ts';
+import type { AdaptiveSchedule, TrialScheduler } from '../sched/index.ts';
+import { AdaptiveRule, type RunOfRule } from './adaptiveRule.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
 import { RateAhead } from './rateAhead.ts';
+import { StatisticsGatherer, type SecondPoint } from './secondPoint.ts';
 import { logCapacity, StepLog } from './stepLog.ts';
 import { TrialRule, type EventTrials } from './trialRule.ts';
 
@@ -77,6 +79,8 @@ export interface StepPlanOptions {
   /** Scales the loss for gradients in f16, as those of a batch in f16 are. @default none */
   readonly lossScaling?: LossScaling;
   readonly trials?: TrialPlanOptions;
+  /** Whose rule sets every step's rate on the GPU; where it makes trials, `trials` says what they are scored on. @default none */
+  readonly adaptive?: { readonly schedule: AdaptiveSchedule; readonly run: RunOfRule };
   readonly evaluation?: Batch;
   /** Plans of the caller's own, to be run between steps in the same slots: the event is cut as if they were not there. @default none */
   readonly extra?: (plans: StepPlans) => readonly Draft[];
@@ -120,6 +124,10 @@ export class StepPlans {
   trials: EventTrials | null = null;
   /** Null where the event ends with the losses. */
   rule: TrialRule | null = null;
+  /** Sets every step's rate; null where the host or trials do. */
+  adaptive: AdaptiveRule | null = null;
+  /** Before and after evaluations, where they are at another point than training. */
+  secondPoint: SecondPoint | null = null;
 
   private constructor(
     readonly memory: Memory,
@@ -142,10 +150,10 @@ export class StepPlans {
   static async create(memory: Memory, control: Control, options: StepPlanOptions): Promise<StepPlans> {
     const { model } = options;
     const store = new VariableStore(memory, model.variables());
-    const { trials, optimizer = {}, lossScaling } = options;
-    // Scaled gradients have to be divided before weight decay is added.
-    const wantsGradient =
-      lossScaling !== undefined || trials?.isGrid === true || trials?.direction === 'gradient' || trials?.evidence === 'slope';
+    const { trials, optimizer = {}, lossScaling, adaptive } = options;
+    // Scaled gradients have to be divided before weight decay is added; rules and slopes are of them before that.
+    const isLookedAt = trials?.isGrid === true || trials?.direction === 'gradient' || trials?.evidence === 'slope';
+    const wantsGradient = lossScaling !== undefined || isLookedAt || adaptive !== undefined;
     const sgd = new Sgd(memory, store, optimizer, wantsGradient);
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
@@ -154,8 +162,13 @@ export class StepPlans {
     const scaler = lossScaling ? new LossScaler(memory, lossScaling) : null;
     const log = new StepLog(memory, loss, flags, rates, scaler);
     // What a read holds, and what is logged while it goes on.
-    const ahead = scaler && new RateAhead(memory, scaler, control, rates, 2 * logCapacity);
+    const ahead = scaler && !adaptive ? new RateAhead(memory, scaler, control, rates, 2 * logCapacity) : null;
     const plans = new StepPlans(memory, control, store, sgd, rates, flags, loss, log, scalar('totals'), scaler, ahead);
+    if (adaptive) {
+      const parts = { memory, control, store, sgd, rates, flags, loss, first: scaler?.first ?? control.at('first') };
+      plans.adaptive = new AdaptiveRule(parts, adaptive.schedule, adaptive.run);
+      log.lines = plans.adaptive;
+    }
     await plans.#build(options);
     return plans;
   }
@@ -181,25 +194,39 @@ export class StepPlans {
     const gradient = draft(memory, 'gradient', graphs.gradient, this.#checks(batchStatistics), lowering);
     const tried = options.trials?.isGrid ? this.rates : null;
     const first = this.scaler?.first ?? this.control.at('first');
-    const direction = draft(memory, 'direction', [], sgd.direction(first, this.flags, tried));
+    const direction = draft(memory, 'direction', [], [...(this.adaptive?.before() ?? []), ...sgd.direction(first, this.flags, tried)]);
     const placed = [gradient, direction];
     if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
+    const gathered = this.adaptive?.gatheredBatches ?? 0;
+    const gatherer = gathered > 0 ? new StatisticsGatherer(memory, store, batch, model, gathered, batchStatistics, lowering) : null;
+    if (gatherer) placed.push(gatherer.draft);
     const bare = placeDrafts(memory.device, placed);
     const slope = options.trials?.evidence === 'slope' ? this.#draftSlope(options.trials, first) : null;
     const event = graphs.event ? this.#draftEvent(graphs.event, options.trials!, lowering, placed, bare.totalBytes, slope?.slope) : null;
     const placement = event?.placement ?? bare;
     this.#trialSlotBytes = placement.totalBytes - bare.totalBytes;
+    const { trials, adaptive } = this;
+    const step = () => sgd.step(this.rates, this.flags);
     const update = draft(
       memory,
       'update',
       [],
-      [...sgd.step(this.rates, this.flags), ...this.#runningUpdates(training.updates, batchStatistics), this.log.launch(this.control)],
+      [
+        ...(adaptive ? [...(trials ? [] : adaptive.after(null)), adaptive.rate(trials), ...adaptive.step(step)] : step()),
+        ...this.#runningUpdates(training.updates, batchStatistics),
+        ...(adaptive?.average() ?? []),
+        this.log.launch(this.control),
+      ],
     );
     const alone = (label: string, ...launches: readonly (Launch<Ref> | undefined)[]) => {
       const there = launches.flatMap((launch) => launch ?? []);
       return there.length > 0 ? [draft(memory, label, [], there)] : [];
     };
+    const second = adaptive?.evaluation();
     const rule = [
+      ...alone('coefficients', ...(trials ? (adaptive?.after(trials) ?? []) : [])),
+      ...alone('enter evaluation', ...(second?.enter ?? [])),
+      ...alone('leave evaluation', ...(second?.leave ?? [])),
       ...(slope ? [slope.draft] : []),
       ...alone('coefficients', this.rule?.coefficientsLaunch(first, this.control)),
       ...alone('next pass', ...(event?.keep ?? []), event?.next),
@@ -211,6 +238,8 @@ export class StepPlans {
     const extra = options.extra?.(this) ?? [];
     const together = extra.length > 0 ? placeDrafts(memory.device, [...own, ...extra]) : placement;
     const built = await this.#buildAll([...own, ...extra], together, event, options.onCompile);
+    const [enter, leave, plan] = ['enter evaluation', 'leave evaluation', 'gather statistics'].map((label) => built.find((one) => one.label === label));
+    if (enter && leave) this.secondPoint = { enter, leave, gather: gatherer && plan ? { plan, gatherer } : null };
     this.extra = built.slice(own.length);
   }
 

@@ -4,6 +4,7 @@ import type { Plan } from '../graph/plan.ts';
 import { TrialScheduler } from '../sched/index.ts';
 import type { HostRule } from './hostRule.ts';
 import type { Journal } from './journal.ts';
+import { enterSecondPoint } from './secondPoint.ts';
 import type { TrainerParts } from './trainerParts.ts';
 
 /** Steps the host may be ahead of the GPU. */
@@ -72,6 +73,9 @@ export class Stepper {
       const envelope = floatBits(this.#rateAt(update));
       plans.rule.sync(step);
       plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
+    } else if (plans.adaptive) {
+      plans.adaptive.sync(step);
+      plans.control.write({ slot: plans.log.note(step, null) });
     } else {
       if (hostRule && this.isEventDue) run = await this.#askHost(hostRule, run, update);
       hostRule?.sync();
@@ -118,10 +122,22 @@ export class Stepper {
     const { gradient, slope, direction, event, update, rateAhead } = this.parts.plans;
     const ahead = rateAhead ? [rateAhead] : [];
     if (!isEventDue || !event) return [...ahead, gradient, direction, update];
+    if (this.parts.plans.adaptive) return [gradient, direction, event, update];
     const { direction: along, momenta, weightDecays } = (this.parts.options.schedule as TrialScheduler).options;
     // A grid makes its directions of the gradient and the buffer itself.
     const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
     return [...ahead, gradient, ...(slope ? [slope] : []), ...(isBefore ? [event, direction] : [direction, event]), update];
+  }
+
+  /** Brings the point that evaluations are of to where the weights are, where it is another than that of training. */
+  enterEvaluation(): void {
+    const { plans, sampler } = this.parts;
+    const { batchSize, stepsPerEpoch } = sampler;
+    if (!plans.secondPoint) return;
+    // The epoch of the last step, whoever made it.
+    this.#beginEpoch(Math.floor(Math.max(this.#step - 1, 0) / stepsPerEpoch));
+    const seek = (index: number) => plans.control.write({ cursor: index * batchSize, counter: index * batchSize });
+    enterSecondPoint(plans.secondPoint, (plan) => this.submit([plan]), seek, stepsPerEpoch);
   }
 
   /** Runs plans in one pass of one submit, and what `after` records behind it. */

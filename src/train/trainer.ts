@@ -12,7 +12,7 @@ import type { Divergence, LoggedStep } from './stepLog.ts';
 import type { StepPlans } from './stepPlans.ts';
 import { Stepper } from './stepper.ts';
 import { checkTrainerOptions, type Evaluation, type RunCallbacks, type RunResult, type TrainerOptions } from './trainerOptions.ts';
-import { makeParts, release, type TrainerParts } from './trainerParts.ts';
+import { makeParts, release, runLength, type TrainerParts } from './trainerParts.ts';
 
 export class Trainer {
   readonly device: Device;
@@ -36,7 +36,7 @@ export class Trainer {
     this.sampler = sampler;
     this.batchSize = sampler.batchSize;
     this.stepsPerEpoch = sampler.stepsPerEpoch;
-    this.totalSteps = Math.min((options.epochs ?? 1) * this.stepsPerEpoch, options.maxSteps ?? Infinity);
+    this.totalSteps = runLength(options, sampler).totalSteps;
     this.#journal = new Journal(plans, options.schedule, resumed && { made: resumed.updates, skipped: resumed.skipped });
     this.#stepper = new Stepper(parts, this.#journal, this.totalSteps, resumed?.step);
   }
@@ -55,11 +55,11 @@ export class Trainer {
     const parts = await makeParts(options);
     try {
       schedule.load(resume.state.schedule);
+      restore(parts, resume, restored);
     } catch (error) {
       await release(parts);
       throw error;
     }
-    restore(parts, resume, restored);
     return new Trainer(parts, resume.state);
   }
 
@@ -87,9 +87,9 @@ export class Trainer {
     return this.plans.report;
   }
 
-  /** Dispatches of a step without an event, all in one compute pass and one submit. */
+  /** Dispatches of a step without an event, all in one compute pass and one submit; those of trials that every step makes are among them. */
   get dispatchesPerStep(): number {
-    return this.#stepper.order(false).reduce((sum, { dispatches }) => sum + dispatches, 0);
+    return this.#stepper.order(this.plans.adaptive !== null && this.plans.event !== null).reduce((sum, { dispatches }) => sum + dispatches, 0);
   }
 
   /**
@@ -116,15 +116,17 @@ export class Trainer {
     return this.#journal.takeEvents();
   }
 
-  /** Mean loss and accuracy over the test images, in inference mode. */
+  /** Mean loss and accuracy over the test images, in inference mode; where the schedule evaluates at another point than it trains at, there. */
   async evaluate(): Promise<Evaluation> {
     const { plans, device, batchSize } = this;
     const { count } = this.parts.test.set;
     device.gpu.queue.writeBuffer(plans.totals.buffer, plans.totals.offset, new Float32Array(3));
+    this.#stepper.enterEvaluation();
     for (let cursor = 0; cursor < count; cursor += batchSize) {
       plans.control.write({ cursor, counter: 0, rows: Math.min(batchSize, count - cursor) });
       this.#stepper.submit([plans.evaluation!]);
     }
+    if (plans.secondPoint) this.#stepper.submit([plans.secondPoint.leave]);
     const [loss, right, seen] = new Float32Array(await device.read(plans.totals.buffer, plans.totals.offset, 12));
     return { step: this.step, testLoss: loss / seen, testAccuracy: right / seen };
   }
@@ -151,10 +153,14 @@ export class Trainer {
     return capture(this.parts, this.#journal, this.step, this.totalSteps);
   }
 
-  /** Brings the weights back to the host model and frees everything on the GPU. */
+  /** Brings the weights, those that evaluations are of, back to the host model and frees everything on the GPU. */
   async close(): Promise<void> {
     await this.#stepper.idle();
     await this.#journal.settle().catch(() => undefined);
-    await release(this.parts);
+    try {
+      this.#stepper.enterEvaluation();
+    } finally {
+      await release(this.parts);
+    }
   }
 }

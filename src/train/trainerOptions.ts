@@ -5,7 +5,7 @@ import type { OnCompile } from '../graph/plan.ts';
 import { AttrError } from '../gpu/errors.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
-import { TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
+import { AdaptiveSchedule, TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { resolveLossScaling, type LossScaling } from './lossScaler.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
@@ -14,7 +14,7 @@ export interface TrainerOptions {
   readonly model: Module;
   readonly dataset: ImageDataset;
   /**
-   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100) })`, … A
+   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100) })`, `sps()`, … A
    * TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
    */
   readonly schedule: Schedule;
@@ -36,7 +36,7 @@ export interface TrainerOptions {
   /** Of order and augmentation, a u32. @default 0 */
   readonly seed?: number;
   /**
-   * Bytes of GPU memory that trials may add so that an event runs them in fewer passes, ≥ 0; needs a `TrialScheduler`. With 0 they make
+   * Bytes of GPU memory that trials may add so that an event runs them in fewer passes, ≥ 0; needs a schedule with trials. With 0 they make
    * do with the memory that a step has anyway, one trial a pass at worst, and add a few KiB of coefficients, losses and log. @default 0
    */
   readonly memoryBudget?: number;
@@ -148,8 +148,8 @@ export function checkTrainerOptions(options: TrainerOptions): void {
   const scheduler = schedule instanceof TrialScheduler ? schedule : null;
   if (memoryBudget !== undefined) {
     if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
-    const tries = scheduler && scheduler.options.control !== 'blindDrift';
-    if (!tries) refuse('memoryBudget', 'must go with a TrialScheduler that runs trials', memoryBudget, 'leave it out: nothing is tried');
+    const hasTrials = scheduler ? scheduler.options.control !== 'blindDrift' : schedule instanceof AdaptiveSchedule && schedule.isDue();
+    if (!hasTrials) refuse('memoryBudget', 'must go with a schedule that makes trials', memoryBudget, 'leave it out: nothing is tried');
   }
   const { count } = dataset.train;
   const scoreBatch = scheduler?.options.scoreBatch ?? 1;

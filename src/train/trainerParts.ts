@@ -9,7 +9,8 @@ import type { FloatDtype } from '../graph/ops.ts';
 import { Tuner } from '../graph/tune/tuner.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
-import { TrialScheduler } from '../sched/index.ts';
+import { AdaptiveSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
+import type { RunOfRule } from './adaptiveRule.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { HostRule } from './hostRule.ts';
 import { StepPlans, type Batch, type TrialPlanOptions } from './stepPlans.ts';
@@ -44,6 +45,10 @@ function trialPlan(
   train: ImageFeed,
 ): TrialPlanOptions | undefined {
   const { schedule, batchSize = 32, augment, optimizer, memoryBudget, seed } = options;
+  if (schedule instanceof AdaptiveSchedule && schedule.isDue()) {
+    const batch = train.batch(batchSize, 'cursor', 'counter', augment === 'crop-flip', activations(options));
+    return { count: schedule.spec.trials!, direction: 'optimizer', batch, memoryBudget };
+  }
   if (!(schedule instanceof TrialScheduler) || schedule.options.control === 'blindDrift') return undefined;
   const { batch: which, scoreBatch, direction } = schedule.options;
   const images = scoreBatch ?? batchSize;
@@ -71,20 +76,30 @@ function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
   });
 }
 
-/** Schedulers whose trainers are open: the events of two runs would mix. */
-const lent = new WeakSet<TrialScheduler>();
+/** Schedules that a trainer moves. */
+type MovedSchedule = TrialScheduler | AdaptiveSchedule;
+const isMoved = (schedule: Schedule): schedule is MovedSchedule => schedule instanceof TrialScheduler || schedule instanceof AdaptiveSchedule;
+
+/** Those whose trainers are open: the events of two runs would mix. */
+const lent = new WeakSet<MovedSchedule>();
 
 /**
- * Takes a scheduler for one trainer.
- * @throws AttrError where another has it, or where it has had events and steps begin at 0; a checkpoint brings its own
+ * Takes a schedule for one trainer.
+ * @throws AttrError where another has it, or where a scheduler has had events and steps begin at 0; a checkpoint brings its own
  */
-function lend(scheduler: TrialScheduler, isResumed: boolean): void {
+function lend(schedule: MovedSchedule, isResumed: boolean): void {
   const refuse = (rule: string, got: string): never => {
-    throw new AttrError({ op: 'Trainer', arg: 'schedule', rule, got, fix: `make one with lr ${scheduler.lr}` });
+    throw new AttrError({ op: 'Trainer', arg: 'schedule', rule, got, fix: `make one with lr ${schedule.lr}` });
   };
-  if (lent.has(scheduler)) refuse('must be of one trainer alone', 'that of another that is not closed');
-  if (!isResumed && scheduler.events.length > 0) refuse('must have had no events', `${scheduler.events.length} events`);
-  lent.add(scheduler);
+  if (lent.has(schedule)) refuse('must be of one trainer alone', 'that of another that is not closed');
+  const events = schedule instanceof TrialScheduler ? schedule.events.length : 0;
+  if (!isResumed && events > 0) refuse('must have had no events', `${events} events`);
+  lent.add(schedule);
+}
+
+/** Steps an epoch, and in all. */
+export function runLength({ epochs = 1, maxSteps = Infinity }: TrainerOptions, { stepsPerEpoch }: EpochSampler): RunOfRule {
+  return { stepsPerEpoch, totalSteps: Math.min(epochs * stepsPerEpoch, maxSteps) };
 }
 
 /**
@@ -97,7 +112,7 @@ export async function makeParts(options: TrainerOptions): Promise<TrainerParts> 
   const isMixed = options.precision === 'mixed';
   if (isMixed) checkMixed(device);
   const scheduler = schedule instanceof TrialScheduler ? schedule : null;
-  if (scheduler) lend(scheduler, options.resume !== undefined);
+  if (isMoved(schedule)) lend(schedule, options.resume !== undefined);
   const memory = new Memory(device);
   try {
     const control = new Control(memory);
@@ -119,6 +134,7 @@ export async function makeParts(options: TrainerOptions): Promise<TrainerParts> 
       lossScaling: isMixed ? (options.lossScaling ?? {}) : undefined,
       evaluation: test.batch(batchSize, 'cursor', 'counter', false, activations(options)),
       trials: trialPlan(options, train),
+      adaptive: schedule instanceof AdaptiveSchedule ? { schedule, run: runLength(options, sampler) } : undefined,
       onCompile: options.onCompile,
       tuner: options.tune ? await Tuner.open(device) : undefined,
       onTune: options.onTune,
@@ -130,7 +146,7 @@ export async function makeParts(options: TrainerOptions): Promise<TrainerParts> 
     // A model that another trainer holds stays with it.
     for (const variable of model.variables()) if (variable.storage && memory.owns(variable.storage.buffer)) variable.storage = null;
     memory.release();
-    if (scheduler) lent.delete(scheduler);
+    if (isMoved(schedule)) lent.delete(schedule);
     throw error;
   }
 }
@@ -142,6 +158,6 @@ export async function release({ plans, options: { schedule } }: TrainerParts): P
   } finally {
     plans.store.release();
     plans.memory.release();
-    if (schedule instanceof TrialScheduler) lent.delete(schedule);
+    if (isMoved(schedule)) lent.delete(schedule);
   }
 }

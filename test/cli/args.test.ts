@@ -24,7 +24,8 @@ import {
   evalOptions,
   trainOptions,
 } from '../../src/cli/options.ts';
-import { scheduleOptions, scheduleParameters } from '../../src/cli/scheduleOptions.ts';
+import { trainParameters } from '../../src/cli/ruleOptions.ts';
+import { scheduleOptions } from '../../src/cli/scheduleOptions.ts';
 import { trialOptionsOf } from '../../src/cli/trialChoices.ts';
 import { asPublished, robust } from '../../src/sched/index.ts';
 
@@ -100,6 +101,9 @@ const wrongValues: Record<string, readonly string[]> = {
   milestones: ['', '1,,2', '5 epochs'],
   tMult: ['0', '1.5'],
   warmupFactor: ['-0.1', '1.1', 'x'],
+  trials: ['0', '1.5', 'all'],
+  reset: ['', 'Grow'],
+  statisticBatches: wrongCounts,
   patience: wrongCounts,
   cooldown: wrongCounts,
   ...Object.fromEntries(
@@ -110,7 +114,8 @@ const wrongValues: Record<string, readonly string[]> = {
   ...Object.fromEntries(
     [
       'factor', 'startFactor', 'endFactor', 'etaMin', 'gamma', 'power', 'baseLr', 'maxLr', 'pctStart', 'divFactor', 'finalDivFactor', 'minLrRatio',
-      'threshold', 'minLr', 'eps',
+      'threshold', 'minLr', 'eps', 'c', 'initLr', 'fStar', 'hypergradLr', 'repsRel', 'beta', 'r', 'weightLrPower', 'fallbackLr', 'measuringStep',
+      'maxStep', 'updateFactor', 'sigma', 'span',
     ].map((key) => [key, wrongNumbers]),
   ),
 };
@@ -259,7 +264,7 @@ describe('defaults', () => {
   });
 
   it("compare has train's options but the scheduler, the schedule and going on", () => {
-    const ofTrain = ['scheduler', 'schedule', 'resume', 'checkpointEvery', ...Object.keys(scheduleParameters)];
+    const ofTrain = ['scheduler', 'schedule', 'resume', 'checkpointEvery', ...Object.keys(trainParameters)];
     expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(trainOptions).filter((key) => !ofTrain.includes(key)).sort());
   });
 });

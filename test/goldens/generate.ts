@@ -20,13 +20,13 @@ function nameHash(name: string): number {
   return h >>> 0;
 }
 
-function randomBits(name: string, seed: number, n: number): Uint32Array {
+export function randomBits(name: string, seed: number, n: number): Uint32Array {
   const key = mix((nameHash(name) + seed) >>> 0);
   return Uint32Array.from({ length: n }, (_, i) => mix(key ^ mix((i + 0x9e3779b9) >>> 0)));
 }
 
 /** n numbers in [-1, 1), multiples of 2^-23: exact in float32. */
-function uniform(name: string, seed: number, n: number): Float64Array {
+export function uniform(name: string, seed: number, n: number): Float64Array {
   return Float64Array.from(randomBits(name, seed, n), (bits) => (bits >>> 8) / 2 ** 23 - 1);
 }
 

@@ -9,6 +9,7 @@ import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
 import { ConstantSchedule, PureSchedule, TrialScheduler, type Schedule } from '../../sched/index.ts';
 import { UsageError } from '../args.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
+import { buildRule, isRule } from '../ruleOptions.ts';
 import { buildSchedule } from '../scheduleOptions.ts';
 import { trialOptionsOf } from '../trialChoices.ts';
 
@@ -96,6 +97,7 @@ export function buildModel(
 export function trainSchedule(values: TrainValues): { name: string; schedule: Schedule } {
   const { schedule: name, scheduler } = values;
   if (name === undefined) return { name: scheduler ?? 'trial', schedule: scheduleOf(scheduler ?? 'trial', values) };
+  if (isRule(name)) return { name, schedule: buildRule(name, values) };
   const made = buildSchedule(name, values);
   if (scheduler !== 'trial' || !(made instanceof PureSchedule)) return { name, schedule: made };
   return { name: `trial on ${name}`, schedule: new TrialScheduler(trialOptionsOf(values, made)) };

@@ -4,7 +4,7 @@ import type { ImageDataset } from '../../data/dataset.ts';
 import type { Device } from '../../gpu/device.ts';
 import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
-import { TrialScheduler, type ControlName, type Schedule } from '../../sched/index.ts';
+import { AdaptiveSchedule, TrialScheduler, type ControlName, type Schedule } from '../../sched/index.ts';
 import { writeWhole } from '../../train/files.node.ts';
 import { Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Json } from '../../train/index.ts';
 import { RunFolder, type FoundRun } from '../../train/runFolder.node.ts';
@@ -12,7 +12,7 @@ import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import { trialOptions } from '../options.ts';
 import { Progress } from '../progress.ts';
-import { scheduleParameters } from '../scheduleOptions.ts';
+import { trainParameters } from '../ruleOptions.ts';
 import { trialOptionsOf } from '../trialChoices.ts';
 import { renderReport, type ReportRun } from '../report.ts';
 import { saveModel } from './record.ts';
@@ -124,7 +124,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     augment: values.augment,
     shuffle: !values.noShuffle,
     seed: values.seed,
-    memoryBudget: schedule instanceof TrialScheduler ? values.memoryBudget : undefined,
+    memoryBudget: schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue()) ? values.memoryBudget : undefined,
     precision: values.precision,
     onCompile: compileProgress(stream, job.name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
@@ -248,7 +248,7 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
         ? JSON.stringify(value)
         : (value as string | number | boolean);
   const isSet = ([name, value]: [string, unknown]) =>
-    !(name === 'schedule' || Object.hasOwn(scheduleParameters, name)) || (value !== undefined && value !== false);
+    !(name === 'schedule' || Object.hasOwn(trainParameters, name)) || (value !== undefined && value !== false);
   const entries = [
     ...Object.entries(values).filter(([name]) => isRecipe(name)).filter(isSet),
     ...Object.entries(trials)

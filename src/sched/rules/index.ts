@@ -1,0 +1,12 @@
+export { AdaptiveSchedule, factNames } from './adaptive.ts';
+export type { FactName, RuleName, RuleRun, RuleSpec, RuleStep, RuleWords, StepFacts } from './adaptive.ts';
+export { aliG, sps } from './polyak.ts';
+export type { AliGOptions, SpsOptions } from './polyak.ts';
+export { hypergradient } from './hypergradient.ts';
+export type { HypergradientOptions } from './hypergradient.ts';
+export { dog } from './dog.ts';
+export type { DogOptions } from './dog.ts';
+export { scheduleFree } from './scheduleFree.ts';
+export type { ScheduleFreeOptions } from './scheduleFree.ts';
+export { cdat, pal, slsArmijo } from './lineSearches.ts';
+export type { CdatOptions, PalOptions, SlsArmijoOptions } from './lineSearches.ts';
