@@ -294,9 +294,12 @@ export class AdaptiveRule {
     if (schedule.words === this.#words) return;
     this.#since = step;
     this.#words = schedule.words;
-    const { buffer, offset } = this.#record;
+    const { queue } = this.parts.memory.device.gpu;
+    const { rates } = this.parts;
+    // A step that is skipped is logged with the rate before it.
+    queue.writeBuffer(rates.buffer, rates.offset, Float32Array.of(schedule.lr));
     const words = Float32Array.from(rateRules[schedule.spec.kind].words, (name) => schedule.words[name]);
-    if (words.length > 0) this.parts.memory.device.gpu.queue.writeBuffer(buffer, offset, words);
+    if (words.length > 0) queue.writeBuffer(this.#record.buffer, this.#record.offset, words);
   }
 
   /** Copies the log of so many steps aside; returns what reads it once that has been submitted, a line a step, null where the rule has not run. */

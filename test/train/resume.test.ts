@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { AttrError, DataError, ShapeError } from '../../src/gpu/errors.ts';
 import type { Module } from '../../src/nn/module.ts';
 import {
-  asPublished, ConstantSchedule, cosineAnnealingLr, epochs, percent, reduceLROnPlateau, robust, stepLr, TrialScheduler, warmup,
+  asPublished, ConstantSchedule, cosineAnnealingLr, dog, epochs, hypergradient, percent, reduceLROnPlateau, robust, scheduleFree, slsArmijo, stepLr,
+  TrialScheduler, warmup,
 } from '../../src/sched/index.ts';
 import type { Schedule, TrialEvent } from '../../src/sched/index.ts';
 import { decodeCheckpoint, encodeCheckpoint, type Checkpoint } from '../../src/train/checkpoint.ts';
@@ -67,6 +68,16 @@ const recipes: Record<string, Recipe> = {
   'trials over a base': { schedule: trial({ base: stepLr({ lr: 0.1, stepSize: epochs(1), gamma: 0.5 }) }), optimizer: { momentum: 0.9 } },
   'mixed precision with skipped steps': {
     schedule: () => cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), precision: 'mixed', lossScaling: f16Scaling, optimizer: { momentum: 0.9 },
+  },
+  'trials scored by paired noise': { schedule: trial({ score: 'pairedNoise', normalize: 'none', batch: 'heldOut' }), augment: 'crop-flip' },
+  'trials behind an Armijo gate': { schedule: trial({ score: 'armijo', normalize: 'none' }), optimizer: { momentum: 0.9 } },
+  'drift without trials': { schedule: () => new TrialScheduler(asPublished('factor5', { control: 'blindDrift', every: { steps: 2 } })) },
+  'trials with shuffled losses': { schedule: trial({ control: 'shuffledLosses' }), optimizer: { momentum: 0.9 } },
+  'a rule with words of its own': { schedule: () => slsArmijo({ trials: 4 }), model: conv },
+  'a rule that keeps the direction before': { schedule: () => hypergradient({ lr: 0.02, hypergradLr: 1e-3 }), optimizer: { momentum: 0.9, nesterov: true } },
+  'a rule with a start and an average': { schedule: () => dog({ repsRel: 1e-2 }), model: conv },
+  'a rule with a second point, in mixed precision': {
+    schedule: () => scheduleFree({ lr: 0.1 }), model: conv, precision: 'mixed', lossScaling: f16Scaling,
   },
   'mixed precision with skipped steps and trials': { schedule: trial(), precision: 'mixed', lossScaling: f16Scaling, optimizer: { momentum: 0.9 } },
 };
