@@ -65,6 +65,12 @@ const recipes: Record<string, Recipe> = {
   'trials over momentum and weight decay': {
     schedule: trial({ factors: { lr: [2, 1, 0.5], momentum: [0.8, 0.95], weightDecay: [1e-4, 1e-2] } }), optimizer: { momentum: 0.9, weightDecay: 1e-3 },
   },
+  'trials by paired noise, two batches': { schedule: trial({ score: 'pairedNoise', batch: 'both' }), optimizer: { momentum: 0.9 } },
+  'trials by the Armijo gate': { schedule: trial({ score: 'armijo' }), optimizer: { momentum: 0.9, nesterov: true, weightDecay: 1e-3 } },
+  'trials whose losses are shuffled': { schedule: trial({ control: 'shuffledLosses' }), optimizer: { momentum: 0.9 } },
+  'blind drift': {
+    schedule: () => new TrialScheduler(asPublished('factor5', { every: { steps: 2 }, control: 'blindDrift' })), optimizer: { momentum: 0.9 },
+  },
   'trials over a base': { schedule: trial({ base: stepLr({ lr: 0.1, stepSize: epochs(1), gamma: 0.5 }) }), optimizer: { momentum: 0.9 } },
   'mixed precision with skipped steps': {
     schedule: () => cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), precision: 'mixed', lossScaling: f16Scaling, optimizer: { momentum: 0.9 },
