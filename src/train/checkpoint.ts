@@ -1,6 +1,6 @@
 /**
- * A checkpoint, all that a run needs to go on bit for bit, and its file: one safetensors container, so that weights and state cannot be of two
- * moments. Tensors: `model.NAME` and `momentum.NAME` in PyTorch's names and layouts; `state` and `notes`, JSON in UTF-8. Its metadata begin
+ * A checkpoint, all that a run needs to go on bit for bit, and its file: one safetensors container, so that weights and state cannot be of
+ * two moments. Tensors: `model.NAME` and `momentum.NAME` in PyTorch's names and layouts; `state` and `notes`, JSON in UTF-8. Its metadata begin
  * with the CRC-32C of the whole file, the checksum's own digits taken as 0.
  */
 import { DataError, ForkstepError } from '../gpu/errors.ts';
@@ -73,7 +73,8 @@ export function decodeCheckpoint(bytes: Uint8Array): { checkpoint: Checkpoint; n
     throw new DataError({ op: 'decodeCheckpoint', arg: 'file', rule, got, fix }, { cause });
   };
   const text = (from: number, to: number) => new TextDecoder().decode(bytes.subarray(from, to));
-  if (text(8, checksumAt) !== start) refuse('must be a checkpoint of forkstep', `${bytes.length} bytes of something else`, 'name another file');
+  const got = `${bytes.length} bytes of something else`;
+  if (text(8, checksumAt) !== start) refuse('must be a checkpoint of forkstep', got, 'name another file');
   const [noted, found] = [text(checksumAt, checksumAt + 8), checksumOf(bytes)];
   if (noted !== found) refuse(`must have the checksum ${noted} that it names`, found, 'it is cut off or damaged: take an earlier copy');
   try {
@@ -82,7 +83,7 @@ export function decodeCheckpoint(bytes: Uint8Array): { checkpoint: Checkpoint; n
       const got = `${metadata.format} ${metadata.version}`;
       refuse(`must be a ${format} of version ${version}`, got, 'resume with the forkstep that wrote it');
     }
-    const parse = (name: string): unknown => JSON.parse(new TextDecoder().decode((tensors.get(name) as SafetensorsTensor).data as Uint8Array));
+    const parse = (name: string): unknown => JSON.parse(new TextDecoder().decode(tensors.get(name)!.data as Uint8Array));
     const [state, notes] = [parse('state') as TrainerState, parse('notes') as Json];
     tensors.delete('state');
     tensors.delete('notes');

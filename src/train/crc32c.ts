@@ -1,4 +1,4 @@
-/** CRC-32C (Castagnoli), of checkpoints and TensorBoard's records. Reflected polynomial 0x82f63b78, start and end inverted: RFC 3720, B.4. */
+/** CRC-32C (Castagnoli), of checkpoints and TensorBoard's records. Reflected polynomial 0x82f63b78, start and end inverted. @source RFC 3720 */
 
 /** tables[k][b]: b, then k bytes of 0, through the register: eight bytes are then eight look-ups that do not wait for one another. */
 const tables = Array.from({ length: 8 }, () => new Uint32Array(256));

@@ -46,8 +46,8 @@ function scheduleRecipe(schedule: Schedule): Json {
 
 /** Options that losses, rates and weights depend on, defaults written out. */
 function recipeOf(options: TrainerOptions): TrainerState['recipe'] {
-  const { dataset, schedule, optimizer, lossScaling, batchSize = 32, labelSmoothing = 0, augment = 'none', shuffle = true, seed = 0 } = options;
-  const { precision = 'f32', tune = false } = options;
+  const { dataset, schedule, optimizer, lossScaling } = options;
+  const { batchSize = 32, labelSmoothing = 0, augment = 'none', shuffle = true, seed = 0, precision = 'f32', tune = false } = options;
   return {
     batchSize, labelSmoothing, augment, shuffle, seed, precision, tune,
     optimizer: resolveSgdOptions(optimizer),

@@ -19,7 +19,10 @@ import type { Evaluation } from './trainerOptions.ts';
 
 export const runFiles = { events: 'events.jsonl', checkpoint: 'checkpoint.safetensors', result: 'result.json' };
 
-/** A checkpoint from its file, and the notes beside it. @throws DataError for a file that is missing, unreadable, cut off, damaged or foreign */
+/**
+ * A checkpoint from its file, and the notes beside it.
+ * @throws DataError for a file that is missing, unreadable, cut off, damaged or foreign
+ */
 export function readCheckpoint(file: string): { checkpoint: Checkpoint; notes: Json } {
   const bytes = readIfThere(file);
   if (!bytes) throw new DataError({ op: 'readCheckpoint', arg: file, rule: 'must be a file', got: 'nothing', fix: 'check the path' });
@@ -47,7 +50,11 @@ export interface RunLog {
   readonly evals: Evaluation[];
 }
 
-type Line = { type: 'step' } & LoggedStep | { type: 'event' } & TrialEventJson | { type: 'eval' } & Evaluation | { type: 'divergence' } & Divergence;
+type Line =
+  | ({ type: 'step' } & LoggedStep)
+  | ({ type: 'event' } & TrialEventJson)
+  | ({ type: 'eval' } & Evaluation)
+  | ({ type: 'divergence' } & Divergence);
 
 /** The log that some bytes of events.jsonl hold; a last line that was torn is none. @throws SyntaxError for lines that are not JSON */
 export function parseRunLog(bytes: Uint8Array): RunLog {
@@ -89,7 +96,8 @@ export function findRun(folder: string): FoundRun | null {
   const { checkpoint, notes: all } = decodeNamed(file, bytes);
   const { mark, notes = null } = (all ?? {}) as { mark?: LogMark; notes?: Json };
   if (!mark) {
-    throw new DataError({ op: 'findRun', arg: file, rule: 'must be of a run that has a folder', got: 'one by itself', fix: 'name another folder' });
+    const rule = 'must be of a run that has a folder';
+    throw new DataError({ op: 'findRun', arg: file, rule, got: 'one by itself', fix: 'name another folder' });
   }
   const events = join(folder, runFiles.events);
   const whole = readIfThere(events) ?? new Uint8Array(0);

@@ -1,6 +1,6 @@
 /**
- * TensorBoard's event files, as far as scalars need them: records `u64 length | masked CRC of it | bytes | masked CRC of them`, little-endian,
- * each the protocol buffer `Event`.
+ * TensorBoard's event files, as far as scalars need them: records `u64 length | masked CRC of it | bytes | masked CRC of them`,
+ * little-endian, each the protocol buffer `Event`.
  * @source TensorFlow's descriptions of TFRecord and of event.proto, summary.proto; differences: only the fields that are written here
  */
 import { crc32c } from './crc32c.ts';
@@ -39,7 +39,7 @@ const float = (field: number, value: number): number[] => [key(field, 5), ...lit
 const summary = (scalars: Scalars): number[] =>
   Object.entries(scalars).flatMap(([tag, value]) => bytes(1, [...bytes(1, text.encode(tag)), ...float(2, value)]));
 
-/** `Event`: wall_time = 1, step = 2, and file_version = 3, summary = 5 or session_log = 7 with status START. A step of 0 goes without saying. */
+/** `Event`: wall_time = 1, step = 2 unless it is 0, and file_version = 3, summary = 5 or session_log = 7 with status START. */
 function message(event: TensorboardEvent, wallSeconds: number): number[] {
   const step = 'start' in event ? event.start : 'step' in event ? event.step : 0;
   const head = [...double(1, wallSeconds), ...(step > 0 ? integer(2, step) : [])];

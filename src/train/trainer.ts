@@ -137,9 +137,9 @@ export class Trainer {
   }
 
   /**
-   * All that the run needs to go on from here: weights, momentum, running statistics, schedule, loss scale, counts. A trainer made with it as
-   * `resume` and with the same options goes on bit for bit, on the same adapter. Waits for the GPU; call it between steps. Steps and events that
-   * were not asked for yet stay with this trainer.
+   * All that the run needs to go on from here: weights, momentum, running statistics, schedule, loss scale, counts. A trainer made with it
+   * as `resume` and with the same options goes on bit for bit, on the same adapter. Waits for the GPU; call it between steps. Steps and
+   * events that were not asked for yet stay with this trainer.
    * @throws AttrError once the run has diverged
    */
   async checkpoint(): Promise<Checkpoint> {
@@ -148,7 +148,7 @@ export class Trainer {
     await this.#journal.read();
     if (this.divergence) {
       const fix = 'resume from an earlier checkpoint; close() brings the weights before that step back';
-      throw new AttrError({ op: 'checkpoint', arg: 'run', rule: 'must not have diverged', got: `${this.divergence.reason}`, fix });
+      throw new AttrError({ op: 'checkpoint', arg: 'run', rule: 'must not have diverged', got: this.divergence.reason, fix });
     }
     return capture(this.parts, this.#journal, this.step, this.totalSteps);
   }

@@ -49,8 +49,8 @@ export interface TrainerOptions {
   /** Of 'mixed': a step whose gradients overflow makes nothing and halves the scale. @default initScale 2^16, growthInterval 2000 */
   readonly lossScaling?: LossScaling;
   /**
-   * Goes on from here, bit for bit: what `checkpoint()` of a trainer with the same options gave. `epochs` and `maxSteps` may differ where the
-   * rates of the steps that were made do not depend on the run's length; `memoryBudget` always. @default none
+   * Goes on from here, bit for bit: what `checkpoint()` of a trainer with the same options gave. `epochs` and `maxSteps` may differ where
+   * the rates of the steps that were made do not depend on the run's length; `memoryBudget` always. @default none
    */
   readonly resume?: Checkpoint;
   /** Called while kernels compile. */

@@ -5,10 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ROOT } from '../../scripts/build.mjs';
-import { asFlags } from '../../src/cli/run/resume.ts';
+import { parseArgs } from '../../src/cli/args.ts';
+import { trainOptions } from '../../src/cli/options.ts';
+import { asFlags, continued, notesOf } from '../../src/cli/run/resume.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { nn, proceduralDataset } from '../../src/index.ts';
-import { parseRunLog, readCheckpoint } from '../../src/train/runFolder.node.ts';
+import type { Checkpoint } from '../../src/train/checkpoint.ts';
+import { parseRunLog, readCheckpoint, RunFolder } from '../../src/train/runFolder.node.ts';
 import { buildCli, forkstep } from '../support/builtCli.ts';
 import { pointsOf } from '../support/tfevents.ts';
 
@@ -105,7 +108,7 @@ describe('a run that was ended by Ctrl-C', () => {
 
   it('goes on as if nothing had been, with other options where they do not matter', () => {
     const from = stepOf('broken');
-    const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', '--json', '--tensorboard');
+    const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', '--json');
     expect(run.code).toBe(0);
     expect(run.stderr).toContain(`trial: 18 steps of 8 images, from step ${from}\n`);
     for (const file of ['events.jsonl', 'model.safetensors']) expect(read('broken', file)).toEqual(read('whole', file));
@@ -159,6 +162,18 @@ describe('--resume', () => {
     expect(JSON.parse(again.stdout)).toEqual(JSON.parse(wild.stdout));
     // It is over, so that its folder may be used again.
     expect(train('wild', ...small, '--scheduler', 'constant', '--max-steps', '1').code).toBe(0);
+  });
+
+  it('takes what is not given from the run, where its data lie too', () => {
+    const given = ['--dataset', 'cifar10', '--data', folder, '--momentum', '0.9', '--nesterov', '--checkpoint-every', '5min', '--json'];
+    const parsed = parseArgs('forkstep train', trainOptions, given);
+    const out = join(folder, 'cifar');
+    const state = { step: 3, epoch: 0, batch: 3 } as Checkpoint['state'];
+    RunFolder.begin(out).keep({ tensors: new Map(), state }, notesOf(parsed));
+    const { values, given: all, from } = continued(parseArgs('forkstep train', trainOptions, ['--resume', '--out', out, '--log-every', '7']));
+    expect(values).toEqual({ ...parsed.values, resume: true, out, logEvery: 7, json: false });
+    expect([...all].sort()).toEqual(['checkpointEvery', 'data', 'dataset', 'logEvery', 'momentum', 'nesterov', 'out', 'resume']);
+    expect(from!.checkpoint.state.step).toBe(3);
   });
 
   it('speaks of images, not of checksums', async () => {

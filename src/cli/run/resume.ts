@@ -13,8 +13,10 @@ type TrainKey = keyof typeof trainOptions;
 type ParsedTrain = Pick<Parsed<typeof trainOptions>, 'values' | 'given'>;
 
 const command = 'forkstep train';
-/** Options that no loss, rate or weight depends on: each start of a run may have its own. Data are known by their checksums. */
-const free: ReadonlySet<TrainKey> = new Set<TrainKey>(['out', 'resume', 'checkpointEvery', 'json', 'logEvery', 'tensorboard', 'memoryBudget', 'data']);
+/** Options of one start alone. */
+const ofStart: ReadonlySet<TrainKey> = new Set<TrainKey>(['out', 'resume', 'json']);
+/** Those that no loss, rate or weight depends on, so that another start may have others. Data are known by their checksums. */
+const free: ReadonlySet<TrainKey> = new Set<TrainKey>([...ofStart, 'checkpointEvery', 'logEvery', 'tensorboard', 'memoryBudget', 'data']);
 /** Options that the trainer judges: the run may be longer than it was to be where its rates do not depend on that. */
 const lengths: ReadonlySet<TrainKey> = new Set<TrainKey>(['epochs', 'maxSteps']);
 
@@ -31,18 +33,18 @@ function joined(now: ParsedTrain, notes: Json): ParsedTrain {
   const then = notes as { values: Record<string, Json | undefined>; given: TrainKey[] };
   const values: Record<string, unknown> = { ...now.values };
   for (const key of Object.keys(trainOptions) as TrainKey[]) {
-    if (free.has(key)) continue;
+    if (ofStart.has(key)) continue;
     const [was, is] = [then.values[key], now.values[key]].map((value) => JSON.stringify(value) ?? 'nothing');
-    if (now.given.has(key) && !lengths.has(key) && is !== was) {
+    if (now.given.has(key) && !free.has(key) && !lengths.has(key) && is !== was) {
       const rule = now.values[key] === true ? 'must be left out' : `must be ${was.replace(/^"(.*)"$/, '$1')}`;
       const got = is.replace(/^"(.*)"$/, '$1');
       throw new UsageError({
         op: command, arg: flagOf(key), rule: `${rule}, as in the run that --resume goes on with`, got, fix: `leave ${flagOf(key)} out`,
       });
     }
-    if (!now.given.has(key)) values[key] = then.values[key];
+    if (!now.given.has(key)) values[key] = then.values[key] ?? now.values[key];
   }
-  const given = new Set<TrainKey>([...then.given.filter((key) => !free.has(key)), ...now.given]);
+  const given = new Set<TrainKey>([...then.given.filter((key) => !ofStart.has(key)), ...now.given]);
   return { values: values as TrainValues, given };
 }
 
@@ -55,8 +57,8 @@ export interface Continued extends ParsedTrain {
 
 /**
  * The run that a command line is of.
- * @throws UsageError for options that differ from those of the run, for a folder without a run where nothing says what to train, and without
- * --resume for a folder whose run is not over; DataError for a checkpoint that is damaged or foreign
+ * @throws UsageError for options that differ from those of the run, for a folder without a run where nothing says what to train, and
+ * without --resume for a folder whose run is not over; DataError for a checkpoint that is damaged or foreign
  */
 export function continued(now: ParsedTrain): Continued {
   const { out, resume } = now.values;

@@ -6,7 +6,7 @@ import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
 import { AdaptiveSchedule, TrialScheduler, type ControlName, type Schedule } from '../../sched/index.ts';
 import { writeWhole } from '../../train/files.node.ts';
-import { Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Json } from '../../train/index.ts';
+import { Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Json, type RunCallbacks } from '../../train/index.ts';
 import { RunFolder, type FoundRun } from '../../train/runFolder.node.ts';
 import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
@@ -103,16 +103,16 @@ const describeEvent = (event: {
   return `step ${event.step}: trials ${trials} → factor ${formatNumber(event.lrAfter / event.lrBefore)}, ${what} ${formatNumber(event.lrBefore)} → ${formatNumber(event.lrAfter)}${note}`;
 };
 
-export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
-  const { values, dataset, model, schedule, device, signal } = job;
+/** The trainer of a job, where its run goes on or begins. */
+async function createTrainer({ name, values, dataset, model, schedule, device, checkpoints }: TrainingJob): Promise<Trainer> {
   const stream = process.stderr;
   const tuning = (done: number, total: number) => {
-    const line = `${job.name}: tuning ${done}/${total}`;
+    const line = `${name}: tuning ${done}/${total}`;
     if (stream.isTTY) stream.write(`\r\x1b[2K${line}${done === total ? '\n' : ''}`);
     else if (done === 0 || done === total) stream.write(`${line}\n`);
   };
-  const { from = null, every: checkpointEvery, notes } = job.checkpoints ?? {};
-  const created = Trainer.create({
+  const from = checkpoints?.from ?? null;
+  const trainer = Trainer.create({
     model,
     dataset,
     schedule,
@@ -126,65 +126,72 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     seed: values.seed,
     memoryBudget: schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue()) ? values.memoryBudget : undefined,
     precision: values.precision,
-    onCompile: compileProgress(stream, job.name),
+    onCompile: compileProgress(stream, name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
     ...(from ? { resume: from.checkpoint } : {}),
   });
-  const trainer = await (from ? asFlags(created, dataset) : created);
+  return from ? asFlags(trainer, dataset) : trainer;
+}
+
+/** What is shown and recorded of a run as it goes. */
+function following({ values, schedule }: TrainingJob, { totalSteps }: Trainer, record: RunFolder, progress: Progress, watch: Stopwatch): RunCallbacks {
+  let isFirst = true;
+  return {
+    onSteps: (steps) => {
+      watch.note(steps.length, isFirst);
+      isFirst = false;
+      record.addSteps(steps);
+      for (const one of steps) if (one.skipped) progress.event(`step ${one.step}: skipped, gradients overflowed at loss scale ${one.lossScale}`);
+      const { step, loss, lr } = steps[steps.length - 1];
+      const rate = watch.rate(values.batch) ?? undefined;
+      const secondsLeft = rate && ((totalSteps - step - 1) * values.batch) / rate;
+      progress.update({ step: step + 1, loss, lr, imagesPerSecond: rate, secondsLeft });
+    },
+    onEvent: (event) => {
+      record.addEvent(event);
+      progress.event(describeEvent(event, schedule instanceof TrialScheduler && schedule.options.base ? 'scale' : 'learning rate'));
+    },
+    onEvaluation: (evaluation) => {
+      record.addEvaluation(evaluation);
+      const { step, testLoss, testAccuracy } = evaluation;
+      progress.event(`step ${step}: test loss ${formatLoss(testLoss)}, accuracy ${(testAccuracy * 100).toFixed(1)} %`);
+      watch.restart();
+    },
+  };
+}
+
+export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
+  const { name, values, dataset, model, device, signal, folder, checkpoints } = job;
+  const { tensorboard } = values;
+  const stream = process.stderr;
+  const from = checkpoints?.from ?? null;
+  const trainer = await createTrainer(job);
   try {
-    const { tensorboard } = values;
-    const record = from ? RunFolder.resume(job.folder, from, { tensorboard }) : RunFolder.begin(job.folder, { tensorboard });
-    const keep = (checkpoint: Checkpoint) => record.keep(checkpoint, notes);
-    if (job.checkpoints && !from) keep(await trainer.checkpoint());
+    const record = from ? RunFolder.resume(folder, from, { tensorboard }) : RunFolder.begin(folder, { tensorboard });
+    const onCheckpoint = (checkpoint: Checkpoint) => record.keep(checkpoint, checkpoints?.notes);
+    if (checkpoints && !from) onCheckpoint(await trainer.checkpoint());
     const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
-    progress.event(`${job.name}: ${trainer.totalSteps} steps of ${values.batch} images${from ? `, from step ${trainer.step}` : ''}`);
+    progress.event(`${name}: ${trainer.totalSteps} steps of ${values.batch} images${from ? `, from step ${trainer.step}` : ''}`);
     const adapter = from?.checkpoint.state.adapter;
     if (from && adapter !== describe(device)) progress.event(`the run was begun on another adapter (${adapter}): its bits will differ from here on`);
     const watch = new Stopwatch();
-    let isFirst = true;
-    const result = await trainer.run({
+    const { divergence, aborted } = await trainer.run({
       signal,
       // A software adapter's steps take long enough to show each; a GPU should not wait for the log.
       logEvery: device.adapter.isSoftware ? 1 : Math.min(values.logEvery, 256),
-      onSteps: (steps) => {
-        watch.note(steps.length, isFirst);
-        isFirst = false;
-        record.addSteps(steps);
-        for (const one of steps) if (one.skipped) progress.event(`step ${one.step}: skipped, gradients overflowed at loss scale ${one.lossScale}`);
-        const { step, loss, lr } = steps[steps.length - 1];
-        const rate = watch.rate(values.batch) ?? undefined;
-        const secondsLeft = rate && ((trainer.totalSteps - step - 1) * values.batch) / rate;
-        progress.update({ step: step + 1, loss, lr, imagesPerSecond: rate, secondsLeft });
-      },
-      onEvent: (event) => {
-        record.addEvent(event);
-        progress.event(describeEvent(event, schedule instanceof TrialScheduler && schedule.options.base ? 'scale' : 'learning rate'));
-      },
-      onEvaluation: (evaluation) => {
-        record.addEvaluation(evaluation);
-        progress.event(
-          `step ${evaluation.step}: test loss ${formatLoss(evaluation.testLoss)}, accuracy ${(evaluation.testAccuracy * 100).toFixed(1)} %`,
-        );
-        watch.restart();
-      },
-      ...(job.checkpoints ? { onCheckpoint: keep, checkpointEvery } : {}),
+      ...following(job, trainer, record, progress, watch),
+      ...(checkpoints ? { onCheckpoint, checkpointEvery: checkpoints.every } : {}),
     });
     progress.done();
-    if (result.divergence) {
-      record.addDivergence(result.divergence);
-      stream.write(
-        `${job.name}: diverged at step ${result.divergence.step}: ${result.divergence.reason}; the weights made before it are kept\n`,
-      );
+    if (divergence) {
+      record.addDivergence(divergence);
+      stream.write(`${name}: diverged at step ${divergence.step}: ${divergence.reason}; the weights made before it are kept\n`);
     }
-    const summary = summarize(trainer, record, job, result.divergence, watch.rate(values.batch));
+    const summary = summarize(trainer, record, job, divergence, watch.rate(values.batch));
     await trainer.close();
-    saveModel(job.folder, model, summary.steps, {
-      model: values.model,
-      stem: values.stem,
-      width: String(values.width),
-      dataset: dataset.name,
-    });
-    return { name: job.name, record, summary, aborted: result.aborted };
+    const { model: network, stem, width } = values;
+    saveModel(folder, model, summary.steps, { model: network, stem, width: String(width), dataset: dataset.name });
+    return { name, record, summary, aborted };
   } catch (error) {
     await trainer.close().catch(() => undefined);
     throw error;
