@@ -133,11 +133,12 @@ export const devicesOptions = { json: flag('print one JSON object') };
 export const trainOptions = {
   ...dataOptions,
   ...modelOptions,
-  scheduler: choice(['trial', 'constant'], {
+  scheduler: choice(['trial', 'constant', 'alr'], {
     default: undefined,
     defaultText: 'trial, or with --schedule that alone',
-    help: 'what sets the learning rate',
+    help: 'what sets the learning rate; alr trains a branch an epoch at each of --factors (factor3) and goes on with the best',
   }),
+  beam: integer({ default: undefined, min: 1, defaultText: '1', help: 'of alr: branches that go on after an epoch' }),
   schedule: choice([...scheduleNames, ...ruleNames], {
     default: undefined,
     help:
@@ -218,6 +219,8 @@ export function checkTrain(command: string, { values, given }: Parsed<typeof tra
   checkSgd(command, values);
   checkTrainSchedule(command, { values, given });
   const scheduler = values.scheduler ?? (values.schedule ? 'none' : 'trial');
+  if (scheduler === 'alr') return checkAlr(command, { values, given });
+  if (given.has('beam')) refuse(command, '--beam', 'must go with --scheduler alr', `--scheduler ${scheduler}`, 'leave --beam out');
   if (scheduler === 'trial') {
     if (!values.schedule) checkBounds(command, values);
     const base = values.schedule && !isRule(values.schedule) ? buildSchedule(values.schedule, values) : null;
@@ -226,6 +229,17 @@ export function checkTrain(command: string, { values, given }: Parsed<typeof tra
   const allowed = makesTrials(values.schedule) ? ['memoryBudget'] : [];
   const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key) && !allowed.includes(key));
   if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', `--scheduler ${scheduler}`, `leave ${flagOf(idle)} out`);
+}
+
+/** @throws UsageError for options of trials that ALR has not, and for what its branches cannot be trained with */
+function checkAlr(command: string, { values, given }: Pick<Parsed<typeof trainOptions>, 'values' | 'given'>): void {
+  const own = ['factors', 'memoryBudget'];
+  const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key) && !own.includes(key));
+  if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', '--scheduler alr', `leave ${flagOf(idle)} out`);
+  if (values.precision === 'mixed') refuse(command, '--precision', 'must be f32 with --scheduler alr', 'mixed', 'leave --precision out');
+  const later = (['resume', 'checkpointEvery'] as const).find((key) => given.has(key));
+  if (later) refuse(command, flagOf(later), 'must go with another scheduler', '--scheduler alr', `leave ${flagOf(later)} out`);
+  if (values.tune) refuse(command, '--tune', 'must go with another scheduler', '--scheduler alr', 'leave --tune out');
 }
 
 /** @throws UsageError for parameters without a schedule or of another one, and schedules that another scheduler cannot use */
@@ -240,7 +254,8 @@ function checkTrainSchedule(command: string, { values, given }: Pick<Parsed<type
   const foreign = ruleParameterIn(given);
   if (foreign) refuse(command, flagOf(foreign), `must be a parameter of ${schedule}`, 'it', `leave ${flagOf(foreign)} out`);
   checkParameters(command, schedule, given);
-  if (scheduler === 'constant') refuse(command, '--schedule', 'must go with --scheduler trial or none', '--scheduler constant', 'leave one out');
+  if (scheduler === 'constant' || scheduler === 'alr')
+    refuse(command, '--schedule', 'must go with --scheduler trial or none', `--scheduler ${scheduler}`, 'leave one out');
   if (scheduler === 'trial' && schedule === 'reduceLROnPlateau')
     refuse(command, '--schedule', 'must not listen to metrics with --scheduler trial', schedule, 'leave --scheduler out');
   if (given.has('envelope')) refuse(command, '--envelope', 'must not be given with --schedule', 'it', 'the schedule is what decays');

@@ -17,7 +17,8 @@ export type FloatDtype = Exclude<Dtype, 'u32'>;
 /** Ops that nothing is computed for: their memory is there already, or is uploaded once. */
 export interface LeafAttrs {
   variable: { readonly variable: Variable };
-  constant: { readonly data: Float32Array | Uint32Array; readonly shape: Shape };
+  /** The values of a tensor of `shape`; with `trials` those of each trial, one behind the other. */
+  constant: { readonly data: Float32Array | Uint32Array; readonly shape: Shape; readonly trials?: number };
   /** Memory that somebody else fills: batch indices, coefficients, optimizer state. */
   external: { readonly storage: Storage; readonly spec: TensorSpec };
 }
@@ -222,6 +223,14 @@ function trialsOf(op: string, inputs: readonly Tensor[]): number {
   return counts[0] ?? 1;
 }
 
+/** Of gradients: each trial has its own of each of these. */
+function ownTrials(op: string, [first, ...others]: readonly Tensor[]): number {
+  const wrong = others.find(({ trials }) => trials !== first.trials);
+  if (!wrong) return first.trials;
+  const got = `${wrong} beside ${first}`;
+  throw new ShapeError({ op, arg: 'inputs', rule: 'must have one number of trials', got, fix: 'differentiate the losses of all trials at once' });
+}
+
 /** Fewest rows of a tensor that one pair of partial sums is of, whatever the adapter: of the tiles of any convolution. */
 export const leastChunkRows = 32;
 
@@ -299,7 +308,7 @@ function perChannel(op: string, inputs: readonly Tensor[], channels: number, nam
 
 export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
   variable: (_, { variable }) => [f32(variable.shape, 1)],
-  constant: (_, { data, shape }) => [data instanceof Uint32Array ? u32(shape, 1) : f32(shape, 1)],
+  constant: (_, { data, shape, trials = 1 }) => [data instanceof Uint32Array ? u32(shape, trials) : f32(shape, trials)],
   external: (_, { spec }) => [spec],
   conv2d: ([x, weight], { stride, padding, moments }) => {
     requireFloats('conv2d', { x });
@@ -431,31 +440,38 @@ export const shapeRules: { [O in OpName]: ShapeRule<O> } = {
     return [f32([4, channels], trials), f32([channels], trials), f32([channels], trials), f32([channels], trials)];
   },
   normalize: (inputs) => [like(inputs[0], inputs[0].shape, trialsOf('normalize', inputs))],
-  conv2dBackwardInput: ([dy], { xShape, stride, sums }) => {
-    const dx = like(dy, xShape);
+  conv2dBackwardInput: ([dy, , ...rest], { xShape, stride, sums }) => {
+    const dx = like(dy, xShape, ownTrials('conv2dBackwardInput', [dy, ...rest]));
     if (!sums) return [dx];
     // Pixels are cut into chunks by parity class.
     const [n, h, w, c] = xShape.length === 2 ? [xShape[0], 1, 1, xShape[1]] : xShape;
-    return [dx, chunkSums(n * Math.ceil(h / stride) * Math.ceil(w / stride), c, 1, stride * stride)];
+    return [dx, chunkSums(n * Math.ceil(h / stride) * Math.ceil(w / stride), c, dx.trials, stride * stride)];
   },
-  conv2dBackwardWeight: (_, { weightShape }) => [f32(weightShape, 1)],
-  sgdDirection: ([gradient]) => [f32(gradient.shape, 1)],
-  columnSum: ([dy]) => [f32([dy.shape[dy.shape.length - 1]], 1)],
-  batchNormBackward: ([dy, x], { residual }) => {
+  conv2dBackwardWeight: ([x, dy, ...step], { weightShape }) => {
+    const trials = ownTrials('conv2dBackwardWeight', [dy, ...step.slice(0, 2)]);
+    trialsOf('conv2dBackwardWeight', [x, dy]);
+    return [f32(weightShape, trials)];
+  },
+  sgdDirection: ([gradient, weight, buffer]) => [f32(gradient.shape, ownTrials('sgdDirection', [gradient, weight, buffer]))],
+  columnSum: ([dy]) => [f32([dy.shape[dy.shape.length - 1]], dy.trials)],
+  batchNormBackward: ([dy, x, mean, invStd, weight, ...rest], { residual }) => {
     requireShape('batchNormBackward', 'dy', dy, x.shape);
-    const channel = f32([x.shape[x.shape.length - 1]], 1);
-    return [like(x, x.shape), channel, channel, ...(residual ? [like(x, x.shape)] : [])];
+    trialsOf('batchNormBackward', [dy, x, weight]);
+    const trials = ownTrials('batchNormBackward', [dy, mean, invStd, ...rest]);
+    const channel = f32([x.shape[x.shape.length - 1]], trials);
+    return [like(x, x.shape, trials), channel, channel, ...(residual ? [like(x, x.shape, trials)] : [])];
   },
-  reluBackward: ([dy]) => [like(dy, dy.shape)],
-  maxPool2dBackward: ([dy], { xShape }) => [like(dy, xShape)],
+  reluBackward: ([dy, y]) => [like(dy, dy.shape, ownTrials('reluBackward', [dy, y]))],
+  maxPool2dBackward: ([dy, position], { xShape }) => [like(dy, xShape, ownTrials('maxPool2dBackward', [dy, position]))],
   globalAvgPool2dBackward: ([dy], { xShape }) => [like(dy, xShape)],
-  crossEntropyBackward: ([, logits]) => [like(logits, logits.shape)],
+  crossEntropyBackward: ([dLosses, logits]) => [like(logits, logits.shape, ownTrials('crossEntropyBackward', [dLosses, logits]))],
   classifierHead: ([x, weight, bias], { gradient }) => {
     const [n, , , c] = x.shape;
-    const losses = f32([n], trialsOf('classifierHead', [x, weight, bias]));
-    return gradient ? [losses, like(x, [n, c]), like(x, [n, weight.shape[1]])] : [losses];
+    const trials = trialsOf('classifierHead', [x, weight, bias]);
+    const losses = f32([n], trials);
+    return gradient ? [losses, like(x, [n, c], trials), like(x, [n, weight.shape[1]], trials)] : [losses];
   },
-  broadcast: (_, { shape, dtype }) => [{ shape, dtype, trials: 1 }],
+  broadcast: ([x], { shape, dtype }) => [{ shape, dtype, trials: x.trials }],
   perturbed: ([variable], { trials }) => [f32(variable.shape, trials)],
   copy: ([x]) => [{ shape: x.shape, dtype: x.dtype, trials: x.trials }],
   assembleBatch: (_, { dtype, batch, height, width, channels }) => [

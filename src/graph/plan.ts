@@ -129,8 +129,7 @@ export function leafStorage(memory: Memory, node: Node): Storage | null {
   if (node.op === 'external') return (node as Node<'external'>).attrs.storage;
   if (node.op === 'constant') {
     const { data, shape } = (node as Node<'constant'>).attrs;
-    const spec = { shape, dtype: node.outputs[0].dtype, trials: 1 };
-    return memory.constant(data, lastDim(shape), () => upload(memory, 'data', 'constant', pack(spec, data)));
+    return memory.constant(data, lastDim(shape), () => upload(memory, 'data', 'constant', pack(node.outputs[0], data)));
   }
   if (node.op !== 'variable') return null;
   const { variable } = (node as Node<'variable'>).attrs;

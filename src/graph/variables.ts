@@ -4,6 +4,14 @@ import { Arena, type Memory } from './memory.ts';
 import { readStorage } from './run.ts';
 import { elements, pack, sizeBytes, unpack, type Storage, type Variable } from './tensor.ts';
 
+/** @throws AttrError when a variable is on a device already */
+export function requireUnplaced(op: string, variables: readonly Variable[]): void {
+  const placed = variables.find(({ storage }) => storage);
+  if (!placed) return;
+  const fix = 'release its trainer first, or build another model';
+  throw new AttrError({ op, arg: placed.name, rule: 'must not be on a device already', got: 'a placed variable', fix });
+}
+
 export class VariableStore {
   readonly parameters: readonly Variable[];
   readonly statistics: readonly Variable[];
@@ -20,17 +28,7 @@ export class VariableStore {
     readonly memory: Memory,
     variables: readonly Variable[],
   ) {
-    for (const variable of variables) {
-      if (variable.storage) {
-        throw new AttrError({
-          op: 'VariableStore',
-          arg: variable.name,
-          rule: 'must not be on a device already',
-          got: 'a placed variable',
-          fix: 'release its trainer first, or build another model',
-        });
-      }
-    }
+    requireUnplaced('VariableStore', variables);
     this.parameters = variables.filter((variable) => variable.kind === 'parameter');
     this.statistics = variables.filter((variable) => variable.kind === 'statistic');
     const indices = [...this.parameters.keys()];

@@ -235,18 +235,19 @@ export type MaskBy = 'none' | 'output' | 'affine';
 
 export const maskBindings: Record<MaskBy, Record<string, Binding>> = { none: {}, output: { y: readFloats('vec4f') }, affine: { affine: read('vec4f') } };
 
-/** WGSL that masks `dz`, a vec4 of dy at `at`, where there is an activation; `value` is the vec4 of x. */
+/** WGSL that masks `dz`, a vec4 of dy at `at`, where there is an activation; `value` is the vec4 of x, `channel` that of the trial `wid.z`. */
 export const maskWgsl: Record<MaskBy, string> = {
   none: '',
   output: 'dz = select(vec4f(), dz, load_y(at) > vec4f());',
-  affine: 'dz = select(vec4f(), dz, (value - affine[channel]) * affine[channel + u.c4] + affine[channel + 2u * u.c4] > vec4f());',
+  affine: `let of_norm = wid.z * 4u * u.c4 + channel;
+    dz = select(vec4f(), dz, (value - affine[of_norm]) * affine[of_norm + u.c4] + affine[of_norm + 2u * u.c4] > vec4f());`,
 };
 
 export const maskName: Record<MaskBy, string> = { none: '', output: '_masked', affine: '_maskedByX' };
 
 /**
- * partials[chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. For a kernel that adds them itself, `carries` mean, invStd
- * and weight as three more rows behind.
+ * partials[t, chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. For a kernel that adds them itself, `carries` mean, invStd
+ * and weight as three more rows behind. Here and in what follows x and the weight may be one for all trials; all else has the trial axis.
  */
 export const batchNormBackwardPartials = (mask: MaskBy, carries: boolean) =>
   defineKernel({
@@ -255,7 +256,7 @@ export const batchNormBackwardPartials = (mask: MaskBy, carries: boolean) =>
       dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], mean: read('vec4f'), inv_std: read('vec4f'),
       ...(carries ? { weight: read('vec4f') } : {}), partials: write('vec4f'),
     } as Record<string, Binding>,
-    uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32' },
+    uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', partials_stride: 'u32', x_stride: 'u32', weight_stride: 'u32' },
     wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
@@ -265,31 +266,32 @@ fn main(${builtins}) {
   let channel = i % u.c4;
   let first = chunk * u.rows_per_chunk;
   let end = min(first + u.rows_per_chunk, u.rows);
-  let m = mean[channel];
-  let inv = inv_std[channel];
+  let m = mean[wid.z * u.c4 + channel];
+  let inv = inv_std[wid.z * u.c4 + channel];
   var sum = vec4f();
   var dot = vec4f();
   for (var row = first; row < end; row += 1u) {
-    let at = row * u.c4 + channel;
-    let value = load_x(at);
+    let at = (wid.z * u.rows + row) * u.c4 + channel;
+    let value = load_x(wid.z * u.x_stride + row * u.c4 + channel);
     var dz = load_dy(at);
     ${maskWgsl[mask]}
     sum += dz;
     dot += dz * ((value - m) * inv);
   }
-  partials[chunk * 2u * u.c4 + channel] = sum;
-  partials[(chunk * 2u + 1u) * u.c4 + channel] = dot;
+  let out = wid.z * u.partials_stride + 2u * chunk * u.c4 + channel;
+  partials[out] = sum;
+  partials[out + u.c4] = dot;
   ${carries ? `if (chunk == 0u) {
-    let behind = 2u * u.chunks * u.c4 + channel;
+    let behind = out + 2u * u.chunks * u.c4;
     partials[behind] = m;
     partials[behind + u.c4] = inv;
-    partials[behind + 2u * u.c4] = weight[channel];
+    partials[behind + 2u * u.c4] = weight[wid.z * u.weight_stride + channel];
   }` : ''}
 }`,
   });
 
 /**
- * dBias = Σ dz, dWeight = Σ dz·x̂: 64 strided sums, then a tree. One workgroup a vec4 of channels.
+ * dBias = Σ dz, dWeight = Σ dz·x̂: 64 strided sums, then a tree. One workgroup a (vec4 of channels, trial).
  * factors = mean | invStd | weight·invStd | Σdz·invRows | Σdz·x̂·invRows, each [c4], for `batchNormBackwardApply`; `inv_rows` is 0 in inference.
  */
 export const batchNormBackwardFinish = defineKernel({
@@ -298,7 +300,7 @@ export const batchNormBackwardFinish = defineKernel({
     partials: read('vec4f'), mean: read('vec4f'), inv_std: read('vec4f'), weight: read('vec4f'),
     d_weight: write('vec4f'), d_bias: write('vec4f'), factors: write('vec4f'),
   },
-  uniforms: { c4: 'u32', chunks: 'u32', inv_rows: 'f32' },
+  uniforms: { c4: 'u32', chunks: 'u32', partials_stride: 'u32', weight_stride: 'u32', inv_rows: 'f32' },
   wgsl: /* wgsl */ `
 var<workgroup> sums: array<vec4f, 64>;
 var<workgroup> dots: array<vec4f, 64>;
@@ -308,8 +310,9 @@ fn main(${builtins}) {
   var sum = vec4f();
   var dot = vec4f();
   for (var chunk = lid.x; chunk < u.chunks; chunk += 64u) {
-    sum += partials[chunk * 2u * u.c4 + channel];
-    dot += partials[(chunk * 2u + 1u) * u.c4 + channel];
+    let at = wid.z * u.partials_stride + 2u * chunk * u.c4 + channel;
+    sum += partials[at];
+    dot += partials[at + u.c4];
   }
   sums[lid.x] = sum;
   dots[lid.x] = dot;
@@ -321,14 +324,16 @@ fn main(${builtins}) {
     }
   }
   if (lid.x != 0u) { return; }
-  d_bias[channel] = sums[0];
-  d_weight[channel] = dots[0];
-  let inv = inv_std[channel];
-  factors[channel] = mean[channel];
-  factors[channel + u.c4] = inv;
-  factors[channel + 2u * u.c4] = weight[channel] * inv;
-  factors[channel + 3u * u.c4] = sums[0] * u.inv_rows;
-  factors[channel + 4u * u.c4] = dots[0] * u.inv_rows;
+  let own = wid.z * u.c4 + channel;
+  d_bias[own] = sums[0];
+  d_weight[own] = dots[0];
+  let inv = inv_std[own];
+  let out = wid.z * 5u * u.c4 + channel;
+  factors[out] = mean[own];
+  factors[out + u.c4] = inv;
+  factors[out + 2u * u.c4] = weight[wid.z * u.weight_stride + channel] * inv;
+  factors[out + 3u * u.c4] = sums[0] * u.inv_rows;
+  factors[out + 4u * u.c4] = dots[0] * u.inv_rows;
 }`,
 });
 
@@ -340,18 +345,20 @@ export const batchNormBackwardApply = (mask: MaskBy, residual: boolean) =>
       dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], factors: read('vec4f'),
       dx: writeFloats('vec4f'), ...(residual ? { dz: writeFloats('vec4f') } : {}),
     } as Record<string, Binding>,
-    uniforms: { n: 'u32', c4: 'u32' },
+    uniforms: { n: 'u32', c4: 'u32', x_stride: 'u32' },
     wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {
-  let at = ${linearIndex};
-  if (at >= u.n) { return; }
-  let channel = at % u.c4;
-  let value = load_x(at);
+  let i = ${linearIndex};
+  if (i >= u.n) { return; }
+  let channel = i % u.c4;
+  let at = wid.z * u.n + i;
+  let value = load_x(wid.z * u.x_stride + i);
   var dz = load_dy(at);
   ${maskWgsl[mask]}
-  let normalized = (value - factors[channel]) * factors[channel + u.c4];
-  store_dx(at, factors[channel + 2u * u.c4] * (dz - factors[channel + 3u * u.c4] - normalized * factors[channel + 4u * u.c4]));
+  let first = wid.z * 5u * u.c4 + channel;
+  let normalized = (value - factors[first]) * factors[first + u.c4];
+  store_dx(at, factors[first + 2u * u.c4] * (dz - factors[first + 3u * u.c4] - normalized * factors[first + 4u * u.c4]));
   ${residual ? 'store_dz(at, dz);' : ''}
 }`,
   });

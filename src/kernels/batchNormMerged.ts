@@ -79,7 +79,7 @@ export const batchNormBackwardMergeApply = (mask: MaskBy, residual: boolean) =>
       dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], partials: read('vec4f'),
       d_weight: write('vec4f'), d_bias: write('vec4f'), dx: writeFloats('vec4f'), ...(residual ? { dz: writeFloats('vec4f') } : {}),
     } as Record<string, Binding>,
-    uniforms: { rows: 'u32', c4: 'u32', chunks: 'u32', rows_per_group: 'u32', inv_rows: 'f32' },
+    uniforms: { rows: 'u32', c4: 'u32', chunks: 'u32', partials_stride: 'u32', x_stride: 'u32', rows_per_group: 'u32', inv_rows: 'f32' },
     wgsl: /* wgsl */ `
 var<workgroup> sums: array<vec4f, 64>;
 var<workgroup> dots: array<vec4f, 64>;
@@ -87,9 +87,11 @@ ${entry} {
   ${where}
   var own_sum = vec4f();
   var own_dot = vec4f();
+  let start = wid.z * u.partials_stride + channel;
   for (var chunk = slot; is_channel && chunk < u.chunks; chunk += 16u) {
-    own_sum += partials[2u * chunk * u.c4 + channel];
-    own_dot += partials[(2u * chunk + 1u) * u.c4 + channel];
+    let at = start + 2u * chunk * u.c4;
+    own_sum += partials[at];
+    own_dot += partials[at + u.c4];
   }
   sums[thread] = own_sum;
   dots[thread] = own_dot;
@@ -98,17 +100,18 @@ ${entry} {
   let sum = sums[thread % 4u];
   let dot = dots[thread % 4u];
   if (wid.x == 0u && slot == 0u) {
-    d_bias[channel] = sum;
-    d_weight[channel] = dot;
+    let own = wid.z * u.c4 + channel;
+    d_bias[own] = sum;
+    d_weight[own] = dot;
   }
-  let behind = 2u * u.chunks * u.c4 + channel;
+  let behind = start + 2u * u.chunks * u.c4;
   let center = partials[behind];
   let inv = partials[behind + u.c4];
   let factor = partials[behind + 2u * u.c4] * inv;
   let end = min((wid.x + 1u) * u.rows_per_group, u.rows);
   for (var row = wid.x * u.rows_per_group + slot; row < end; row += 16u) {
-    let at = row * u.c4 + channel;
-    let value = load_x(at);
+    let at = (wid.z * u.rows + row) * u.c4 + channel;
+    let value = load_x(wid.z * u.x_stride + row * u.c4 + channel);
     var dz = load_dy(at);
     ${maskWgsl[mask]}
     let normalized = (value - center) * inv;

@@ -19,12 +19,12 @@ export interface HeadVariant {
   readonly scaled?: boolean;
   /** The bias is formed along `bias_d0`, by the same coefficients. @default false: it is bound as it is */
   readonly formsBias?: boolean;
-  /** Writes pooled and dLogits too; without trials. @default false */
+  /** Writes pooled and dLogits too, of every trial; each has its own dLosses. @default false */
   readonly gradient?: boolean;
 }
 
 const gradientWgsl = /* wgsl */ `
-  let slope = d_losses[image];
+  let slope = d_losses[wid.z * u.padded + image];
   for (var g = thread; g < u.m4; g += 64u) {
     var value = vec4f();
     for (var lane = 0u; lane < 4u; lane += 1u) {
@@ -34,9 +34,9 @@ const gradientWgsl = /* wgsl */ `
         value[lane] = slope * (exp(logits[g][lane] - lse) - target_);
       }
     }
-    store_d_logits(image * u.m4 + g, value);
+    store_d_logits((wid.z * u.images + image) * u.m4 + g, value);
   }
-  for (var c = thread; c < u.c4; c += 64u) { store_pooled(image * u.c4 + c, means[c]); }`;
+  for (var c = thread; c < u.c4; c += 64u) { store_pooled((wid.z * u.images + image) * u.c4 + c, means[c]); }`;
 
 export function classifierHead({ directions = 0, scaled = false, formsBias = false, gradient = false }: HeadVariant = {}) {
   const names = directionNames(directions);

@@ -55,7 +55,17 @@ fn divide(x: u32, d: u32, inv: f32) -> u32 {
 }`;
 
 /** Chunks of an input gradient are those of its parity classes, one class after the other; their number of rows is nobody's business. */
-export const gradientChunk = { rows: '0u', exists: 'm_tile < u.m_tiles', index: 'parity * u.m_tiles + m_tile', c4: 'u.cin4' } as const;
+export const gradientChunk = { rows: '0u', exists: 'm_tile < u.m_tiles', index: 'part * u.m_tiles + m_tile', c4: 'u.cin4' } as const;
+
+/** WGSL that takes z apart where an input gradient is cut by trial, parity class and split, in this order. */
+export const gradientParts = `let part = wid.z / u.splits; let split = wid.z % u.splits;
+  let classes = u.stride * u.stride; let trial = part / classes; let parity = part % classes;
+  let dy_start = i32(trial * u.dy_trial_stride); let weight_start = trial * u.weight_trial_stride;`;
+
+/** WGSL that takes z apart where a weight gradient is cut by trial and split. */
+export const weightParts = `let trial = wid.z / u.splits; let split = wid.z % u.splits;
+  let k_begin = split * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);
+  let x_start = i32(trial * u.x_trial_stride); let dy_start = trial * u.dy_trial_stride; let affine_start = trial * u.affine_trial_stride;`;
 
 /** Of a kernel without sums. */
 export const noChunk = { rows: '0u', exists: 'false', index: '0u', c4: '0u' } as const;
@@ -136,12 +146,12 @@ ${mainOf({
 
 const backwardInputUniforms = {
   images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-  m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', inv_cout4: 'f32',
+  m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', dy_trial_stride: 'u32', weight_trial_stride: 'u32', inv_cout4: 'f32',
 } as const;
 
 /**
- * Input gradient. z = parity class · splits + split: the input pixels of one class (i mod s, j mod s) meet the same taps, so no
- * tap is tested and dropped; a class without taps (1×1 at stride 2) writes zeros. dx [splits][N·H·W][cin4].
+ * Input gradient. z = (trial · classes + parity class) · splits + split: the input pixels of one class (i mod s, j mod s) meet the same taps, so
+ * no tap is tested and dropped; a class without taps (1×1 at stride 2) writes zeros. dx [T · splits][N·H·W][cin4].
  */
 export function conv2dBackwardInput(tile: Tile, epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${fastDivide}
@@ -153,7 +163,7 @@ fn weight_at(index: u32, ok: bool) -> vec4f { return select(vec4f(), operand(wei
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
 ${mainOf({
   tile,
-  prologue: `${tileIndices} let parity = wid.z / u.splits; let split = wid.z % u.splits;
+  prologue: `${tileIndices} ${gradientParts}
   let ph = parity / u.stride; let pw = parity % u.stride;
   let first_h = (ph + u.padding) % u.stride; let first_w = (pw + u.padding) % u.stride;
   let taps_h = taps_of(first_h, u.k_h); let taps_w = taps_of(first_w, u.k_w);
@@ -169,7 +179,7 @@ ${mainOf({
     prepare: (i) => perRow((r) => `let px${i}_${r} = group_a${i} * 4u + ${r}u; let image${i}_${r} = px${i}_${r} / max(h_class * w_class, 1u);
     let rest${i}_${r} = px${i}_${r} % max(h_class * w_class, 1u);
     let top${i}_${r} = i32(rest${i}_${r} / max(w_class, 1u)) + shift_h; let ow${i}_${r} = i32(rest${i}_${r} % max(w_class, 1u)) + shift_w;
-    let base${i}_${r} = ((i32(image${i}_${r} * u.h_out) + top${i}_${r}) * i32(u.w_out) + ow${i}_${r}) * i32(u.cout4);
+    let base${i}_${r} = dy_start + ((i32(image${i}_${r} * u.h_out) + top${i}_${r}) * i32(u.w_out) + ow${i}_${r}) * i32(u.cout4);
     let oh${i}_${r} = select(-0x40000000, top${i}_${r}, px${i}_${r} < m_class);`),
     address: () => `let tap = fast_divide(kt, u.inv_cout4); let channel = kt - tap * u.cout4;
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
@@ -182,12 +192,12 @@ ${mainOf({
     address: (i) => `let tap = fast_divide(kt, u.inv_cout4); let channel = kt - tap * u.cout4;
     let tap_h = fast_divide(tap, inv_taps_w); let tap_w = tap - tap_h * taps_w;
     let tap_index = (first_h + tap_h * u.stride) * u.k_w + first_w + tap_w * u.stride;
-    let first = group_b${i} * 4u; let index = (tap_index * u.cin + first) * u.cout4 + channel;`,
+    let first = group_b${i} * 4u; let index = weight_start + (tap_index * u.cin + first) * u.cout4 + channel;`,
     load: (_, r) => `weight_at(index + ${r}u * u.cout4, kt < k4 && first + ${r}u < u.cin)`,
   },
   storeRow: `let in_m = m < m_class; let image = m / max(h_class * w_class, 1u); let rest = m % max(h_class * w_class, 1u);
     let ih = ph + rest / max(w_class, 1u) * u.stride; let iw = pw + rest % max(w_class, 1u) * u.stride;
-    let row = (((split * u.images + image) * u.h + ih) * u.w + iw) * u.cin4;`,
+    let row = ((((trial * u.splits + split) * u.images + image) * u.h + ih) * u.w + iw) * u.cin4;`,
   place: 'row + n4',
   exists: 'in_m && n4 < u.cin4',
   put: 'store_dx(at, value);',
@@ -207,31 +217,32 @@ ${mainOf({
 
 const backwardWeightUniforms = {
   h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-  m4: 'u32', k: 'u32', n_tiles: 'u32', tiles: 'u32', tiles_per_split: 'u32', inv_plane: 'f32', inv_w_out: 'f32',
+  m4: 'u32', k: 'u32', n_tiles: 'u32', splits: 'u32', tiles: 'u32', tiles_per_split: 'u32',
+  x_trial_stride: 'u32', dy_trial_stride: 'u32', affine_trial_stride: 'u32', inv_plane: 'f32', inv_w_out: 'f32',
 } as const;
 
-/** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = split; dw [splits][kH·kW·Cin][cout4]. */
+/** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = trial · splits + split; dw [T · splits][kH·kW·Cin][cout4]. */
 export function conv2dBackwardWeight(tile: Tile, input: ConvInput = 'plain', epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
 ${mainOf({
   tile,
-  prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
+  prologue: `${tileIndices} ${weightParts}`,
   a: {
     along: 'mn',
     prepare: (i) => `let tap${i} = group_a${i} / u.cin4; let channel${i} = i32(group_a${i} % u.cin4);
     let dh${i} = i32(tap${i} / u.k_w) - i32(u.padding); let dw${i} = i32(tap${i} % u.k_w) - i32(u.padding);
-    ${declareVectors(input, `group_a${i} % u.cin4`, `_${i}`)}`,
+    ${declareVectors(input, `affine_start + group_a${i} % u.cin4`, `_${i}`)}`,
     address: (i) => `let image = divide(kt, u.h_out * u.w_out, u.inv_plane); let rest = kt - image * (u.h_out * u.w_out);
     let oh = divide(rest, u.w_out, u.inv_w_out); let ow = rest - oh * u.w_out;
     let ih = i32(oh * u.stride) + dh${i}; let iw = i32(ow * u.stride) + dw${i};
-    let index = ((i32(image * u.h) + ih) * i32(u.w) + iw) * i32(u.cin4) + channel${i};`,
+    let index = x_start + ((i32(image * u.h) + ih) * i32(u.w) + iw) * i32(u.cin4) + channel${i};`,
     load: (i) => `pixel_of_x(index, ih, iw, kt < u.k && group_a${i} < u.m4${inputArguments(input, `_${i}`)})`,
   },
   b: {
     along: 'mn',
     prepare: () => '',
     address: (i) => `let inside = kt < u.k && group_b${i} < u.cout4;`,
-    load: (i) => `select(vec4f(), load_dy(select(0u, kt * u.cout4 + group_b${i}, inside)), inside)`,
+    load: (i) => `select(vec4f(), load_dy(select(0u, dy_start + kt * u.cout4 + group_b${i}, inside)), inside)`,
   },
   storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;
     let row = (wid.z * (u.m4 / u.cin4 * u.cin) + m / (u.cin4 * 4u) * u.cin + channel) * u.cout4;`,

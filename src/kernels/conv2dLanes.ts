@@ -3,7 +3,7 @@
  * `igemmLanes.ts`. `lanes` is the adapter's subgroup size.
  */
 import { defineKernel, fastDivide, read, readFloats, write, writeFloats, type Binding, type Kernel, type UniformType } from './contract.ts';
-import { divide, gradientChunk, noChunk, tileIndices } from './conv2d.ts';
+import { divide, gradientChunk, gradientParts, noChunk, tileIndices, weightParts } from './conv2d.ts';
 import { declareVectors, inputArguments, inputBindings, inputFunctions, inputName, inputVectors, ofInput, pixelOfX, type ConvInput } from './convInput.ts';
 import { noEpilogue, type Epilogue } from './epilogue.ts';
 import { igemmLanesMain, laneRows } from './igemmLanes.ts';
@@ -112,7 +112,8 @@ export function conv2dBackwardInputLanes(lanes: number, epilogue: Epilogue = noE
     hasProduct: true,
     uniforms: {
       images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32',
-      stride: 'u32', padding: 'u32', m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_cout4: 'f32',
+      stride: 'u32', padding: 'u32', m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', fetch_rounds: 'u32', lane_rows: 'u32',
+      dy_trial_stride: 'u32', weight_trial_stride: 'u32', inv_cout4: 'f32',
     },
     enable: ['subgroups'],
     wgsl: /* wgsl */ `${fastDivide}${divide}
@@ -123,7 +124,7 @@ fn pixel_of_dy(index: i32, oh: i32, ow: i32) -> vec4f {
 fn taps_of(first: u32, size: u32) -> u32 { return select(0u, (size + u.stride - 1u - first) / u.stride, first < size); }
 ${igemmLanesMain({
   lanes,
-  prologue: `${tileIndices} let parity = wid.z / u.splits; let split = wid.z % u.splits;
+  prologue: `${tileIndices} ${gradientParts}
   let ph = parity / u.stride; let pw = parity % u.stride;
   let first_h = (ph + u.padding) % u.stride; let first_w = (pw + u.padding) % u.stride;
   let taps_h = taps_of(first_h, u.k_h); let taps_w = taps_of(first_w, u.k_w);
@@ -144,7 +145,7 @@ ${igemmLanesMain({
     let image_${i} = divide(px_${i}, plane, inv_plane); let rest_${i} = px_${i} - image_${i} * plane;
     let row_${i} = divide(rest_${i}, w_class, inv_w_class); let column_${i} = rest_${i} - row_${i} * w_class;
     let top_${i} = i32(row_${i}) + shift_h; var ow_${i} = i32(column_${i}) + shift_w;
-    var base_${i} = ((i32(image_${i} * u.h_out) + top_${i}) * i32(u.w_out) + ow_${i}) * i32(u.cout4);
+    var base_${i} = dy_start + ((i32(image_${i} * u.h_out) + top_${i}) * i32(u.w_out) + ow_${i}) * i32(u.cout4);
     var oh_${i} = select(-0x40000000, top_${i}, px_${i} < m_class);`,
     rowState: ['base', 'oh', 'ow'],
     load: (i) => `pixel_of_dy(base_${i} + offset, oh_${i} - dh, ow_${i} - dw)`,
@@ -152,12 +153,12 @@ ${igemmLanesMain({
   b: {
     along: 'k',
     load: (i) => `{ let n = n_tile * 16u + slot_${i}; let inside = n < u.cin;
-    mine_${i} = select(vec4f(), operand(weight[select(0u, (tap_start + n) * u.cout4 + channel, inside)]), inside); }`,
+    mine_${i} = select(vec4f(), operand(weight[select(0u, weight_start + (tap_start + n) * u.cout4 + channel, inside)]), inside); }`,
   },
   out: {
     storeRow: `let in_m = m < m_class; let image = divide(m, plane, inv_plane); let rest = m - image * plane;
     let row_in = divide(rest, w_class, inv_w_class);
-    let row = (((split * u.images + image) * u.h + ph + row_in * u.stride) * u.w + pw + (rest - row_in * w_class) * u.stride) * u.cin4;`,
+    let row = ((((trial * u.splits + split) * u.images + image) * u.h + ph + row_in * u.stride) * u.w + pw + (rest - row_in * w_class) * u.stride) * u.cin4;`,
     place: 'row + n4',
     exists: 'in_m && n4 < u.cin4',
     put: 'store_dx(at, value);',
@@ -176,7 +177,8 @@ export function conv2dBackwardWeightLanes(lanes: number, input: ConvInput = 'pla
     bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), ...epilogue.bindings, dw: write('vec4f') } as Record<string, Binding>,
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-      m4: 'u32', n_tiles: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
+      m4: 'u32', n_tiles: 'u32', splits: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32',
+      x_trial_stride: 'u32', dy_trial_stride: 'u32', affine_trial_stride: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
       ...epilogue.uniforms,
     } as Record<string, UniformType>,
     enable: ['subgroups'],
@@ -184,17 +186,17 @@ export function conv2dBackwardWeightLanes(lanes: number, input: ConvInput = 'pla
     wgsl: /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
 ${igemmLanesMain({
   lanes,
-  prologue: `${tileIndices} let k_begin = wid.z * u.tiles_per_split; let k_end = min(k_begin + u.tiles_per_split, u.tiles);`,
+  prologue: `${tileIndices} ${weightParts}`,
   step: `let line = divide(t, u.quads, u.inv_quads); let ow = (t - line * u.quads) * 4u; let image = divide(line, u.h_out, u.inv_h_out);
     let top = i32((line - image * u.h_out) * u.stride); let left = i32(ow * u.stride);
-    let base = ((i32(image * u.h) + top) * i32(u.w) + left) * i32(u.cin4);`,
+    let base = x_start + ((i32(image * u.h) + top) * i32(u.w) + left) * i32(u.cin4);`,
   a: {
     along: 'm',
     prepare: (i) => `let group_${i} = first_row / 4u + ${i}u; let tap_${i} = group_${i} / u.cin4; let tap_h_${i} = tap_${i} / u.k_w;
     let dw_${i} = i32(tap_${i} - tap_h_${i} * u.k_w) - i32(u.padding); let shift_${i} = i32(tap_h_${i}) - i32(u.padding);
     let offset_${i} = (shift_${i} * i32(u.w) + dw_${i}) * i32(u.cin4) + i32(group_${i} - tap_${i} * u.cin4);
     let dh_${i} = select(-0x40000000, shift_${i}, group_${i} < u.m4);
-    ${declareVectors(input, `group_${i} - tap_${i} * u.cin4`, `_${i}`)}`,
+    ${declareVectors(input, `affine_start + group_${i} - tap_${i} * u.cin4`, `_${i}`)}`,
     // Pixels past the row's last place are out: a tap of them may be in the image, though no place sees it, and 0 · NaN is NaN.
     load: (i) => `pixel_of_x(base + offset_${i} + i32(round * u.stride * u.cin4), select(-0x40000000, top, ow + round < u.w_out) + dh_${i},
       left + dw_${i} + i32(round * u.stride), true${inputArguments(input, `_${i}`)})`,
@@ -202,7 +204,7 @@ ${igemmLanesMain({
   b: {
     along: 'n',
     load: (i) => `{ let column = ow + slot_${i} / 4u; let n4 = n_tile * 4u + slot_${i} % 4u; let inside = column < u.w_out && n4 < u.cout4;
-    mine_${i} = select(vec4f(), load_dy(select(0u, (line * u.w_out + column) * u.cout4 + n4, inside)), inside); }`,
+    mine_${i} = select(vec4f(), load_dy(select(0u, dy_start + (line * u.w_out + column) * u.cout4 + n4, inside)), inside); }`,
   },
   out: {
     storeRow: `let channel = m % (u.cin4 * 4u); let in_m = m < u.m4 * 4u && channel < u.cin;

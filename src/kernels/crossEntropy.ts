@@ -39,18 +39,18 @@ fn main(${builtins}) {
 }`,
 });
 
-/** dLogits = dLosses · (softmax(logits) − q). One thread a vec4 of dLogits. */
+/** dLogits = dLosses · (softmax(logits) − q). One thread a vec4 of dLogits; z = trial, each with `padded` dLosses. */
 export const crossEntropyBackward = defineKernel({
   name: 'crossEntropyBackward',
   bindings: { d_losses: read('f32'), logits: readFloats('f32'), labels: read('u32'), d_logits: writeFloats('vec4f') },
-  uniforms: { rows: 'u32', classes: 'u32', stride: 'u32', smoothing: 'f32' },
+  uniforms: { rows: 'u32', padded: 'u32', classes: 'u32', stride: 'u32', smoothing: 'f32' },
   wgsl: /* wgsl */ `${logSumExp}
 @compute @workgroup_size(64)
 fn main(${builtins}) {
   let i = ${linearIndex};
   let row = i / (u.stride / 4u);
   if (row >= u.rows) { return; }
-  let start = row * u.stride;
+  let start = (wid.z * u.rows + row) * u.stride;
   let lse = log_sum_exp(start);
   let first = i % (u.stride / 4u) * 4u;
   var value = vec4f();
@@ -58,10 +58,10 @@ fn main(${builtins}) {
     let c = first + lane;
     if (c < u.classes) {
       let target_ = u.smoothing / f32(u.classes) + select(0.0, 1.0 - u.smoothing, c == labels[row]);
-      value[lane] = d_losses[row] * (exp(load_logits(start + c) - lse) - target_);
+      value[lane] = d_losses[wid.z * u.padded + row] * (exp(load_logits(start + c) - lse) - target_);
     }
   }
-  store_d_logits(i, value);
+  store_d_logits(wid.z * u.rows * (u.stride / 4u) + i, value);
 }`,
 });
 

@@ -21,7 +21,7 @@ export const reluForward = defineKernel({
   wgsl: `${relu4}${body('store_y(wid.z * u.n + i, relu4(load_x(wid.z * u.n + i)));')}`,
 });
 
-/** dx = dy · [y > 0] */
+/** dx = dy · [y > 0], over all trials at once: `n` counts the vec4s of them all. */
 export const reluBackward = defineKernel({
   name: 'reluBackward',
   bindings: { dy: readFloats('vec4f'), y: readFloats('vec4f'), dx: writeFloats('vec4f') },
@@ -73,13 +73,13 @@ export const copyKernel = defineKernel({
   wgsl: body('y[i] = x[i];'),
 });
 
-/** y[row, c] = x[0] · factor in the `c` logical elements of each row, 0 in the padding. */
+/** y[t, row, c] = x[t, 0] · factor in the `c` logical elements of each row, 0 in the padding; the trial's x is a vec4 of one number. */
 export const broadcastScalar = defineKernel({
   name: 'broadcastScalar',
   bindings: { x: read('f32'), y: writeFloats('vec4f') },
   uniforms: { n: 'u32', c: 'u32', c4: 'u32', factor: 'f32' },
   wgsl: body(`let column = i % u.c4 * 4u;
-  store_y(i, select(vec4f(), vec4f(x[0] * u.factor), vec4u(column) + vec4u(0u, 1u, 2u, 3u) < vec4u(u.c)));`),
+  store_y(wid.z * u.n + i, select(vec4f(), vec4f(x[4u * wid.z] * u.factor), vec4u(column) + vec4u(0u, 1u, 2u, 3u) < vec4u(u.c)));`),
 });
 
 /** y holds x's elements in the same order, rows cut anew: `c_in` and `c` logical elements a row, `n` vec4s of y. */

@@ -17,7 +17,7 @@ export interface Epilogue {
   readonly name: string;
   readonly bindings: Readonly<Record<string, Binding>>;
   readonly uniforms: Readonly<Record<string, UniformType>>;
-  /** WGSL that changes `value`, a vec4f of output row `m` and column group `n4` at place `at`; may declare what `second` reads. */
+  /** WGSL that changes `value`, a vec4f of `trial`, output row `m` and column group `n4` at place `at`; may declare what `second` reads. */
   readonly change: string;
   /** Two sums a column; null without. `moments`: of the values and of their squared deviations from the mean; else of the two expressions. */
   readonly sums: 'moments' | { readonly first: string; readonly second: string } | null;
@@ -47,13 +47,13 @@ export interface GradientEpilogue {
   readonly mask: 'none' | 'output' | 'affine' | null;
 }
 
-/** `norm_affine` [4][c4] = mean | scale | bias | invStd of the norm of x; `c4` is the WGSL of its row length in vec4s. */
+/** `norm_affine` [T][4][c4] = mean | scale | bias | invStd of the norm of x; `c4` is the WGSL of its row length in vec4s. */
 export function gradientEpilogue({ addend, mask }: GradientEpilogue, c4: string): Epilogue {
   const change = [
     ...(addend ? ['value += load_addend(at);'] : []),
     ...(mask === 'output' ? ['value = select(vec4f(), value, load_norm_y(at) > vec4f());'] : []),
-    ...(mask === null ? [] : ['let centered = load_norm_x(at) - norm_affine[n4];']),
-    ...(mask === 'affine' ? [`value = select(vec4f(), value, centered * norm_affine[n4 + ${c4}] + norm_affine[n4 + 2u * ${c4}] > vec4f());`] : []),
+    ...(mask === null ? [] : [`let of_norm = trial * 4u * ${c4} + n4; let centered = load_norm_x(at) - norm_affine[of_norm];`]),
+    ...(mask === 'affine' ? [`value = select(vec4f(), value, centered * norm_affine[of_norm + ${c4}] + norm_affine[of_norm + 2u * ${c4}] > vec4f());`] : []),
   ];
   return {
     name: `${addend ? '_addend' : ''}${mask === null ? '' : `_sums_${mask}`}`,
@@ -65,6 +65,6 @@ export function gradientEpilogue({ addend, mask }: GradientEpilogue, c4: string)
     },
     uniforms: {},
     change: change.join('\n    '),
-    sums: mask === null ? null : { first: 'value', second: `value * (centered * norm_affine[n4 + 3u * ${c4}])` },
+    sums: mask === null ? null : { first: 'value', second: `value * (centered * norm_affine[of_norm + 3u * ${c4}])` },
   };
 }

@@ -24,5 +24,6 @@ export * from './rateRules.ts';
 export * from './reduce.ts';
 export * from './secondPoint.ts';
 export * from './sgd.ts';
+export * from './sgdStacked.ts';
 export * from './trialEvidence.ts';
 export * from './trialRule.ts';

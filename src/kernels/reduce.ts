@@ -65,16 +65,17 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
   let slot = lid.x / 4u;
   let first_row = chunk * ${sumRows}u;
   let n = u.rows * u.c4;
+  let trial = wid.z;
   var first = vec4f();
   var second = vec4f();
   ${four.map((i) => `var v_${i} = vec4f();
   { let row = first_row + slot + ${16 * i}u;
     if (row < u.rows && n4 < u.c4) {
-      let at = row * u.c4 + n4;
+      let at = trial * n + row * u.c4 + n4;
       var value = vec4f();
-      for (var s = 0u; s < u.splits; s += 1u) { value += partials[(wid.z * u.splits + s) * n + at]; }
+      for (var s = 0u; s < u.splits; s += 1u) { value += partials[(trial * (u.splits - 1u) + s) * n + at]; }
       ${change}
-      store_y(wid.z * n + at, value);
+      store_y(at, value);
       ${add}
       v_${i} = value;
     } }`).join('\n  ')}
@@ -83,7 +84,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: ve
   });
 };
 
-/** partials[chunk, c] = Σ over the chunk's rows of x[row, c]. One thread a (chunk, vec4 of channels). */
+/** partials[t, chunk, c] = Σ over the chunk's rows of x[t, row, c]. One thread a (chunk, vec4 of channels), z = trial. */
 export const columnSumPartials = defineKernel({
   name: 'columnSumPartials',
   bindings: { x: readFloats('vec4f'), partials: write('vec4f') },
@@ -96,8 +97,8 @@ fn main(${builtins}) {
   let first = i / u.c4 * u.rows_per_chunk;
   let end = min(first + u.rows_per_chunk, u.rows);
   var total = vec4f();
-  for (var row = first; row < end; row += 1u) { total += load_x(row * u.c4 + i % u.c4); }
-  partials[i] = total;
+  for (var row = first; row < end; row += 1u) { total += load_x((wid.z * u.rows + row) * u.c4 + i % u.c4); }
+  partials[wid.z * u.chunks * u.c4 + i] = total;
 }`,
 });
 

@@ -36,3 +36,5 @@ export type { Direction, ResolvedTrialOptions, ScoreBatch, TrialOptions } from '
 export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';
 export type { JsonNumber, OptimizerPoint, TrialEvent, TrialEventJson, TriedOptimizer } from './trialScheduler.ts';
 export * from './rules/index.ts';
+export { alrEventToJson, AlrTree } from './alrTree.ts';
+export type { AlrBranch, AlrCandidate, AlrEvent, AlrEventJson, AlrOptions, AlrState } from './alrTree.ts';

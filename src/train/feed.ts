@@ -7,6 +7,11 @@ import { externalWords, op, type FloatDtype } from '../graph/ops.ts';
 import { upload } from '../graph/plan.ts';
 import type { Storage, Tensor } from '../graph/tensor.ts';
 
+export interface Batch {
+  readonly x: Tensor;
+  readonly labels: Tensor;
+}
+
 export interface FeedOptions {
   readonly mean: readonly number[];
   readonly std: readonly number[];
@@ -59,7 +64,7 @@ export class ImageFeed {
   }
 
   /** x [batch, H, W, C] and labels u32 [batch]: the images that the order names from the cursor on. */
-  batch(batch: number, cursor: ControlWord, counter: ControlWord, augment: boolean, dtype: FloatDtype = 'f32'): { x: Tensor; labels: Tensor } {
+  batch(batch: number, cursor: ControlWord, counter: ControlWord, augment: boolean, dtype: FloatDtype = 'f32'): Batch {
     const { set, options } = this;
     const inputs = [...this.#segments, this.#labels, externalWords(this.#indices), externalWords(this.control.storage)];
     const [x, labels] = op('assembleBatch', inputs, {

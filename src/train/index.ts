@@ -8,3 +8,5 @@ export type { LossScaling } from './lossScaler.ts';
 export type { Divergence, LoggedStep, RuleLine } from './stepLog.ts';
 export { Trainer } from './trainer.ts';
 export type { CheckpointCadence, Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';
+export { AlrTrainer } from './alrTrainer.ts';
+export type { AlrCallbacks, AlrCheckpoint, AlrEpoch, AlrProgress, AlrResult, AlrTrainerOptions } from './alrOptions.ts';

@@ -9,7 +9,8 @@
 import { appendFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DataError, ForkstepError } from '../gpu/errors.ts';
-import { eventFromJson, eventToJson, type TrialEvent, type TrialEventJson } from '../sched/index.ts';
+import { alrEventToJson, eventFromJson, eventToJson, type AlrEventJson, type TrialEvent, type TrialEventJson } from '../sched/index.ts';
+import type { AlrEpoch } from './alrOptions.ts';
 import { decodeCheckpoint, encodeCheckpoint, type Checkpoint, type Json } from './checkpoint.ts';
 import { crc32c } from './crc32c.ts';
 import { readIfThere, sync, writeWhole, writing } from './files.node.ts';
@@ -52,6 +53,7 @@ export interface RunLog {
 
 type Line =
   | ({ type: 'step' } & LoggedStep)
+  | ({ type: 'alr' } & AlrEventJson & Pick<AlrEpoch, 'step' | 'forwards'>)
   | ({ type: 'event' } & TrialEventJson)
   | ({ type: 'eval' } & Evaluation)
   | ({ type: 'divergence' } & Divergence);
@@ -180,6 +182,11 @@ export class RunFolder implements RunLog {
     this.events.push(event);
     this.#append([{ type: 'event', ...eventToJson(event) }]);
     this.#board?.add([{ step: event.step, scalars: { 'trial/factor': event.lrAfter / event.lrBefore } }]);
+  }
+
+  /** The end of an epoch of ALR. */
+  addEpoch(epoch: AlrEpoch): void {
+    this.#append([{ type: 'alr', ...epoch, ...alrEventToJson(epoch) }]);
   }
 
   addEvaluation(evaluation: Evaluation): void {

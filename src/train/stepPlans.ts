@@ -10,7 +10,7 @@
  * along the gradient.
  */
 import { grad } from '../autograd/grad.ts';
-import { Control, controlWords, type Word } from '../graph/control.ts';
+import type { Control, Word } from '../graph/control.ts';
 import { dotLaunches } from '../graph/dot.ts';
 import { add, crossEntropy, mean, scale } from '../graph/functional.ts';
 import { fuse } from '../graph/fuse/index.ts';
@@ -30,28 +30,26 @@ import {
   type OnCompile,
   type Output,
 } from '../graph/plan.ts';
-import { ceil4, sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
+import { sizeBytes, type Storage, type Tensor } from '../graph/tensor.ts';
 import type { Tuner } from '../graph/tune/tuner.ts';
 import { VariableStore } from '../graph/variables.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
-import { accumulateEvaluation } from '../kernels/crossEntropy.ts';
 import { checkFinite, flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteStatistics, updateRunning } from '../kernels/sgd.ts';
-import { inferenceContext, trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
+import { trainingContext, type Module, type StatisticUpdate } from '../nn/module.ts';
 import { directionSlope } from '../kernels/trialEvidence.ts';
 import { resolveSgdOptions, Sgd, type SgdOptions } from '../optim/sgd.ts';
 import type { AdaptiveSchedule, TrialScheduler } from '../sched/index.ts';
 import { AdaptiveRule, type RunOfRule } from './adaptiveRule.ts';
 import { LossScaler, type LossScaling } from './lossScaler.ts';
+import { draftEvaluation, evaluationGraph, type EvaluationGraph } from './evaluationPlan.ts';
+import type { Batch } from './feed.ts';
 import { draftEvent, passLosses, type EventDraft, type EventGraph } from './eventPlan.ts';
 import { RateAhead } from './rateAhead.ts';
 import { StatisticsGatherer, type SecondPoint } from './secondPoint.ts';
 import { logCapacity, StepLog } from './stepLog.ts';
 import { TrialRule, type EventTrials } from './trialRule.ts';
 
-export interface Batch {
-  readonly x: Tensor;
-  readonly labels: Tensor;
-}
+export type { Batch };
 
 export interface TrialPlanOptions {
   /** Trials an event. */
@@ -95,16 +93,11 @@ export interface StepPlanOptions {
 /** What the plans compute, before it is lowered. */
 interface Graphs {
   readonly gradient: readonly Output[];
-  readonly evaluation: { readonly batch: Batch; readonly logits: Tensor; readonly losses: Tensor } | null;
+  readonly evaluation: EvaluationGraph | null;
   readonly event: EventGraph | null;
 }
 
 const scalarBytes = 16;
-
-function evaluationGraph(model: Module, batch: Batch): NonNullable<Graphs['evaluation']> {
-  const [logits] = fuse([model.forward(batch.x, inferenceContext())]);
-  return { batch, logits, losses: crossEntropy(logits, batch.labels) };
-}
 
 export class StepPlans {
   gradient!: Plan;
@@ -196,7 +189,7 @@ export class StepPlans {
     const first = this.scaler?.first ?? this.control.at('first');
     const direction = draft(memory, 'direction', [], [...(this.adaptive?.before() ?? []), ...sgd.direction(first, this.flags, tried)]);
     const placed = [gradient, direction];
-    if (graphs.evaluation) placed.push(this.#draftEvaluation(graphs.evaluation, lowering));
+    if (graphs.evaluation) placed.push(draftEvaluation(graphs.evaluation, { memory, control: this.control, totals: this.totals, lowering }));
     const gathered = this.adaptive?.gatheredBatches ?? 0;
     const gatherer = gathered > 0 ? new StatisticsGatherer(memory, store, batch, model, gathered, batchStatistics, lowering) : null;
     if (gatherer) placed.push(gatherer.draft);
@@ -304,24 +297,6 @@ export class StepPlans {
     const passes = event && { trials: event.count, outputs: (count: number) => passLosses(event, count, this.rates) };
     await tuner.tune(passes ? [...graphs, passes] : graphs, onTune);
     return tuner.lowering;
-  }
-
-  #draftEvaluation({ batch, logits, losses }: NonNullable<Graphs['evaluation']>, lowering: LowerContext): Draft {
-    const { labels } = batch;
-    const [, classes] = logits.shape;
-    return draft(
-      this.memory,
-      'evaluation',
-      [logits, losses].map((tensor) => ({ tensor, storage: null })),
-      [
-        emit(accumulateEvaluation, {
-          bindings: { logits, labels, losses, control: this.control.storage, totals: this.totals },
-          uniforms: { classes, stride: ceil4(classes), rows_word: controlWords.rows },
-          grid: [1, 1, 1],
-        }),
-      ],
-      lowering,
-    );
   }
 
   /** g·u from dot products of what is there before the direction is: see `directionSlope`. */

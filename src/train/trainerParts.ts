@@ -63,7 +63,7 @@ function trialPlan(
 }
 
 /** @throws AttrError unless the model has a logit for every class */
-function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
+export function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): void {
   const logits = model.forward(x, inferenceContext());
   const classes = Math.max(dataset.train.classes.length, dataset.test.classes.length);
   if (logits.shape.length === 2 && logits.shape[1] >= classes) return;

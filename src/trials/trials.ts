@@ -1,7 +1,7 @@
 /**
  * The trial transform: a graph becomes the graph of N trials, in which every parameter w is a[t]·w + Σ_k c[t, k]·D_k for trial t. Nodes
  * that depend on a perturbed parameter get a trial axis; the others stay shared. No parameter is copied: convolutions and norms form the
- * perturbed values while they load them.
+ * perturbed values while they load them. `stackModels` is the same for models whose parameters are there, each with values of its own.
  */
 import { AttrError, DtypeError, ShapeError } from '../gpu/errors.ts';
 import { op, type ForwardOp } from '../graph/ops.ts';
@@ -106,17 +106,37 @@ export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
       }
     }
   }
+  return withVariables('trials', outputs, (variable) => {
+    const directions = spec.directions.get(variable);
+    if (!directions) return null;
+    return op('perturbed', [variable, ...directions, spec.coefficients], { trials: spec.count, scaled: spec.scaled ?? false })[0];
+  });
+}
+
+/**
+ * A graph becomes that of as many models side by side: whatever depends on a variable that is given gets the trial axis, what does not (the
+ * input batch) stays shared. Its gradients are `grad` of the losses with respect to the tensors given.
+ * @param outputs tensors of one graph, usually a loss and what it says of the batch
+ * @param own for each variable a tensor of its shape with the models' values as trials, of all as many
+ * @throws ShapeError if a tensor does not have its variable's shape, DtypeError if it is not f32, AttrError if the graph holds gradients
+ */
+export function stackModels(outputs: readonly Tensor[], own: ReadonlyMap<Variable, Tensor>): Tensor[] {
+  for (const [variable, { shape, dtype }] of own) {
+    const [arg, got] = [`values of ${variable.name}`, String(own.get(variable))];
+    if (dtype !== 'f32') throw new DtypeError({ op: 'stackModels', arg, rule: 'must be f32', got, fix: 'parameters are' });
+    if (String(shape) === String(variable.shape)) continue;
+    throw new ShapeError({ op: 'stackModels', arg, rule: `must be ${variable}`, got, fix: 'models differ in their values, not in their shapes' });
+  }
+  return withVariables('stackModels', outputs, (variable) => own.get(variable) ?? null);
+}
+
+/** The graph with other tensors in the place of variables; null leaves one. */
+function withVariables(transform: 'trials' | 'stackModels', outputs: readonly Tensor[], insteadOf: (variable: Variable) => Tensor | null): Tensor[] {
   const rebuilt = new Map<Node, readonly Tensor[]>();
   for (const node of topologicalOrder(outputs)) {
-    const directions = node.op === 'variable' ? spec.directions.get(node.outputs[0] as Variable) : undefined;
-    if (directions) {
-      rebuilt.set(
-        node,
-        op('perturbed', [node.outputs[0], ...directions, spec.coefficients], {
-          trials: spec.count,
-          scaled: spec.scaled ?? false,
-        }),
-      );
+    const instead = node.op === 'variable' ? insteadOf(node.outputs[0] as Variable) : null;
+    if (instead) {
+      rebuilt.set(node, [instead]);
       continue;
     }
     const inputs = node.inputs.map((input) => rebuilt.get(input.node)![input.output]);
@@ -127,7 +147,7 @@ export function trials(outputs: readonly Tensor[], spec: TrialSpec): Tensor[] {
     const rule = trialRules[node.op as ForwardOp] as TrialRule | undefined;
     if (!rule)
       throw new AttrError({
-        op: 'trials',
+        op: transform,
         arg: 'outputs',
         rule: 'must be a forward graph',
         got: node.op,

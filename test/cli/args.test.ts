@@ -69,6 +69,7 @@ const wrongValues: Record<string, readonly string[]> = {
   every: ['', '0epoch', '0steps', '-1steps', '1.5epochs', '50', 'epoch', '1 epoch', '0/epoch', '3minutes', '99999999999steps'],
   envelope: ['step', 'Cosine'],
   scoreBatch: ['0', '-1'],
+  beam: ['0', '-1', '1.5'],
   score: ['softmax', 'Exp', ''],
   normalize: ['minmax', 'zscore'],
   tau: ['0', '-1', 'warm'],
@@ -264,7 +265,7 @@ describe('defaults', () => {
   });
 
   it("compare has train's options but the scheduler, the schedule and going on", () => {
-    const ofTrain = ['scheduler', 'schedule', 'resume', 'checkpointEvery', ...Object.keys(trainParameters)];
+    const ofTrain = ['scheduler', 'beam', 'schedule', 'resume', 'checkpointEvery', ...Object.keys(trainParameters)];
     expect(Object.keys(compareOptions).sort()).toEqual(Object.keys(trainOptions).filter((key) => !ofTrain.includes(key)).sort());
   });
 });

@@ -104,6 +104,50 @@ describe('forkstep train', () => {
   });
 });
 
+describe('forkstep train --scheduler alr', () => {
+  const at = join(folder, 'alr');
+  const branches = ['--scheduler', 'alr', '--beam', '2', '--factors', '4,1', '--lr', '0.02'];
+
+  it('writes the record of other runs, with a line an epoch of what came of the branches', { timeout: 600_000 }, () => {
+    const { code, stdout, stderr } = forkstep(['train', ...small, ...branches, '--epochs', '3', '--seed', '3', '--out', at, '--json']);
+    expect(code, stderr).toBe(0);
+    const summary = JSON.parse(stdout.trim().split('\n').at(-1)!) as Record<string, unknown>;
+    // 2 branches of 8 steps, then twice 4.
+    expect(summary).toMatchObject({ steps: 24, epochs: 3, seed: 3, diverged: null, forwards: 3 * 8 * (2 + 4 + 4) });
+    const lines = linesOf(at);
+    expect(lines.map(({ type }) => type)).toEqual([1, 2, 3].flatMap(() => [...new Array(8).fill('step'), 'alr', 'eval']));
+    const epochs = lines.filter(({ type }) => type === 'alr') as unknown as { step: number; candidates: { lr: number; loss: number }[]; kept: number[]; rates: number[] }[];
+    expect(epochs.map(({ step }) => step)).toEqual([8, 16, 24]);
+    expect(epochs[0].candidates.map(({ lr }) => lr)).toEqual([0.08, 0.02]);
+    for (const { candidates, kept, rates } of epochs) {
+      expect(kept).toHaveLength(2);
+      expect(rates).toEqual(kept.map((i) => candidates[i].lr));
+      expect(candidates[kept[0]].loss).toBe(Math.min(...candidates.map(({ loss }) => loss)));
+    }
+    const steps = lines.filter(({ type }) => type === 'step');
+    expect(steps.map(({ step }) => step)).toEqual(Array.from({ length: 24 }, (_, i) => i));
+    expect(steps.map(({ lr }) => lr)).toEqual(epochs.flatMap(({ rates }) => new Array<number>(8).fill(rates[0])));
+    expect(readFileSync(join(at, 'report.html'), 'utf8')).toContain('beam');
+    const evaluated = forkstep(['eval', '--checkpoint', join(at, 'model.safetensors'), '--width', '4', '--test-limit', '20', '--seed', '3', '--batch', '8', '--json']);
+    expect(JSON.parse(evaluated.stdout)).toMatchObject({ testLoss: summary.testLoss, testAccuracy: summary.testAccuracy });
+  });
+
+  it.each([
+    [['--every', '1epoch'], '--every'], [['--preset', 'robust'], '--preset'], [['--precision', 'mixed'], '--precision'], [['--tune'], '--tune'],
+    [['--resume'], '--resume'], [['--checkpoint-every', '1epoch'], '--checkpoint-every'],
+    [['--schedule', 'constantLr'], '--schedule'], [['--beam', '0'], '--beam'],
+  ])('refuses %s', (more, flag) => {
+    const { code, stdout, stderr } = forkstep(['train', '--scheduler', 'alr', ...more]);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(flag);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  it('refuses a beam without it', () => {
+    expect(forkstep(['train', '--beam', '2']).stderr).toMatch(/--beam must go with --scheduler alr/);
+  });
+});
+
 describe('--precision mixed', () => {
   it('takes less memory, and says so in record, summary and report', { timeout: 600_000 }, () => {
     const train = (precision: string) => {

@@ -5,13 +5,14 @@ import type { Device } from '../../src/gpu/device.ts';
 import type { ForkstepError } from '../../src/gpu/errors.ts';
 import { mul, sum, tensor } from '../../src/graph/functional.ts';
 import type { LowerContext } from '../../src/graph/lower/context.ts';
+import { lowerContextOf } from '../../src/graph/plan.ts';
 import type { Tensor, Variable } from '../../src/graph/tensor.ts';
 import { trials } from '../../src/trials/trials.ts';
 import { expectClose, type Tolerance } from '../support/close.ts';
 import { likeCopies } from '../support/likeCopies.ts';
 import { nd, type Nd } from '../support/nd.ts';
 import { randomCotangent, randomInts } from '../support/random.ts';
-import { constant, parameter } from '../support/tensors.ts';
+import { constant, parameter, sideBySide } from '../support/tensors.ts';
 import { firstDifference, runGuarded } from './runner.ts';
 
 /** A row: an op at given shapes and attributes, with its float64 reference. */
@@ -153,6 +154,39 @@ export async function checkTrials(device: Device, row: ValueCase, seed: number):
     return others.some((other) => firstDifference(bits(first), bits(other)) >= 0);
   });
   expect(differ, 'trials differ from one another').toBe(!row.isConstant);
+}
+
+/**
+ * Values and gradients of T models side by side, each with inputs and a cotangent of its own, against T separate runs: not a bit apart. Also with
+ * the first input, a batch say, one for all.
+ */
+export async function checkSideBySide(device: Device, row: ValueCase, seed: number): Promise<void> {
+  const inputs = row.inputs();
+  const all = inputs.map((_, i) => i);
+  const stacked = inputs.length > 1 ? [all, all.slice(1)] : [all];
+  for (const own of stacked) {
+    const models = Array.from({ length: trialCount }, (_, t) =>
+      inputs.map((input, i) => (own.includes(i) ? perturb(input, exactDirections(input, 1, seed + 10 * i), [t / 8]) : input)));
+    const dys = models.map((_, t) => randomCotangent(row.reference(inputs).shape, seed + 7 * t));
+    const wanted = own.filter((i) => row.vjp(inputs, dys[0])[i] !== null);
+    const outputsOf = (tensors: Tensor[], dy: Tensor): Tensor[] => {
+      const y = row.build(tensors);
+      return [y, ...grad(sum(mul(y, dy)), wanted.map((i) => tensors[i]))];
+    };
+    const together = outputsOf(inputs.map((input, i) => (own.includes(i) ? sideBySide(models.map((one) => one[i])) : constant(input))), sideBySide(dys));
+    const apart = models.map((one, t) => outputsOf(one.map(constant), constant(dys[t])));
+    // Sums are cut as for all models at once.
+    const lowering = { ...(row.lowering ?? lowerContextOf(device)), trials: trialCount };
+    const values = await runGuarded(device, [...together, ...apart.flat()], { lowering });
+    const n = together.length;
+    together.forEach(({ trials: count }, k) => {
+      expect(count).toBe(trialCount);
+      const expected = Float32Array.from(apart.flatMap((_, t) => [...values[n * (t + 1) + k]]));
+      const what = k === 0 ? 'value' : `gradient of input ${wanted[k - 1]}`;
+      expect(firstDifference(bits(values[k]), bits(expected)), `${what}: first number that differs from separate models, own ${own}`).toBe(-1);
+    });
+    expect(row.isConstant || firstDifference(bits(values[n]), bits(values[2 * n])) >= 0, 'models differ').toBe(true);
+  }
 }
 
 /** −0 counts as 0: which of them a sum of zeros gives is nobody's concern. */

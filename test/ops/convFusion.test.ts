@@ -10,11 +10,11 @@ import type { LowerContext } from '../../src/graph/lower/context.ts';
 import { Memory } from '../../src/graph/memory.ts';
 import { draft, lowerContextOf } from '../../src/graph/plan.ts';
 import type { Tensor, Variable } from '../../src/graph/tensor.ts';
-import { trials } from '../../src/trials/trials.ts';
+import { stackModels, trials } from '../../src/trials/trials.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { randomNd } from '../support/random.ts';
-import { constant, parameter } from '../support/tensors.ts';
+import { constant, parameter, sideBySide } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
@@ -25,6 +25,8 @@ interface Net {
   readonly name: string;
   readonly x: number[];
   readonly build: (x: Tensor, w: Weights) => Tensor;
+  /** A norm's input is one for all models: its gradient is summed apart from the convolution's then, and rounds otherwise. @default false */
+  readonly isNormShared?: boolean;
   /** Launches by a part of their kernel's name, forward and backward, with all fusions. */
   readonly kernels: Record<string, number>;
 }
@@ -68,6 +70,7 @@ const nets: Net[] = [
   },
   {
     name: 'a norm of what is no convolution, read by two of them',
+    isNormShared: true,
     x: [2, 5, 4, 6],
     build: (x, w) => {
       const y = relu(norm(mul(x, x), w, 'n'));
@@ -133,6 +136,28 @@ function make({ x, build }: Net) {
   return { y, loss, all, gradients: [y, ...grad(loss, all)], parameters: [...weights.values()] };
 }
 
+const modelCount = 3;
+
+/** Values of each model, the first's being the variable's own. */
+const valuesOf = (v: Variable, i: number) =>
+  Array.from({ length: modelCount }, (_, t) => ({
+    shape: [...v.shape],
+    data: randomNd([...v.shape], 400 + 3 * i + t).data.map((value, k) => Math.fround(v.data[k] + (t * value) / 8)),
+  }));
+
+/** Outputs and gradients of models side by side, of a batch that is theirs in common, and of each model by itself. */
+function modelsOf(net: Net) {
+  const { y, loss, parameters } = make(net);
+  const values = parameters.map(valuesOf);
+  const outputs = (own: Map<Variable, Tensor>): Tensor[] => {
+    const [stackedY, stackedLoss] = stackModels([y, loss], own);
+    return [stackedY, ...grad(stackedLoss, parameters.map((v) => own.get(v)!))];
+  };
+  const together = outputs(new Map(parameters.map((v, i) => [v, sideBySide(values[i])])));
+  const apart = Array.from({ length: modelCount }, (_, t) => outputs(new Map(parameters.map((v, i) => [v, constant(values[i][t])]))));
+  return { together, apart };
+}
+
 function trialsOf(y: Tensor, parameters: readonly Variable[], K: number): Tensor[] {
   const directions = new Map(parameters.map((v, i) => [v, Array.from({ length: K }, (_, k) => constant(randomNd([...v.shape], 200 + 3 * i + k)))]));
   return trials([y], { count: 3, directions, coefficients: tensor(Float32Array.from({ length: 3 * K }, (_, i) => (i % 4) * 0.05)) });
@@ -171,6 +196,20 @@ describe.each(nets)('$name', (net) => {
         expectClose(value, expected[i], { atol: 2e-5 * scale + 1e-4, rtol: 1e-5 });
       });
     }
+  });
+
+  test.each(Object.keys(ways))('models side by side have the bits of each by itself, %s', async (way) => {
+    const { together, apart } = modelsOf(net);
+    const lowering = { ...ways[way](), trials: modelCount };
+    const values = await runGuarded(device(), together, { lowering });
+    const expected: Float32Array[][] = [];
+    for (const one of apart) expected.push(await runGuarded(device(), one, { lowering }));
+    values.forEach((value, i) => {
+      const one = Float32Array.from(expected.flatMap((own) => [...own[i]]));
+      if (!net.isNormShared) expect(value).toEqual(one);
+      else expectClose(value, one, { atol: 2e-5 * Math.max(...one.map(Math.abs)), rtol: 1e-5 });
+    });
+    expect(expected[0][0]).not.toEqual(expected[1][0]);
   });
 
   test.each([[1, 'own'], [2, 'own'], [3, 'own'], [1, 'tiles'], [2, 'tiles, split']])('trials along %d directions are the same within rounding, %s', async (K, way) => {

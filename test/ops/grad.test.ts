@@ -9,7 +9,7 @@ import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { randomCotangent, randomNd } from '../support/random.ts';
 import * as ref from '../support/reference.ts';
-import { constant, parameter } from '../support/tensors.ts';
+import { constant, parameter, sideBySide } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
@@ -82,6 +82,21 @@ test('intermediate tensors, and the loss itself, have gradients too', async () =
   expect([...dHidden]).toEqual([...value.map((v) => 2 * v)]);
 });
 
+test('the losses of models side by side have gradients a model, also where these are one for all; zeros where a loss does not depend on it', async () => {
+  const [a, b] = [randomNd([3], 1), randomNd([3], 2)];
+  const w = sideBySide([a, b]);
+  const unused = sideBySide([randomNd([2], 3), randomNd([2], 4)]);
+  const x = constant(randomNd([3], 5));
+  // The gradient of the first term is one for all models.
+  const loss = add(sum(mul(w, x)), sum(mul(w, w)));
+  expect(loss.trials).toBe(2);
+  const [dw, zeros, dLoss] = await runGuarded(device(), grad(loss, [w, unused, loss]));
+  const expected = [a, b].flatMap(({ data }) => [...data].map((value, i) => randomNd([3], 5).data[i] + 2 * value));
+  expectClose(dw, Float32Array.from(expected), { atol: 1e-6, rtol: 1e-6 });
+  expect([...zeros]).toEqual([0, 0, 0, 0]);
+  expect([...dLoss]).toEqual([1, 1]);
+});
+
 describe('refuses', () => {
   const x = parameter(randomNd([4, 3], 1));
   const norm = batchNorm(x, constant(randomNd([3], 2)), constant(randomNd([3], 3)));
@@ -93,6 +108,7 @@ describe('refuses', () => {
       const [losses] = trials([sum(x)], { count: 2, directions, coefficients: tensor([1, 2]) });
       return grad(losses, [x]);
     }],
+    ['one loss, with respect to what is of several models', ShapeError, 'loss', () => grad(sum(x), [sideBySide([randomNd([3], 5), randomNd([3], 6)])])],
     ['a second derivative', AttrError, 'loss', () => grad(sum(grad(sum(relu(x)), [x])[0]), [x])],
     ['a loss of batch statistics', AttrError, 'loss', () => grad(sum(norm.statistics.mean), [x])],
     ['a loss of batch statistics beside y', AttrError, 'loss', () => grad(add(sum(norm.y), sum(norm.statistics.variance)), [x])],

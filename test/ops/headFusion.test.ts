@@ -10,7 +10,7 @@ import { trials } from '../../src/trials/trials.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { randomNd } from '../support/random.ts';
-import { constant, parameter } from '../support/tensors.ts';
+import { constant, parameter, sideBySide } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
@@ -73,6 +73,29 @@ describe.each(sizes)('$n images $side, $c channels, $classes classes', (size) =>
     expect(names.filter((name) => name.startsWith('perturb_'))).toHaveLength(K);
     await same(outputs);
   });
+});
+
+test('models side by side, of one batch and of batches of their own: the bits of each by itself', async () => {
+  const size = sizes[0];
+  const { n, side, c, classes } = size;
+  const labels = tensor(Uint32Array.from({ length: n }, (_, i) => (i * 7) % classes));
+  const shapes = [[n, ...side, c], [c, classes], [classes]];
+  const values = shapes.map((shape, i) => [0, 1, 2].map((t) => randomNd(shape, 50 + 3 * i + t)));
+  const outputsOf = ([x, weight, bias]: Tensor[], own: Tensor[]): Tensor[] => {
+    const losses = crossEntropy(linear(globalAvgPool2d(x), weight, bias), labels);
+    return [losses, ...grad(mean(losses), own)];
+  };
+  for (const isShared of [true, false]) {
+    const together = values.map((of, i) => (i === 0 && isShared ? constant(of[0]) : sideBySide(of)));
+    const apart = [0, 1, 2].map((t) => values.map((of, i) => constant(of[i === 0 && isShared ? 0 : t])));
+    const own = (all: Tensor[]) => all.slice(Number(isShared));
+    const outputs = outputsOf(together, own(together));
+    expect(kernelNames(outputs).filter((name) => name.startsWith('classifierHead'))).toEqual(['classifierHead_gradient']);
+    const got = await runGuarded(device(), outputs);
+    const expected: Float32Array[][] = [];
+    for (const one of apart) expected.push(await runGuarded(device(), outputsOf(one, own(one))));
+    got.forEach((value, i) => expect(value).toEqual(Float32Array.from(expected.flatMap((of) => [...of[i]]))));
+  }
 });
 
 test('stays apart where two losses weigh one another', async () => {

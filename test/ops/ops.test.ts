@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { useDevice } from '../support/device.ts';
-import { checkForwardAndGradient, checkTrials, type OpCase } from './check.ts';
+import { checkForwardAndGradient, checkSideBySide, checkTrials, type OpCase } from './check.ts';
 import { inHalf } from './half.ts';
 import { table } from './table.ts';
 
@@ -20,6 +20,7 @@ describe.each(Object.entries<OpCase[]>(table))('%s', (_, rows) => {
     for (const one of row.onlyF32 === undefined ? [row, inHalf(row)] : [row]) {
       test(`${one.name}: value and gradient`, () => checkForwardAndGradient(device(), one, 100 + index));
       test(`${one.name}: trials`, () => checkTrials(device(), one, 300 + index));
+      test(`${one.name}: models side by side`, () => checkSideBySide(device(), one, 500 + index));
     }
   });
 });

@@ -11,7 +11,7 @@ import type { Tensor } from '../../src/graph/tensor.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { randomNd } from '../support/random.ts';
-import { constant, parameter } from '../support/tensors.ts';
+import { constant, parameter, sideBySide } from '../support/tensors.ts';
 import { runGuarded } from './runner.ts';
 
 const device = useDevice();
@@ -73,6 +73,21 @@ describe.each(layers)('x $x, weight $weight, f16 $half', (layer) => {
       expectClose(expected, g.map((value, i) => momentum * buffer.data[i] + value + step.weightDecay * weight.data[i]), { atol: 1e-6, rtol: 1e-6 });
     }
   });
+});
+
+test.each(Object.keys(ways))('models side by side, %s: the bits of each by itself', async (way) => {
+  const { x: shape, weight: weightShape, padding } = layers[0];
+  const [x, weights, buffers] = [randomNd(shape, 1), [2, 3].map((seed) => randomNd(weightShape, seed)), [4, 5].map((seed) => randomNd(weightShape, seed))];
+  const directionOf = (weight: Tensor, buffer: Tensor): Tensor => {
+    const y = conv2d(constant(x), weight, { padding });
+    const [gradient] = grad(sum(mul(y, y)), [weight]);
+    return op('sgdDirection', [gradient, weight, buffer, tensor(Uint32Array.of(0, 0, 0))], step)[0];
+  };
+  const lowering = { ...ways[way](), trials: 2 };
+  const [together] = await runGuarded(device(), [directionOf(sideBySide(weights), sideBySide(buffers))], { lowering });
+  const apart = await Promise.all([0, 1].map((t) => runGuarded(device(), [directionOf(constant(weights[t]), constant(buffers[t]))], { lowering })));
+  expect(together).toEqual(Float32Array.from(apart.flatMap(([one]) => [...one])));
+  expect(apart[0]).not.toEqual(apart[1]);
 });
 
 test('stays apart where somebody wants the gradient', async () => {

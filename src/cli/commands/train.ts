@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { openDevice } from '../../gpu/device.ts';
 import type { Json } from '../../train/index.ts';
 import type { trainOptions, TrainValues } from '../options.ts';
+import { runAlr } from '../run/alrTraining.ts';
 import { continued, notesOf } from '../run/resume.ts';
 import { buildModel, checkBatches, loadDataset, makeOutputFolder, trainSchedule } from '../run/setup.ts';
 import { interruptible, runTraining, summaryText, writeReport, type Summary } from '../run/training.ts';
@@ -30,13 +31,14 @@ export async function run(now: TrainValues, _: '', givenNow: ReadonlySet<keyof t
   // A checkpoint brings the weights, those that the run was begun with may be gone.
   const init = values.init === undefined || from ? undefined : { arg: '--init', file: values.init };
   const model = buildModel(values, dataset.train.classes.length, init);
-  const { name, schedule } = trainSchedule(values);
+  const { name, schedule } = values.scheduler === 'alr' ? { name: 'alr', schedule: null } : trainSchedule(values);
   makeOutputFolder(values.out);
   const device = await openDevice();
   const { signal, release } = interruptible();
   const checkpoints = { every: values.checkpointEvery, notes: notesOf({ values, given }), from };
   try {
-    const finished = await runTraining({ name, values, dataset, model, schedule, device, folder: values.out, signal, checkpoints });
+    const job = { name, values, dataset, model, device, folder: values.out, signal };
+    const finished = await (schedule ? runTraining({ ...job, schedule, checkpoints }) : runAlr(job));
     writeReport(values.out, `ResNet18 on ${dataset.name}: ${name}`, [finished], values, device);
     const { summary, record, aborted } = finished;
     if (!aborted) record.finish({ name, summary } as unknown as Json);

@@ -95,7 +95,9 @@ export function buildModel(
 
 /** What sets the learning rate of `forkstep train`, and its name. */
 export function trainSchedule(values: TrainValues): { name: string; schedule: Schedule } {
-  const { schedule: name, scheduler } = values;
+  const { schedule: name } = values;
+  // ALR is no schedule: `runAlr` trains by it.
+  const scheduler = values.scheduler === 'alr' ? undefined : values.scheduler;
   if (name === undefined) return { name: scheduler ?? 'trial', schedule: scheduleOf(scheduler ?? 'trial', values) };
   if (isRule(name)) return { name, schedule: buildRule(name, values) };
   const made = buildSchedule(name, values);

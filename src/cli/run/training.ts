@@ -39,6 +39,8 @@ export interface Summary {
   adapter: string;
   seed: number;
   diverged: Divergence | null;
+  /** Of ALR: the cost in forward passes of a batch, three a step and branch. */
+  forwards?: number;
 }
 
 export interface FinishedRun {
@@ -62,7 +64,7 @@ export interface TrainingJob {
 }
 
 /** Time spent in steps, without what comes between them. */
-class Stopwatch {
+export class Stopwatch {
   #since = performance.now();
   #steps = 0;
   #ms = 0;
@@ -254,10 +256,12 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
       : typeof value === 'object'
         ? JSON.stringify(value)
         : (value as string | number | boolean);
+  const alr = 'scheduler' in values && values.scheduler === 'alr' ? { factors: show(values.factors ?? 'factor3'), beam: values.beam ?? 1 } : {};
   const isSet = ([name, value]: [string, unknown]) =>
-    !(name === 'schedule' || Object.hasOwn(trainParameters, name)) || (value !== undefined && value !== false);
+    !(name === 'schedule' || name === 'beam' || Object.hasOwn(trainParameters, name)) || (value !== undefined && value !== false);
   const entries = [
     ...Object.entries(values).filter(([name]) => isRecipe(name)).filter(isSet),
+    ...Object.entries(alr),
     ...Object.entries(trials)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [`trial ${name}`, value] as const),

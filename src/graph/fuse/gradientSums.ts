@@ -37,7 +37,9 @@ function match(node: Node<'batchNormBackward'>, view: GraphView): Match | null {
   if (!source) return null;
   const norm = [x, mean.node.outputs[0], ...(mask === 'output' ? [node.inputs[5]] : [])];
   const extra = [...norm, ...(source.addend ? [source.addend] : [])];
-  return extra.some((tensor) => view.dependsOn(tensor, source.conv)) ? null : { ...source, norm };
+  // One place of the output is one place of all these.
+  const isAlike = extra.every(({ trials }) => trials === dy.trials);
+  return !isAlike || extra.some((tensor) => view.dependsOn(tensor, source.conv)) ? null : { ...source, norm };
 }
 
 export function gradientSums(outputs: readonly Tensor[]): Tensor[] {

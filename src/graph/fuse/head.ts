@@ -38,8 +38,7 @@ function match(loss: Node<'crossEntropy'>, { order, consumers, kept, isSingle, d
     gradient.inputs[2] === labels &&
     gradient.attrs.labelSmoothing === loss.attrs.labelSmoothing &&
     // Two heads whose losses weigh one another would wait for each other.
-    !order.some((node) => (node.op === 'crossEntropy' || node === pooled.node) && dependsOn(gradient.inputs[0], node)) &&
-    logits.trials === 1;
+    !order.some((node) => (node.op === 'crossEntropy' || node === pooled.node) && dependsOn(gradient.inputs[0], node));
   return isOwn ? { loss, pool: pooled.node, weight, bias, gradient } : null;
 }
 

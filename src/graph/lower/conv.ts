@@ -16,8 +16,8 @@ function sizes(x: Shape, weight: Shape, y: Shape, { stride, padding }: { stride:
   return { images: x[0], h: x[1], w: x[2], hOut: y[1], wOut: y[2], kH: weight[0], kW: weight[1], stride, padding, ...channels };
 }
 
-/** Gradients have no trials. */
-const alone = { trials: 1, eventTrials: 1, isXShared: true, isWeightShared: true, directions: 0, scaled: false, isAffineShared: true } as const;
+/** Gradients read weights that are there. */
+const written = { directions: 0, scaled: false } as const;
 
 /** What a convolution reads for its input: a norm that is lazy it forms itself. */
 function inputOf(x: Tensor): { x: Tensor; input: ConvInput; operands: Record<string, Ref>; isAffineShared: boolean } {
@@ -80,7 +80,7 @@ function forward(node: Node<'conv2d'>, context: LowerContext): Planned {
   return { problem, launches: (choice) => convLaunches(problem, choice, all, y, node.attrs.moments ? { bindings: { sums } } : {}) };
 }
 
-function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
+function inputGradient(node: Node<'conv2dBackwardInput'>, context: LowerContext): Planned {
   const [dy, weight, ...rest] = node.inputs;
   const [dx, sums] = node.outputs;
   const { addend = false, sums: mask = null } = node.attrs;
@@ -88,8 +88,13 @@ function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
     kind: 'backwardInput',
     ...sizes(dx.shape, weight.shape, dy.shape, node.attrs),
     isHalf: dy.dtype === 'f16',
-    ...alone,
+    trials: dx.trials,
+    eventTrials: context.trials ?? dx.trials,
+    isXShared: true,
+    isWeightShared: weight.trials === 1,
+    ...written,
     input: 'plain',
+    isAffineShared: true,
     after: addend || mask ? { by: 'gradient', addend, mask } : null,
   };
   const names = [...(addend ? ['addend'] : []), 'norm_x', 'norm_affine', 'norm_y'];
@@ -100,17 +105,22 @@ function inputGradient(node: Node<'conv2dBackwardInput'>): Planned {
 /** Uniforms of kernels that make SGD's direction. */
 export const directionSizes = ({ momentum, weightDecay, firstWord }: SgdStep) => ({ momentum, weight_decay: weightDecay, first_word: firstWord });
 
-function weightGradient(node: Node<'conv2dBackwardWeight'>): Planned {
+function weightGradient(node: Node<'conv2dBackwardWeight'>, context: LowerContext): Planned {
   const [x, dy, weight, buffer, control] = node.inputs;
   const [dw] = node.outputs;
   const { step } = node.attrs;
-  const { input, operands } = inputOf(x);
+  const { x: own, input, operands, isAffineShared } = inputOf(x);
   const problem: ConvProblem = {
     kind: 'backwardWeight',
     ...sizes(x.shape, dw.shape, dy.shape, node.attrs),
     isHalf: x.dtype === 'f16',
-    ...alone,
+    trials: dw.trials,
+    eventTrials: context.trials ?? dw.trials,
+    isXShared: own.trials === 1,
+    isWeightShared: true,
+    ...written,
     input,
+    isAffineShared,
     after: step ? { by: 'direction' } : null,
   };
   const after = step ? { bindings: { weight, buffer, control }, uniforms: directionSizes(step) } : {};
@@ -121,11 +131,11 @@ const chosen = ({ problem, launches }: Planned, context: LowerContext): ConvChoi
 const lowered = (planned: Planned, context: LowerContext): Launch<Ref>[] => planned.launches(chosen(planned, context));
 
 export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => lowered(forward(node, context), context);
-export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => lowered(inputGradient(node), context);
-export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => lowered(weightGradient(node), context);
+export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => lowered(inputGradient(node, context), context);
+export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => lowered(weightGradient(node, context), context);
 
 /** How the rows of a convolution's output are cut into chunks, each with the pair of sums that its second output holds. */
 export function chunksOf(node: Node, context: LowerContext): Chunks {
-  const planned = node.op === 'conv2d' ? forward(node as Node<'conv2d'>, context) : inputGradient(node as Node<'conv2dBackwardInput'>);
+  const planned = node.op === 'conv2d' ? forward(node as Node<'conv2d'>, context) : inputGradient(node as Node<'conv2dBackwardInput'>, context);
   return chunksOfChoice(planned.problem, chosen(planned, context));
 }

@@ -86,9 +86,10 @@ const windowUniforms = (p: ConvProblem) => ({
   padding: p.padding,
 });
 
-/** vec4s between the trial blocks of what a forward convolution reads; 0 where all trials share it. */
+/** vec4s between the trial blocks of what a convolution reads; 0 where all trials share it. A gradient dy is shared by none. */
 const trialStrides = (p: ConvProblem) => ({
   x_trial_stride: p.isXShared ? 0 : p.images * p.h * p.w * vec4s(p.cin),
+  dy_trial_stride: p.images * p.hOut * p.wOut * vec4s(p.cout),
   weight_trial_stride: p.isWeightShared ? 0 : p.kH * p.kW * p.cin * vec4s(p.cout),
   affine_trial_stride: p.isAffineShared ? 0 : 4 * vec4s(p.cin),
 });
@@ -119,6 +120,7 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
   const tilesPerGroup = Math.min(way.mostTiles, mTiles, Math.max(1, sharing));
   // One tap shares its pixels with none.
   const window = keepsSize(p) && p.kW > 1 ? p.kW : null;
+  const strides = trialStrides(p);
   const uniforms = {
     ...windowUniforms({ ...p, cin, cout }),
     cout,
@@ -132,7 +134,8 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
     lines_per_split: ceilDivide(lines, splits),
     fetch_rounds: fetchRounds(window),
     lane_rows: laneRows,
-    ...trialStrides(p),
+    ...strides,
+    x_trial_stride: p.kind === 'forward' ? strides.x_trial_stride : strides.dy_trial_stride,
     inv_cin4: 1 / vec4s(cin),
     inv_plane: 1 / (p.hOut * p.wOut),
     inv_w_out: 1 / p.wOut,
@@ -188,6 +191,7 @@ function inputGradient(
     splits,
     fetch_rounds: fetchRounds(null),
     lane_rows: laneRows,
+    ...trialStrides(p),
     inv_cout4: 1 / vec4s(p.cout),
   };
   return withSplits(p, splits, to, (dx, epilogueBy, after) =>
@@ -209,8 +213,10 @@ function weightGradient(
     m4: m / 4,
     k,
     n_tiles: ceilDivide(n, block.n),
+    splits,
     tiles,
     tiles_per_split: ceilDivide(tiles, splits),
+    ...trialStrides(p),
     quads,
     fetch_rounds: 4,
     lane_rows: laneRows,

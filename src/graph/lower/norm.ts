@@ -226,43 +226,48 @@ export const lowerBatchNormBackward: LowerRule<'batchNormBackward'> = (node, con
   const rows = rowCount(x.shape);
   const c4 = rowVec4s(x.shape);
   const n = blockVec4s(x.shape);
+  const { trials } = dx;
+  const strides = { x_stride: trialStride(x, n), weight_stride: trialStride(weight, c4) };
+  const inv_rows = training ? 1 / rows : 0;
   const last = node.inputs[node.inputs.length - 1];
   const merged = sums ? null : mergedChunking(rows, context);
   if (merged) {
     const { rowsPerChunk, chunks, rowsPerGroup } = merged;
-    const partials = new Scratch((2 * chunks + 3) * c4 * 16);
+    const stride = (2 * chunks + 3) * c4;
+    const partials = new Scratch(trials * stride * 16);
     return [
       emit(batchNormBackwardPartials(mask, true), {
         bindings: { dy, x, ...masking, mean, inv_std: invStd, weight, partials },
-        uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
-        grid: grid1d(chunks * c4, 64),
+        uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks, partials_stride: stride, ...strides },
+        grid: grid1d(chunks * c4, 64, trials),
       }),
       emit(batchNormBackwardMergeApply(mask, residual), {
         bindings: { dy, x, ...masking, partials, d_weight: dWeight, d_bias: dBias, dx, ...(residual ? { dz } : {}) },
-        uniforms: { rows, c4, chunks, rows_per_group: rowsPerGroup, inv_rows: training ? 1 / rows : 0 },
-        grid: [Math.ceil(rows / rowsPerGroup), Math.ceil(c4 / 4), 1],
+        uniforms: { rows, c4, chunks, partials_stride: stride, x_stride: strides.x_stride, rows_per_group: rowsPerGroup, inv_rows },
+        grid: [Math.ceil(rows / rowsPerGroup), Math.ceil(c4 / 4), trials],
       }),
     ];
   }
   const { rowsPerChunk, chunks } = sums ? chunksOf(last.node, context) : chunking(rows);
-  const partials: Ref = sums ? last : new Scratch(chunks * 2 * c4 * 16);
-  const factors = new Scratch(5 * c4 * 16);
+  const stride = chunks * 2 * c4;
+  const partials: Ref = sums ? last : new Scratch(trials * stride * 16);
+  const factors = new Scratch(trials * 5 * c4 * 16);
   const first = emit(batchNormBackwardPartials(mask, false), {
     bindings: { dy, x, ...masking, mean, inv_std: invStd, partials },
-    uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
-    grid: grid1d(chunks * c4, 64),
+    uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks, partials_stride: stride, ...strides },
+    grid: grid1d(chunks * c4, 64, trials),
   });
   return [
     ...(sums ? [] : [first]),
     emit(batchNormBackwardFinish, {
       bindings: { partials, mean, inv_std: invStd, weight, d_weight: dWeight, d_bias: dBias, factors },
-      uniforms: { c4, chunks, inv_rows: training ? 1 / rows : 0 },
-      grid: [c4, 1, 1],
+      uniforms: { c4, chunks, partials_stride: stride, weight_stride: strides.weight_stride, inv_rows },
+      grid: [c4, 1, trials],
     }),
     emit(batchNormBackwardApply(mask, residual), {
       bindings: { dy, x, ...masking, factors, dx, ...(residual ? { dz } : {}) },
-      uniforms: { n, c4 },
-      grid: grid1d(n, 64),
+      uniforms: { n, c4, x_stride: strides.x_stride },
+      grid: grid1d(n, 64, trials),
     }),
   ];
 };

@@ -20,7 +20,7 @@ export const lowerRelu: LowerRule<'relu'> = ({ inputs: [x], outputs: [y] }) => {
 };
 
 export const lowerReluBackward: LowerRule<'reluBackward'> = ({ inputs: [dy, y], outputs: [dx] }) => {
-  const n = blockVec4s(dx.shape);
+  const n = blockVec4s(dx.shape) * dx.trials;
   return [emit(elementwise.reluBackward, { bindings: { dy, y, dx }, uniforms: { n }, grid: grid1d(n, 64) })];
 };
 
@@ -73,7 +73,7 @@ export const lowerCopy: LowerRule<'copy'> = ({ inputs: [x], outputs: [y] }) => {
 };
 
 export const lowerSgdDirection: LowerRule<'sgdDirection'> = ({ inputs: [gradient, weight, buffer, control], outputs: [direction], attrs }) => {
-  const n = blockVec4s(direction.shape);
+  const n = blockVec4s(direction.shape) * direction.trials;
   const uniforms = { n, ...directionSizes(attrs) };
   return [emit(sgdDirection, { bindings: { gradient, weight, buffer, control, direction }, uniforms, grid: grid1d(n, 64) })];
 };
@@ -81,7 +81,7 @@ export const lowerSgdDirection: LowerRule<'sgdDirection'> = ({ inputs: [gradient
 export const lowerBroadcast: LowerRule<'broadcast'> = ({ inputs: [x], outputs: [y], attrs: { factor } }) => {
   const n = blockVec4s(y.shape);
   const uniforms = { n, c: lastDim(y.shape), c4: rowVec4s(y.shape), factor };
-  return [emit(elementwise.broadcastScalar, { bindings: { x, y }, uniforms, grid: grid1d(n, 64) })];
+  return [emit(elementwise.broadcastScalar, { bindings: { x, y }, uniforms, grid: grid1d(n, 64, y.trials) })];
 };
 
 export const lowerPerturbed: LowerRule<'perturbed'> = ({ inputs, outputs: [y], attrs: { trials, scaled } }) => {
@@ -115,14 +115,14 @@ export const lowerColumnSum: LowerRule<'columnSum'> = ({ inputs: [x], outputs: [
   const rows = rowCount(x.shape);
   const c4 = rowVec4s(x.shape);
   const { rowsPerChunk, chunks } = chunking(rows);
-  const partials = chunks === 1 ? y : new Scratch(chunks * c4 * 16);
+  const partials = chunks === 1 ? y : new Scratch(x.trials * chunks * c4 * 16);
   const first = emit(columnSumPartials, {
     bindings: { x, partials },
     uniforms: { rows, c4, rows_per_chunk: rowsPerChunk, chunks },
-    grid: grid1d(chunks * c4, 64),
+    grid: grid1d(chunks * c4, 64, x.trials),
   });
   if (chunks === 1) return [first];
-  return [first, emit(sumPartials, { bindings: { partials, y }, uniforms: { n: c4, splits: chunks }, grid: grid1d(c4, 64) })];
+  return [first, emit(sumPartials, { bindings: { partials, y }, uniforms: { n: c4, splits: chunks }, grid: grid1d(c4, 64, x.trials) })];
 };
 
 function windowSizes(x: Shape, y: Shape, n: number, { kernelSize, stride, padding }: WindowAttrs) {
@@ -152,7 +152,8 @@ export const lowerMaxPool2d: LowerRule<'maxPool2d'> = ({ inputs: [x], outputs: [
 };
 
 export const lowerMaxPool2dBackward: LowerRule<'maxPool2dBackward'> = ({ inputs: [dy, position], outputs: [dx], attrs }) => {
-  const n = blockVec4s(dx.shape);
+  // The trials' images are images like others.
+  const n = blockVec4s(dx.shape) * dx.trials;
   return [
     emit(pool.maxPool2dBackward, {
       bindings: { dy, position, dx },
@@ -169,7 +170,7 @@ export const lowerGlobalAvgPool2d: LowerRule<'globalAvgPool2d'> = ({ inputs: [x]
 };
 
 export const lowerGlobalAvgPool2dBackward: LowerRule<'globalAvgPool2dBackward'> = ({ inputs: [dy], outputs: [dx] }) => {
-  const n = blockVec4s(dx.shape);
+  const n = blockVec4s(dx.shape) * dx.trials;
   const uniforms = { n, c4: rowVec4s(dx.shape), plane: dx.shape[1] * dx.shape[2] };
   return [emit(pool.globalAvgPool2dBackward, { bindings: { dy, dx }, uniforms, grid: grid1d(n, 64) })];
 };
@@ -187,10 +188,9 @@ export const lowerCrossEntropyBackward: LowerRule<'crossEntropyBackward'> = ({
   outputs: [d_logits],
   attrs,
 }) => {
-  const uniforms = { ...logitSizes(logits), smoothing: attrs.labelSmoothing };
-  return [
-    emit(crossEntropyBackward, { bindings: { d_losses, logits, labels, d_logits }, uniforms, grid: grid1d(blockVec4s(logits.shape), 64) }),
-  ];
+  const uniforms = { ...logitSizes(logits), padded: ceil4(logits.shape[0]), smoothing: attrs.labelSmoothing };
+  const grid = grid1d(blockVec4s(logits.shape), 64, logits.trials);
+  return [emit(crossEntropyBackward, { bindings: { d_losses, logits, labels, d_logits }, uniforms, grid })];
 };
 
 /** Stream of `hash32` that crops and flips draw from: `STREAM.augment`. */

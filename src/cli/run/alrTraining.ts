@@ -1,0 +1,90 @@
+/** One training run by the ALR technique from the command line: what `training.ts` is for the other schedulers. */
+import { AlrTrainer, type AlrEpoch } from '../../train/index.ts';
+import { compileProgress } from '../compileProgress.ts';
+import { formatLoss, formatNumber } from '../format.ts';
+import type { TrainValues } from '../options.ts';
+import { Progress } from '../progress.ts';
+import { RunFolder } from '../../train/runFolder.node.ts';
+import { saveModel } from './record.ts';
+import { Stopwatch, type FinishedRun, type Summary, type TrainingJob } from './training.ts';
+
+export type AlrJob = Omit<TrainingJob, 'schedule' | 'values' | 'checkpoints'> & { readonly values: TrainValues };
+
+/** `step 50: ×2 1.98  ×1 2.07 → learning rate 0.1`, with the beams where there are several. */
+function describeEpoch({ step, candidates, rates, allNonFinite }: AlrEpoch): string {
+  const beams = new Set(candidates.map(({ beam }) => beam)).size;
+  const branches = candidates.map(({ beam, factor, loss }) => `${beams > 1 ? `${beam}:` : ''}×${formatNumber(factor)} ${formatLoss(loss)}`);
+  const note = allNonFinite ? ' (every branch diverged: the epoch is taken back)' : '';
+  return `step ${step}: branches ${branches.join('  ')} → learning rate ${rates.map((rate) => formatNumber(rate)).join(', ')}${note}`;
+}
+
+export async function runAlr(job: AlrJob): Promise<FinishedRun> {
+  const { values, dataset, model, device, signal, name } = job;
+  const stream = process.stderr;
+  const { lr, beam, factors, batch, epochs, maxSteps, momentum, weightDecay, nesterov, augment, noShuffle, seed, memoryBudget } = values;
+  const trainer = await AlrTrainer.create({
+    model, dataset, device, lr, beam, factors, batchSize: batch, epochs, maxSteps, optimizer: { momentum, weightDecay, nesterov }, augment,
+    shuffle: !noShuffle, seed, memoryBudget, onCompile: compileProgress(stream, name),
+  });
+  try {
+    const record = RunFolder.begin(job.folder, { tensorboard: values.tensorboard });
+    const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
+    const branches = trainer.tree.branchesPerEpoch;
+    progress.event(`${name}: ${trainer.totalSteps} steps of ${batch} images, ${branches === 1 ? 'a branch' : `up to ${branches} branches side by side`}`);
+    const watch = new Stopwatch();
+    let told = 0;
+    const result = await trainer.run({
+      signal,
+      logEvery: device.adapter.isSoftware ? 1 : values.logEvery,
+      onProgress: ({ step, losses }) => {
+        watch.note(step + 1 - told, told === 0);
+        told = step + 1;
+        const rate = watch.rate(batch) ?? undefined;
+        const secondsLeft = rate && ((trainer.totalSteps - step - 1) * batch) / rate;
+        const finite = losses.filter(Number.isFinite);
+        progress.update({ step: step + 1, loss: finite.length > 0 ? Math.min(...finite) : NaN, lr: trainer.tree.rates[0], imagesPerSecond: rate, secondsLeft });
+      },
+      onSteps: (steps) => record.addSteps(steps),
+      onEvent: (epoch) => {
+        record.addEpoch(epoch);
+        progress.event(describeEpoch(epoch));
+      },
+      onEvaluation: (evaluation) => {
+        record.addEvaluation(evaluation);
+        progress.event(`step ${evaluation.step}: test loss ${formatLoss(evaluation.testLoss)}, accuracy ${(evaluation.testAccuracy * 100).toFixed(1)} %`);
+        watch.restart();
+      },
+    });
+    progress.done();
+    const summary = summarize(trainer, record, job, watch.rate(batch));
+    await trainer.close();
+    saveModel(job.folder, model, trainer.step, { model: values.model, stem: values.stem, width: String(values.width), dataset: dataset.name });
+    return { name, record, summary, aborted: result.aborted };
+  } catch (error) {
+    await trainer.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+function summarize(trainer: AlrTrainer, { steps, evals }: RunFolder, { device, values }: AlrJob, imagesPerSecond: number | null): Summary {
+  const last = steps.slice(-trainer.stepsPerEpoch);
+  const evaluation = evals.at(-1) ?? null;
+  return {
+    steps: trainer.step,
+    epochs: trainer.step / trainer.stepsPerEpoch,
+    trainLoss: last.length > 0 ? last.reduce((sum, { loss }) => sum + loss, 0) / last.length : null,
+    testLoss: evaluation?.testLoss ?? null,
+    testAccuracy: evaluation?.testAccuracy ?? null,
+    lr: steps.at(-1)?.lr ?? values.lr,
+    lrHistory: steps.map(({ lr }) => lr),
+    precision: 'f32',
+    skipped: 0,
+    imagesPerSecond,
+    memory: trainer.memory,
+    dispatchesPerStep: trainer.dispatchesPerStep,
+    adapter: device.adapter.description || device.adapter.device,
+    seed: values.seed,
+    diverged: null,
+    forwards: trainer.forwards,
+  };
+}
