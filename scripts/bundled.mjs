@@ -6,6 +6,8 @@ import { readFileSync } from 'node:fs';
 import { build } from 'esbuild';
 
 const mark = '?bundled';
+/** Around a file's name, where vitest keeps it. */
+const [head, tail] = ['\0bundled:', '.text'];
 
 /** @throws Error with the messages of esbuild printed */
 async function textOf(file) {
@@ -35,10 +37,11 @@ export const bundledTextsForVitest = {
   async resolveId(source, importer) {
     if (!source.endsWith(mark)) return undefined;
     const found = await this.resolve(source.slice(0, -mark.length), importer, { skipSelf: true });
-    return found && `\0bundled:${found.id}`;
+    // By its ending vite would take a style sheet for its own.
+    return found && `${head}${found.id}${tail}`;
   },
   async load(id) {
-    if (!id.startsWith('\0bundled:')) return undefined;
-    return `export default ${JSON.stringify(await textOf(id.slice('\0bundled:'.length)))};`;
+    if (!id.startsWith(head)) return undefined;
+    return `export default ${JSON.stringify(await textOf(id.slice(head.length, -tail.length)))};`;
   },
 };

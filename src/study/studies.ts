@@ -76,7 +76,9 @@ function tableRows({ base, stems, rates }: Scale): Rows {
     const group = stems.length > 1 ? `${stem} stem` : '';
     const at = (name: string) => (stems.length > 1 ? `${stem}/${name}` : name);
     for (const method of methodNames) {
-      rows.push(rowOf(base, method, { stem }, { key: at(method), title: methods[method].title, group, paper: paperColumn[method] }));
+      // Other images are not what the paper's figures are of.
+      const paper = base.dataset === 'cifar10' ? paperColumn[method] : undefined;
+      rows.push(rowOf(base, method, { stem }, { key: at(method), title: methods[method].title, group, paper }));
     }
     for (const method of tuneable) {
       const others = rates.tuned.filter((lr) => lr !== base.lr);

@@ -40,6 +40,9 @@ function showRuns({ results, diverged, failed, missing }: RowSummary): string {
   return others.length > 0 ? `${count} (${others.join(', ')})` : count;
 }
 
+const paperNote =
+  "The paper's column: all of CIFAR-10, ResNet18 of width 64, 100 epochs; it does not tell which reading of linear is meant, nor with how many factors its own rule got 87.0.";
+
 const showPaper = (paper: number | undefined): string => (paper === undefined ? dash : paper.toFixed(1));
 
 /** One row a setting: accuracy beside the paper's where a row may be one of its, loss, cost, time. */
@@ -70,6 +73,7 @@ function settingsTable(summary: StudySummary): Table {
     notes: [
       `Mean ± standard deviation over seeds; a run that diverged counts as chance. Cost: forward-equivalents of training and trials over those of the cheapest row, ${showCount(plain)} forwards of one image.`,
       ...searches,
+      ...(hasPaper ? [paperNote] : []),
     ],
   };
 }

@@ -22,7 +22,7 @@ function seriesOf({ name, color, kind, hasRings }: PlotSeries): uPlot.Series {
     dash: dashes[kind],
     alpha: kind === 'faint' ? 0.25 : 1,
     ...(kind === 'rings' ? { paths: () => null } : {}),
-    points: showsRings ? { show: true, size: 7, stroke, fill: cssColor('var(--panel)') } : {},
+    points: { size: 7, stroke, fill: cssColor('var(--panel)'), ...(showsRings ? { show: true } : {}) },
     value: (_, value) => (value === null || value === undefined ? '–' : formatNumber(value)),
   };
 }
@@ -64,9 +64,16 @@ function drawMarks(plot: Plot): (chart: uPlot) => void {
   };
 }
 
+/** Steps and epochs have no parts: distances of ticks are 1, 2 or 5 times a power of ten. */
+const wholes = Array.from({ length: 24 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
+
+/** Whether a tick of a log axis bears its number: the axis begins anywhere. */
+const isRound = (value: number): boolean => [1, 2, 5, 10].some((digit) => Math.abs(value / 10 ** Math.floor(Math.log10(value)) - digit) < 1e-6);
+
 function optionsOf(plot: Plot, width: number): uPlot.Options {
   const font = `12px ${getComputedStyle(document.body).fontFamily}`;
-  const show = (unit: string) => (_: uPlot, splits: (number | null)[]) => splits.map((value) => (value === null ? '' : `${formatNumber(value)}${unit}`));
+  const show = (unit: string, isLog = false) => (_: uPlot, splits: (number | null)[]) =>
+    splits.map((value) => (value === null || (isLog && !isRound(value)) ? '' : `${formatNumber(value)}${unit}`));
   const axis = { stroke: cssColor('var(--soft)'), font, grid: { stroke: cssColor('var(--grid)'), width: 1 }, ticks: { stroke: cssColor('var(--line)'), width: 1 } };
   const { isXLog, isYLog, yRange, yUnit = '' } = plot;
   return {
@@ -77,10 +84,11 @@ function optionsOf(plot: Plot, width: number): uPlot.Options {
       y: { distr: isYLog ? 3 : 1, ...(yRange ? { range: () => [yRange[0], yRange[1]] as [number, number] } : {}) },
     },
     axes: [
-      { ...axis, label: plot.xLabel, labelFont: font, labelSize: 20, values: show('') },
-      { ...axis, size: 62, values: show(yUnit) },
+      { ...axis, label: plot.xLabel, labelFont: font, labelSize: 20, values: show('', isXLog), ...(isXLog ? {} : { incrs: wholes }) },
+      { ...axis, size: 62, values: show(yUnit, isYLog) },
     ],
     series: [{ label: plot.xLabel, value: (_, value) => (value === null || value === undefined ? '–' : formatNumber(value, 6)) }, ...plot.series.map(seriesOf)],
+    legend: { markers: { dash: (_, i) => (plot.series[i - 1]?.kind === 'dashed' ? 'dashed' : plot.series[i - 1]?.kind === 'dotted' ? 'dotted' : 'solid') } },
     focus: { alpha: 0.3 },
     cursor: { focus: { prox: 24 }, y: false },
     hooks: { draw: [drawMarks(plot)] },

@@ -22,8 +22,9 @@ export function renderStudyPage(summaries: readonly StudySummary[]): string {
 
 function htmlTable({ head, rows, notes }: Table): string {
   const isText = head.map((_, i) => rows.some((row) => !/^[\d–−-]/.test(row[i])));
-  const cells = (row: readonly string[]) => row.map((cell, i) => `<td${isText[i] ? ' class="left"' : ''}>${escapeHtml(cell)}</td>`).join('');
-  const heads = head.map((cell, i) => `<th${isText[i] ? ' class="left"' : ''}>${escapeHtml(cell)}</th>`).join('');
+  const kind = (i: number, cell: string) => (isText[i] ? ` class="${cell.length > 40 ? 'left' : 'name'}"` : '');
+  const cells = (row: readonly string[]) => row.map((cell, i) => `<td${kind(i, cell)}>${escapeHtml(cell)}</td>`).join('');
+  const heads = head.map((cell, i) => `<th${kind(i, cell)}>${escapeHtml(cell)}</th>`).join('');
   const body = rows.map((row) => `<tr>${cells(row)}</tr>`).join('');
   return `<div class="wide"><table><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>${notes.map((note) => `<p>${escapeHtml(note)}</p>`).join('')}`;
 }

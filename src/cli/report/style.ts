@@ -60,8 +60,9 @@ table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 th{color:var(--soft);font-weight:600}
 thead th{position:sticky;top:0;background:var(--panel);border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{text-align:left}
-td.left{text-align:left;white-space:normal;overflow-wrap:anywhere}
+th:first-child,td:first-child,th.name{text-align:left}
+td.left{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:16em}
+.name{text-align:left}
 td.w{background:color-mix(in srgb,var(--c) calc(var(--w)*1%),transparent)}
 td.min{font-weight:700;text-decoration:underline;text-underline-offset:3px}
 .bad{color:var(--bad)}
