@@ -36,15 +36,16 @@ export class LocalExecutor implements Executor {
     readonly version: string,
   ) {}
 
+  /** @throws DataError, AttrError, DeviceError where data or adapter are not there, which no other run would find either */
   async run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void) {
     const { version } = this;
+    const dataset = this.datasets.of(recipe);
+    this.#device ??= await openDevice();
+    const adapter = this.#device.adapter.description;
     try {
-      const dataset = this.datasets.of(recipe);
-      this.#device ??= await openDevice();
       const onSteps = (done: number, total: number) => onProgress(done / total);
       return await runRecipe({ recipe, dataset, device: this.#device, version, signal, onProgress: onSteps });
     } catch (error) {
-      const adapter = this.#device?.adapter.description ?? '';
       await this.close();
       const message = error instanceof Error ? error.message : String(error);
       return { format: resultFormat, id: runId(recipe), status: 'failed' as const, recipe, version, adapter, error: message } as const;

@@ -6,6 +6,7 @@ import type { StudyRun } from './studies.ts';
 
 /** Makes one run at a time. What goes wrong in a run is its result; null where the signal ended it. */
 export interface Executor {
+  /** @throws what would go wrong in every run, such as data that are not there */
   run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void): Promise<StudyResult | null>;
   close(): Promise<void>;
 }
@@ -47,7 +48,7 @@ export function missingRuns(runs: readonly StudyRun[], known: ReadonlyMap<string
   return [...byId.values()].filter(({ id }) => (known.get(id)?.status ?? 'failed') === 'failed');
 }
 
-/** @throws what onResult throws, once the runs in progress have ended */
+/** @throws what onResult or an executor throws, once the runs in progress have ended */
 export async function runAll(options: RunnerOptions): Promise<Outcome> {
   const { runs, known, executors, signal, onResult, onProgress, now = () => performance.now() } = options;
   const queue = missingRuns(runs, known);

@@ -1,12 +1,13 @@
 /** Runs made in a process of their own: one at a time, told and answered by messages. */
 import { fork, type ChildProcess } from 'node:child_process';
+import { DeviceError } from '../gpu/errors.ts';
 import { Datasets, LocalExecutor } from './local.node.ts';
 import { runId, type Recipe } from './recipe.ts';
 import { resultFormat, type StudyResult } from './result.ts';
 import type { Executor } from './runner.ts';
 
 type Request = { readonly recipe: Recipe } | { readonly stop: true };
-type Reply = { readonly share: number } | { readonly result: StudyResult | null };
+type Reply = { readonly share: number } | { readonly result: StudyResult | null } | { readonly refused: string };
 
 /** How a worker process is started: a script of Node's and its arguments, which must lead to `serve`. */
 export interface WorkerCommand {
@@ -28,21 +29,23 @@ export class WorkerExecutor implements Executor {
     let stderr = '';
     const collect = (text: Buffer) => void (stderr = (stderr + text.toString()).slice(-2000));
     const stop = () => void child.send({ stop: true } satisfies Request);
-    return new Promise<StudyResult | null>((resolve) => {
+    return new Promise<StudyResult | null>((resolve, reject) => {
       const answered = (reply: Reply) => {
         if ('share' in reply) return onProgress(reply.share);
-        end(reply.result);
+        leave();
+        if ('result' in reply) return resolve(reply.result);
+        reject(new DeviceError({ op: 'study', arg: 'worker', rule: 'must have data and adapter', got: reply.refused, fix: 'try --jobs 1' }));
       };
       const died = (code: number | null, by: string | null) => {
         this.#child = null;
+        leave();
         const error = `the worker process ended ${by ? `by ${by}` : `with code ${code}`}${stderr && `: ${stderr.trim()}`}`;
-        end(signal.aborted ? null : { format: resultFormat, id: runId(recipe), status: 'failed', recipe, version: this.version, adapter: '', error });
+        resolve(signal.aborted ? null : { format: resultFormat, id: runId(recipe), status: 'failed', recipe, version: this.version, adapter: '', error });
       };
-      const end = (result: StudyResult | null) => {
+      const leave = () => {
         child.off('message', answered).off('exit', died);
         child.stderr?.off('data', collect);
         signal.removeEventListener('abort', stop);
-        resolve(result);
       };
       child.on('message', answered).on('exit', died);
       child.stderr?.on('data', collect);
@@ -72,7 +75,10 @@ export async function serve(data: string | undefined, version: string): Promise<
   process.on('message', (request: Request) => {
     if ('stop' in request) return stopping.abort();
     const send = (reply: Reply) => void (process.connected && process.send!(reply));
-    busy = executor.run(request.recipe, stopping.signal, (share) => send({ share })).then((result) => send({ result }));
+    busy = executor.run(request.recipe, stopping.signal, (share) => send({ share })).then(
+      (result) => send({ result }),
+      (error) => send({ refused: error instanceof Error ? error.message : String(error) }),
+    );
   });
   await new Promise<void>((resolve) => process.on('disconnect', resolve));
   stopping.abort();

@@ -18,22 +18,25 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const filesOf = (out: string): string[] => readdirSync(join(out, 'runs')).sort();
 const resultsOf = (out: string): StudyResult[] => filesOf(out).map((name) => parseResult(readFileSync(join(out, 'runs', name), 'utf8'), name));
 const json = (stdout: string): Record<string, unknown> => JSON.parse(stdout.trim().split('\n').at(-1)!) as Record<string, unknown>;
-const study = makeStudy('factors', 'smoke', 1);
-const ids = study.runs.map(({ id }) => id).sort();
+/** Four runs that compile a step alone: what trials do is tested run by run. */
+const args = ['study', 'initial-lr', '--seeds', '2', '--only', 'constant-'];
+const runs = makeStudy('initial-lr', 'smoke', 2).runs.filter(({ id }) => id.includes('constant-'));
+const ids = runs.map(({ id }) => id).sort();
+const cli = join(ROOT, 'dist/cli.js');
 
 describe('forkstep study', () => {
   const out = join(folder, 'gone-on');
 
   it('lists what it would make, and makes nothing', () => {
-    const { code, stdout } = forkstep(['study', 'factors', '--seeds', '1', '--dry-run', '--out', join(folder, 'none')]);
+    const { code, stdout } = forkstep([...args, '--dry-run', '--out', join(folder, 'none')]);
     expect(code).toBe(0);
     for (const id of ids) expect(stdout).toMatch(new RegExp(`^${id} .*to be made$`, 'm'));
-    expect(stdout).toMatch(/How many factors, smoke: 4 runs, 4 to be made: .* forwards of one image, .* on 2 cores without a GPU, roughly\n$/);
+    expect(stdout).toMatch(/The first rate, smoke: 4 runs, 4 to be made: .* forwards of one image, .* on 2 cores without a GPU, roughly\n$/);
     expect(existsSync(join(folder, 'none'))).toBe(false);
   });
 
   it('killed at any moment it leaves whole results, and goes on where it was', async () => {
-    const child = spawn(process.execPath, [join(ROOT, 'dist/cli.js'), 'study', 'factors', '--seeds', '1', '--out', out], { stdio: 'ignore' });
+    const child = spawn(process.execPath, [cli, ...args, '--out', out], { stdio: 'ignore' });
     const ended = new Promise((resolve) => child.on('close', resolve));
     while (!(existsSync(join(out, 'runs')) && filesOf(out).some((name) => name.endsWith('.json')))) {
       expect(child.exitCode).toBeNull();
@@ -45,9 +48,9 @@ describe('forkstep study', () => {
     expect(kept.length).toBeGreaterThan(0);
     const before = kept.map((file) => readFileSync(file, 'utf8'));
 
-    const { code, stdout, stderr } = forkstep(['study', 'factors', '--seeds', '1', '--out', out, '--json']);
+    const { code, stdout, stderr } = forkstep([...args, '--out', out, '--json']);
     expect([code, stderr.includes('failed')]).toEqual([0, false]);
-    expect(json(stdout)).toMatchObject({ made: 4 - kept.length, failed: 0, left: 0, done: 4, total: 4 });
+    expect(json(stdout)).toMatchObject({ made: 4 - kept.length, failed: 0, left: 0, done: 4, total: 24 });
     expect(kept.map((file) => readFileSync(file, 'utf8'))).toEqual(before);
     expect(resultsOf(out).map(({ id }) => id)).toEqual(ids);
     expect(existsSync(join(out, '.lock'))).toBe(false);
@@ -56,37 +59,49 @@ describe('forkstep study', () => {
   it('makes nothing again, and tells its table', () => {
     const times = () => filesOf(out).map((name) => statSync(join(out, 'runs', name)).mtimeMs);
     const before = times();
-    const { code, stdout } = forkstep(['study', 'factors', '--seeds', '1', '--out', out]);
+    const { code, stdout } = forkstep([...args, '--out', out]);
     expect([code, times()]).toEqual([0, before]);
-    expect(stdout).toMatch(/^method +test accuracy, % .*\n(published, . factors +\d.*\n){3}constant +\d.*\nreport: .*report\.html\n$/);
+    expect(stdout).toMatch(/^method +0\.0001 +1 +worst .*\nconstant +\d+\.\d ± \d+\.\d +\d.*\ncosine +– +–.*\n[\s\S]*\nreport: .*report\.html\n$/);
   });
 
   it('with --jobs makes the same runs in processes of their own', () => {
     const other = join(folder, 'jobs');
-    const { code, stderr } = forkstep(['study', 'factors', '--seeds', '1', '--jobs', '2', '--out', other]);
+    const { code, stderr } = forkstep([...args, '--jobs', '2', '--out', other]);
     expect([code, stderr.includes('failed')]).toEqual([0, false]);
     const bare = (result: StudyResult) => ({ ...result, trainMs: 0, evaluationMs: 0 });
     expect(resultsOf(other).map(bare)).toEqual(resultsOf(out).map(bare));
   });
 
-  it('records a run that fails with its error, goes on, and ends with 1', () => {
+  it('records a run whose process dies, goes on with the others, ends with 1, and makes it the next time', async () => {
     const failing = join(folder, 'failing');
+    const child = spawn(process.execPath, [cli, ...args, '--jobs', '2', '--out', failing, '--json'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    let stdout = '';
+    child.stdout.on('data', (text: Buffer) => (stdout += text.toString()));
+    const ended = new Promise((resolve) => child.on('close', resolve));
+    const workers = (): number[] =>
+      readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+    while (workers().length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    process.kill(workers()[0], 'SIGKILL');
+    expect(await ended).toBe(1);
+    expect(json(stdout)).toMatchObject({ made: 4, failed: 1, left: 0, done: 3, total: 24 });
+    const [failed, ...others] = resultsOf(failing).filter(({ status }) => status === 'failed');
+    expect([failed, others]).toEqual([expect.objectContaining({ error: 'the worker process ended by SIGKILL' }), []]);
+    const again = forkstep([...args, '--out', failing, '--json']);
+    expect([again.code, json(again.stdout)]).toMatchObject([0, { made: 1, failed: 0, done: 4 }]);
+  });
+
+  it.each([1, 2])('without an adapter says so in one line and records nothing (--jobs %i)', (jobs) => {
+    const none = join(folder, `none-${jobs}`);
     const env = { VK_DRIVER_FILES: join(folder, 'none.json') };
-    const { code, stdout, stderr } = forkstep(['study', 'factors', '--seeds', '1', '--out', failing, '--json'], env);
+    const { code, stderr } = forkstep([...args, '--jobs', String(jobs), '--out', none], env);
     expect(code).toBe(1);
-    expect(json(stdout)).toMatchObject({ made: 4, failed: 4, left: 0, done: 0, total: 4 });
-    expect(stderr).toMatch(/failed: .*adapter must be available/);
-    for (const result of resultsOf(failing)) expect(result).toMatchObject({ status: 'failed', error: expect.stringContaining('adapter') as string });
-    // The next time they are made.
-    const only = ids[0].slice(0, 12);
-    const again = forkstep(['study', 'factors', '--seeds', '1', '--only', only, '--out', failing, '--json']);
-    expect([again.code, json(again.stdout)]).toMatchObject([0, { made: 1, failed: 0, done: 1 }]);
+    expect(stderr).toMatch(/openDevice: adapter must exist, got no WebGPU adapter; install .*\n$/);
+    expect([filesOf(none), existsSync(join(none, '.lock'))]).toEqual([[], false]);
   });
 
   it('ends on Ctrl-C with what is done, and no result of the run in progress', async () => {
     const stopped = join(folder, 'stopped');
-    const args = [join(ROOT, 'dist/cli.js'), 'study', 'robustness', '--out', stopped, '--jobs', '2'];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [cli, 'study', 'robustness', '--out', stopped, '--jobs', '2'], { stdio: ['ignore', 'pipe', 'pipe'] });
     let stderr = '';
     child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
     const ended = new Promise((resolve) => child.on('close', resolve));
@@ -106,13 +121,13 @@ describe('forkstep study', () => {
 
   it('refuses a folder that another process writes, and damaged results, in one line', () => {
     writeFileSync(join(out, '.lock'), `${process.pid}\n`);
-    const locked = forkstep(['study', 'factors', '--seeds', '1', '--out', out]);
+    const locked = forkstep([...args, '--out', out]);
     expect([locked.code, locked.stderr]).toEqual([2, expect.stringContaining(`got process ${process.pid}, which runs`)]);
     rmSync(join(out, '.lock'));
     const file = join(out, 'runs', `${ids[0]}.json`);
     const whole = readFileSync(file, 'utf8');
     writeFileSync(file, whole.slice(0, 100));
-    const damaged = forkstep(['study', 'factors', '--seeds', '1', '--out', out]);
+    const damaged = forkstep([...args, '--out', out]);
     expect([damaged.code, damaged.stdout]).toEqual([2, '']);
     expect(damaged.stderr).toContain(`study: ${file} must be JSON`);
     writeFileSync(file, whole);
@@ -125,14 +140,14 @@ describe('forkstep report', () => {
     const { code, stdout } = forkstep(['report', out, '--out', elsewhere]);
     expect([code, stdout]).toEqual([0, `report: ${join(elsewhere, 'report.html')}\nruns: ${join(elsewhere, 'runs.csv')}\n`]);
     const page = readFileSync(join(elsewhere, 'report.html'), 'utf8');
-    expect(page).toMatch(/^<!doctype html>[\s\S]*How many factors \(factors, smoke\)[\s\S]*<\/html>\s*$/);
+    expect(page).toMatch(/^<!doctype html>[\s\S]*The first rate \(initial-lr, smoke\)[\s\S]*<\/html>\s*$/);
     expect(page).toContain('u-wrap');
     expect(readFileSync(join(elsewhere, 'runs.csv'), 'utf8').trim().split('\n')).toHaveLength(5);
   });
 });
 
 describe('the progress of a study', () => {
-  const [first, second] = study.runs;
+  const [first, second] = makeStudy('factors', 'smoke', 1).runs;
   const state = { total: 45, done: 12, failed: 1, running: [{ run: first, share: 0.409 }], secondsLeft: 4980 };
 
   it('is a line with what is made, what is left, and how long that may take', () => {
