@@ -7,7 +7,7 @@ import { markdownTable, tableOf } from './table.ts';
 
 /** What is there, where it was made, and the table. */
 function resultsOf(summary: StudySummary): string {
-  const { study, done, total, failures, adapters, versions } = summary;
+  const { done, total, failures, adapters, versions } = summary;
   const failed = failures.length > 0 ? `, ${failures.length} failed` : '';
   const part = done < total ? '; **a part: what follows is of these alone**' : '';
   const made = `${done} of ${total} runs${failed}${part}. Made by forkstep ${versions.join(', ')} on ${adapters.join('; ')}.`;
