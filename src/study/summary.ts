@@ -105,6 +105,14 @@ export function summarize(study: Study, known: ReadonlyMap<string, StudyResult>)
   };
 }
 
+/** The rows of a table: without those that serve only to be chosen from, but with those that were. */
+export function mainRows({ study, rows, bests }: StudySummary): RowSummary[] {
+  const grid = new Set(bests.flatMap(({ best }) => best.of));
+  const chosen = new Set(bests.flatMap((best) => best.chosen?.row.key ?? []));
+  const first = study.rows[0].recipe.lr;
+  return rows.filter(({ row }) => row.recipe.lr === first || !grid.has(row.key) || chosen.has(row.key));
+}
+
 /** One method over first rates: a line of the robustness picture. */
 export interface Line {
   readonly title: string;

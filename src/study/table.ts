@@ -1,7 +1,7 @@
 /** A study's results as tables of text: the same cells for the page, for Markdown and for CSV. */
 import { totalCost } from './cost.ts';
 import { methods } from './methods.ts';
-import { linesOf, type RowSummary, type Stat, type StudySummary } from './summary.ts';
+import { linesOf, mainRows, type RowSummary, type Stat, type StudySummary } from './summary.ts';
 
 export interface Table {
   readonly head: readonly string[];
@@ -50,7 +50,6 @@ function settingsTable(summary: StudySummary): Table {
   const { study, rows, bests } = summary;
   const hasPaper = rows.some(({ row }) => row.paper !== undefined);
   const hasGroups = new Set(rows.map(({ row }) => row.group)).size > 1;
-  const isGrid = new Set(bests.flatMap(({ best }) => best.of));
   const plain = Math.min(...rows.flatMap(({ forwards }) => forwards ?? []));
   const cells = (group: string, title: string, own: RowSummary | null, paper?: number) => [
     ...(hasGroups ? [group] : []),
@@ -62,7 +61,8 @@ function settingsTable(summary: StudySummary): Table {
     showSeconds(own?.trainSeconds ?? null),
     own ? showRuns(own) : dash,
   ];
-  const shown = rows.filter(({ row }) => row.recipe.lr === study.rows[0].recipe.lr || !isGrid.has(row.key));
+  const chosen = new Set(bests.map((best) => best.chosen));
+  const shown = mainRows(summary).filter((own) => own.row.recipe.lr === study.rows[0].recipe.lr || !chosen.has(own));
   const named = bests.map(({ best, chosen }) =>
     cells(best.group, chosen ? `${best.title}: ${chosen.row.recipe.lr}` : best.title, chosen));
   const searches = bests.flatMap(({ best, chosen, searchForwards }) =>

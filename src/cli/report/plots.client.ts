@@ -12,9 +12,10 @@ function cssColor(color: string): string {
 const dashes: Record<PlotSeries['kind'], number[]> = { line: [], faint: [], dashed: [9, 5], dotted: [2, 4], rings: [] };
 const widths: Record<PlotSeries['kind'], number> = { line: 2, faint: 1, dashed: 2, dotted: 1.6, rings: 0 };
 
-function seriesOf({ name, color, kind, hasRings }: PlotSeries): uPlot.Series {
+function seriesOf({ name, color, kind, hasRings, points }: PlotSeries): uPlot.Series {
   const stroke = cssColor(color);
-  const showsRings = kind === 'rings' || hasRings === true;
+  // A point alone has no line.
+  const showsRings = kind === 'rings' || hasRings === true || points.length === 1;
   return {
     label: name,
     stroke,
@@ -22,7 +23,7 @@ function seriesOf({ name, color, kind, hasRings }: PlotSeries): uPlot.Series {
     dash: dashes[kind],
     alpha: kind === 'faint' ? 0.25 : 1,
     ...(kind === 'rings' ? { paths: () => null } : {}),
-    points: { size: 7, stroke, fill: cssColor('var(--panel)'), ...(showsRings ? { show: true } : {}) },
+    points: { show: showsRings, size: 7, stroke, fill: cssColor('var(--panel)') },
     value: (_, value) => (value === null || value === undefined ? '–' : formatNumber(value)),
   };
 }

@@ -1,7 +1,7 @@
 /** The page of a study's folder: tables, curves, rates, the robustness picture, events, recipes. Pure; loads nothing from anywhere. */
 import { eventFromJson } from '../../sched/index.ts';
 import { methods } from '../../study/methods.ts';
-import { linesOf, statOf, type RowSummary, type StudySummary } from '../../study/summary.ts';
+import { linesOf, mainRows, statOf, type RowSummary, type StudySummary } from '../../study/summary.ts';
 import { isOverRates, methodsTable, tableOf, type Table } from '../../study/table.ts';
 import { escapeHtml, flatten, showValue, type ReportValue } from './html.ts';
 import { panel, renderPage } from './page.ts';
@@ -30,10 +30,10 @@ function htmlTable({ head, rows, notes }: Table): string {
 }
 
 function studySection(summary: StudySummary): string {
-  const { study, done, total, failures, rows } = summary;
+  const { study, done, total, failures } = summary;
   const id = `${study.name}-${study.scale}`;
   const partial = done < total ? `${done} of ${total} runs: what follows is of these alone.` : `${total} runs, ${study.seeds} a row.`;
-  const begun = rows.filter(({ results }) => results.length > 0);
+  const begun = mainRows(summary).filter(({ results }) => results.length > 0);
   const plots = isOverRates(summary) ? [robustness(summary, id), rates(begun.filter(hasOwnRate), id)] : [accuracies(begun, id), rates(begun, id)];
   return [
     panel(`${study.title} (${study.name}, ${study.scale})`, '', `<p class="question">${escapeHtml(study.question)}</p><p>${partial}</p>${htmlTable(tableOf(summary))}`),
