@@ -129,7 +129,8 @@ function lossPanel(runs: readonly ColoredRun[]): string {
     crosses.length > 0 ? '✕: not finite from here' : '',
   ].filter((text) => text !== '').join(' · ');
   const label = 'Training loss over steps';
-  return panel('Training loss', note, renderPlot({ id: 'loss', label, xLabel: 'step', isYLog, yRange: padded(low, high, isYLog), height: 300, series, crosses }));
+  const yRange = padded(low, high, isYLog);
+  return panel('Training loss', note, renderPlot({ id: 'loss', label, xLabel: 'step', isYLog, yRange, height: 300, series, crosses }));
 }
 
 /** A little more than the data's range, so that lines keep off the frame. */
@@ -147,7 +148,8 @@ function accuracyPanel(runs: readonly ColoredRun[]): string {
   }));
   const yRange = [Math.max(0, range[0] - 2), Math.min(100, range[1] + 2)] as const;
   const label = 'Test accuracy over steps';
-  return panel('Test accuracy', 'percent of the test images', renderPlot({ id: 'accuracy', label, xLabel: 'step', yRange, yUnit: ' %', height: 270, series }));
+  const plot = renderPlot({ id: 'accuracy', label, xLabel: 'step', yRange, yUnit: ' %', height: 270, series });
+  return panel('Test accuracy', 'percent of the test images', plot);
 }
 
 function ratePanel(runs: readonly ColoredRun[]): string {

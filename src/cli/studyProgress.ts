@@ -9,7 +9,8 @@ const redrawMs = 100;
 /** '12/45 runs  cosine-lr0.005-s1-…  40 %  1:23:00 left  1 failed' */
 export function studyLine(name: string, { total, done, failed, running, secondsLeft }: Progress): string {
   const present = running.map(({ run, share }) => `${run.id.replace(/-[0-9a-f]+$/, '')} ${Math.floor(share * 100)} %`);
-  return [`${name}: ${done}/${total} runs`, ...present, `${formatDuration(secondsLeft)} left`, ...(failed > 0 ? [`${failed} failed`] : [])].join('  ');
+  const lost = failed > 0 ? [`${failed} failed`] : [];
+  return [`${name}: ${done}/${total} runs`, ...present, `${formatDuration(secondsLeft)} left`, ...lost].join('  ');
 }
 
 /** 'cosine, lr 0.005, seed 1: 46.3 % after 34 s' */

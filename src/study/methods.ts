@@ -50,10 +50,10 @@ const published = (factors: FactorSetName, title: string): Method => ({
 /** Total: a name without an entry does not compile. Lengths of PyTorch's defaults are those of 100 epochs, in proportion. */
 export const methods: Record<MethodName, Method> = {
   constant: closed('constant', 'no scheduler', ({ lr }) => new ConstantSchedule({ lr })),
-  torchConstantLr: closed('ConstantLR()', "PyTorch's class of that name: a third of the rate for 5 % of the run, then constant", ({ lr, epochs }) =>
-    perEpoch(constantLr({ lr, totalIters: steps(shareOf(epochs, 5)) }))),
-  linearDefault: closed('linear: LinearLR()', "PyTorch's defaults: from a third to the whole rate over 5 % of the run, then constant", ({ lr, epochs }) =>
-    perEpoch(linearLr({ lr, totalIters: steps(shareOf(epochs, 5)) }))),
+  torchConstantLr: closed('ConstantLR()', "PyTorch's class of that name: a third of the rate for 5 % of the run, then constant",
+    ({ lr, epochs }) => perEpoch(constantLr({ lr, totalIters: steps(shareOf(epochs, 5)) }))),
+  linearDefault: closed('linear: LinearLR()', "PyTorch's defaults: from a third to the whole rate over 5 % of the run, then constant",
+    ({ lr, epochs }) => perEpoch(linearLr({ lr, totalIters: steps(shareOf(epochs, 5)) }))),
   linearDecay: closed('linear: decay', 'from the rate to 0 over the run, once an epoch', ({ lr, epochs }) =>
     perEpoch(linearLr({ lr, startFactor: 1, endFactor: 0, totalIters: steps(epochs) }))),
   cosine: closed('cosine', 'CosineAnnealingLR(T_max = epochs), once an epoch', ({ lr, epochs }) =>

@@ -64,9 +64,10 @@ interface Plan {
   rows(scale: Scale): Rows;
 }
 
-const rowOf = (
-  base: Scale['base'], method: MethodName, change: Partial<Omit<Recipe, 'seed' | 'method'>>, named: Pick<Row, 'key' | 'title' | 'group'> & { paper?: number },
-): Row => ({ ...named, recipe: { ...base, options: {}, ...change, method } });
+type Change = Partial<Omit<Recipe, 'seed' | 'method'>>;
+
+const rowOf = (base: Scale['base'], method: MethodName, change: Change, named: Omit<Row, 'recipe'>): Row =>
+  ({ ...named, recipe: { ...base, options: {}, ...change, method } });
 
 /** Every method from the paper's first rate; constant and cosine from a grid of others, of which the best are rows too. */
 function tableRows({ base, stems, rates }: Scale): Rows {
@@ -126,7 +127,7 @@ function withoutDefaults(options: MethodOptions): MethodOptions {
 const plans: Record<StudyName, Plan> = {
   table: {
     title: 'Every method from one first rate',
-    question: "The paper's table with the controls that it lacks: does the published rule do better than a rule that looks at no loss, and than a tuned rate?",
+    question: "The paper's table with the controls that it lacks: does the published rule do better than one that looks at no loss, and than a tuned rate?",
     rows: tableRows,
   },
   factors: {
@@ -158,7 +159,7 @@ const plans: Record<StudyName, Plan> = {
   },
   scores: {
     title: 'Scores, normalisations, anchor',
-    question: "How should losses become weights? The paper names its score as a limit. 5 factors, whose mean is below 1: the anchor takes that drift away.",
+    question: 'How should losses become weights? The paper names its score as a limit. With 5 factors the anchor takes a drift away.',
     rows: scoreRows,
   },
   robustness: {

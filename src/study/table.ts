@@ -40,8 +40,8 @@ function showRuns({ results, diverged, failed, missing }: RowSummary): string {
   return others.length > 0 ? `${count} (${others.join(', ')})` : count;
 }
 
-const paperNote =
-  "The paper's column: all of CIFAR-10, ResNet18 of width 64, 100 epochs; it does not tell which reading of linear is meant, nor with how many factors its own rule got 87.0.";
+const paperNote = "The paper's column: all of CIFAR-10, ResNet18 of width 64, 100 epochs; it does not tell which reading of linear is meant, nor with "
+  + 'how many factors its own rule got 87.0.';
 
 const showPaper = (paper: number | undefined): string => (paper === undefined ? dash : paper.toFixed(1));
 
@@ -65,13 +65,20 @@ function settingsTable(summary: StudySummary): Table {
   const shown = mainRows(summary).filter((own) => own.row.recipe.lr === study.rows[0].recipe.lr || !chosen.has(own));
   const named = bests.map(({ best, chosen }) =>
     cells(best.group, chosen ? `${best.title}: ${chosen.row.recipe.lr}` : best.title, chosen));
-  const searches = bests.flatMap(({ best, chosen, searchForwards }) =>
-    chosen ? `${best.title}: the rate of the highest mean test accuracy of ${best.of.length}, which cost ${(searchForwards! / plain).toFixed(1)} runs to find; choosing by test images favours it.` : []);
+  const searches = bests.flatMap(({ best, chosen, searchForwards }) => {
+    if (!chosen) return [];
+    const cost = (searchForwards! / plain).toFixed(1);
+    const how = `the rate of the highest mean test accuracy of ${best.of.length}, which cost ${cost} runs to find`;
+    return `${best.title}: ${how}; choosing by test images favours it.`;
+  });
+  const names = [...(hasGroups ? ['network'] : []), 'method', ...(hasPaper ? ['paper, %'] : [])];
+  const unit = `${showCount(plain)} forwards of one image`;
   return {
-    head: [...(hasGroups ? ['network'] : []), 'method', ...(hasPaper ? ['paper, %'] : []), 'test accuracy, %', 'test loss', 'cost', 'training time', 'runs'],
+    head: [...names, 'test accuracy, %', 'test loss', 'cost', 'training time', 'runs'],
     rows: [...shown.map((own) => cells(own.row.group, own.row.title, own, own.row.paper)), ...named],
     notes: [
-      `Mean ± standard deviation over seeds; a run that diverged counts as chance. Cost: forward-equivalents of training and trials over those of the cheapest row, ${showCount(plain)} forwards of one image.`,
+      'Mean ± standard deviation over seeds; a run that diverged counts as chance. '
+      + `Cost: forward-equivalents of training and trials over those of the cheapest row, ${unit}.`,
       ...searches,
       ...(hasPaper ? [paperNote] : []),
     ],
@@ -109,7 +116,8 @@ export const tableOf = (summary: StudySummary): Table => (isOverRates(summary) ?
 /** What each method is. */
 export function methodsTable(summaries: readonly StudySummary[]): Table {
   const used = [...new Set(summaries.flatMap(({ rows }) => rows.map(({ row }) => row.recipe.method)))];
-  return { head: ['method', 'kind', 'what it does'], rows: used.map((name) => [methods[name].title, methods[name].family, methods[name].note]), notes: [] };
+  const rows = used.map((name) => [methods[name].title, methods[name].family, methods[name].note]);
+  return { head: ['method', 'kind', 'what it does'], rows, notes: [] };
 }
 
 const csvCell = (value: string | number): string => (/[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));

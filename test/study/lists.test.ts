@@ -21,7 +21,8 @@ describe('the name of a run', () => {
   it('tells every difference', () => {
     const changes: Partial<Recipe>[] = [
       { seed: 2 }, { lr: 0.0051 }, { train: 3999 }, { options: { anchor: true } }, { options: { anchor: false } }, { stem: 'cifar' },
-      { optimizer: { ...recipe.optimizer, momentum: 0.9 } }, { method: 'step' }, { augment: 'crop-flip' }, { options: { factors: [2, 1] } }, { options: { factors: [1, 2] } },
+      { optimizer: { ...recipe.optimizer, momentum: 0.9 } }, { method: 'step' }, { augment: 'crop-flip' },
+      { options: { factors: [2, 1] } }, { options: { factors: [1, 2] } },
     ];
     expect(new Set([recipe, ...changes.map((change) => ({ ...recipe, ...change }))].map(runId)).size).toBe(changes.length + 1);
   });

@@ -11,13 +11,14 @@ export function madeRun(id: string, recipe: Recipe, testAccuracy: number | null)
   const schedule = methods[method].schedule({ lr, epochs, options });
   const [steps, events] = [100, methods[method].family === 'trial' ? 2 : 0];
   const event = (step: number) => ({
-    step, lrBefore: lr, lrAfter: 2 * lr, multiplier: 2, factors: [2, 1], losses: [1, 'NaN'] as [number, 'NaN'], weights: [1, 0], baseLoss: null,
-    clamped: false, nonFinite: 1, held: false, allNonFinite: false, path: 'gpu' as const,
+    step, lrBefore: lr, lrAfter: 2 * lr, multiplier: 2, factors: [2, 1], losses: [1, 'NaN'] as [number, 'NaN'], weights: [1, 0],
+    baseLoss: null, clamped: false, nonFinite: 1, held: false, allNonFinite: false, path: 'gpu' as const,
   });
+  const ended = [1, 2].map((epoch) => ({ epoch, step: 50 * epoch, trainLoss: 1, testLoss: 1, testAccuracy: ((testAccuracy ?? 0) * epoch) / 2 }));
   return {
     format: resultFormat, id, recipe, version: '0.0.0', adapter: 'an adapter', status: testAccuracy === null ? 'diverged' : 'done',
-    testAccuracy, testLoss: testAccuracy === null ? null : 1 - testAccuracy, steps, eventCount: events, events: Array.from({ length: events }, (_, i) => event(50 * i)),
-    epochs: testAccuracy === null ? [] : [1, 2].map((epoch) => ({ epoch, step: 50 * epoch, trainLoss: 1, testLoss: 1, testAccuracy: (testAccuracy * epoch) / 2 })),
+    testAccuracy, testLoss: testAccuracy === null ? null : 1 - testAccuracy, steps,
+    eventCount: events, events: Array.from({ length: events }, (_, i) => event(50 * i)), epochs: testAccuracy === null ? [] : ended,
     divergence: testAccuracy === null ? { step: 7, reason: 'the loss is not finite' } : null,
     lr: [[0, lr], [99, lr / 2]], cost: costOf(schedule, batch, steps, events), trainMs: 2000, evaluationMs: 100,
   };

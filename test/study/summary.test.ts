@@ -55,7 +55,10 @@ describe('a row', () => {
 });
 
 describe('a tuned row', () => {
-  const grid = { constant: [30, 30, 30], 'constant@0.015': [40, 41, 42], 'constant@0.05': [44, 44, 30], 'constant@0.15': [41, 41, 41], 'constant@0.5': [null, null, null] };
+  const grid = {
+    constant: [30, 30, 30], 'constant@0.015': [40, 41, 42], 'constant@0.05': [44, 44, 30], 'constant@0.15': [41, 41, 41],
+    'constant@0.5': [null, null, null],
+  };
   const bestOf = (known: Map<string, StudyResult>) => summarize(table, known).bests.find(({ best }) => best.key === 'tuned constant')!;
 
   it('is the row of the highest mean over seeds, and costs the search', () => {
@@ -130,7 +133,8 @@ describe('what is written', () => {
     const html = renderStudyPage([summarize(factors, known)]);
     expect(html).toContain('6 of 8 runs: what follows is of these alone.');
     expect(html).toContain('&lt;b&gt;no &amp; luck&lt;/b&gt;');
-    for (const title of ['Test accuracy by epoch', 'Learning rate in force', 'Scheduling events', 'Recipe', 'Failed runs', 'Methods']) expect(html).toContain(`<h2>${title}</h2>`);
+    const titles = ['Test accuracy by epoch', 'Learning rate in force', 'Scheduling events', 'Recipe', 'Failed runs', 'Methods'];
+    for (const title of titles) expect(html).toContain(`<h2>${title}</h2>`);
     expect(html.replaceAll(/<script[^]*?<\/script>/g, '')).not.toMatch(/undefined|Infinity/);
     // Nothing there at all is a page, too.
     expect(renderStudyPage([summarize(factors, new Map())])).toContain('0 of 8 runs');

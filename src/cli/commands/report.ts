@@ -9,7 +9,8 @@ import type { ReportValues } from '../studyOptions.ts';
 export async function run({ out }: ReportValues, path: string): Promise<number> {
   const folder = new StudyFolder(path);
   if (!existsSync(path) || folder.studies().length === 0) {
-    throw new UsageError({ op: 'forkstep report', arg: 'DIR', rule: 'must be the folder of a study', got: path, fix: 'forkstep study NAME --out DIR makes one' });
+    const fix = 'forkstep study NAME --out DIR makes one';
+    throw new UsageError({ op: 'forkstep report', arg: 'DIR', rule: 'must be the folder of a study', got: path, fix });
   }
   makeOutputFolder(out ?? path);
   const { page, csv } = writeStudyReport(folder, out ?? path);

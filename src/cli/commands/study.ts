@@ -54,7 +54,9 @@ function listRuns(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<st
   const forwards = left.reduce((sum, { recipe }) => sum + totalCost(expectedCost(recipe)), 0);
   const time = left.reduce((sum, run) => sum + seconds(run), 0) / jobs;
   const basis = isMeasured ? 'by the runs that are there' : 'on 2 cores without a GPU, roughly';
-  return `${textTable({ head: ['run', 'forwards', 'time', ''], rows })}\n${study.title}, ${study.scale}: ${rows.length} runs, ${left.length} to be made: ${showCount(forwards)} forwards of one image, ${showSeconds(time)} ${basis}\n`;
+  const table = textTable({ head: ['run', 'forwards', 'time', ''], rows });
+  const cost = `${showCount(forwards)} forwards of one image, ${showSeconds(time)} ${basis}`;
+  return `${table}\n${study.title}, ${study.scale}: ${rows.length} runs, ${left.length} to be made: ${cost}\n`;
 }
 
 function makeExecutors({ jobs, data }: StudyValues, missing: number): Executor[] {
@@ -103,7 +105,8 @@ export async function run(values: StudyValues, name: StudyName): Promise<number>
     const outcome = await makeRuns(values, study, runs, folder);
     const summary = summarize(study, folder.results());
     const { page } = writeStudyReport(folder, folder.path);
-    if (values.json) process.stdout.write(`${JSON.stringify({ study: name, scale: values.scale, ...outcome, done: summary.done, total: summary.total, report: page })}\n`);
+    const { done, total } = summary;
+    if (values.json) process.stdout.write(`${JSON.stringify({ study: name, scale: values.scale, ...outcome, done, total, report: page })}\n`);
     else process.stdout.write(`${textTable(tableOf(summary))}report: ${page}\n`);
     return outcome.left > 0 ? 130 : outcome.failed > 0 ? 1 : 0;
   } finally {

@@ -75,7 +75,9 @@ function optionsOf(plot: Plot, width: number): uPlot.Options {
   const font = `12px ${getComputedStyle(document.body).fontFamily}`;
   const show = (unit: string, isLog = false) => (_: uPlot, splits: (number | null)[]) =>
     splits.map((value) => (value === null || (isLog && !isRound(value)) ? '' : `${formatNumber(value)}${unit}`));
-  const axis = { stroke: cssColor('var(--soft)'), font, grid: { stroke: cssColor('var(--grid)'), width: 1 }, ticks: { stroke: cssColor('var(--line)'), width: 1 } };
+  const [soft, grid, line] = ['--soft', '--grid', '--line'].map((name) => cssColor(`var(${name})`));
+  const axis = { stroke: soft, font, grid: { stroke: grid, width: 1 }, ticks: { stroke: line, width: 1 } };
+  const dashOf = (i: number) => plot.series[i - 1]?.kind;
   const { isXLog, isYLog, yRange, yUnit = '' } = plot;
   return {
     width,
@@ -88,8 +90,11 @@ function optionsOf(plot: Plot, width: number): uPlot.Options {
       { ...axis, label: plot.xLabel, labelFont: font, labelSize: 20, values: show('', isXLog), ...(isXLog ? {} : { incrs: wholes }) },
       { ...axis, size: 62, values: show(yUnit, isYLog) },
     ],
-    series: [{ label: plot.xLabel, value: (_, value) => (value === null || value === undefined ? '–' : formatNumber(value, 6)) }, ...plot.series.map(seriesOf)],
-    legend: { markers: { dash: (_, i) => (plot.series[i - 1]?.kind === 'dashed' ? 'dashed' : plot.series[i - 1]?.kind === 'dotted' ? 'dotted' : 'solid') } },
+    series: [
+      { label: plot.xLabel, value: (_, value) => (value === null || value === undefined ? '–' : formatNumber(value, 6)) },
+      ...plot.series.map(seriesOf),
+    ],
+    legend: { markers: { dash: (_, i) => (dashOf(i) === 'dashed' || dashOf(i) === 'dotted' ? dashOf(i)! : 'solid') } },
     focus: { alpha: 0.3 },
     cursor: { focus: { prox: 24 }, y: false },
     hooks: { draw: [drawMarks(plot)] },

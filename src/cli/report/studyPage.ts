@@ -26,7 +26,8 @@ function htmlTable({ head, rows, notes }: Table): string {
   const cells = (row: readonly string[]) => row.map((cell, i) => `<td${kind(i, cell)}>${escapeHtml(cell)}</td>`).join('');
   const heads = head.map((cell, i) => `<th${kind(i, cell)}>${escapeHtml(cell)}</th>`).join('');
   const body = rows.map((row) => `<tr>${cells(row)}</tr>`).join('');
-  return `<div class="wide"><table><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>${notes.map((note) => `<p>${escapeHtml(note)}</p>`).join('')}`;
+  const below = notes.map((note) => `<p>${escapeHtml(note)}</p>`).join('');
+  return `<div class="wide"><table><thead><tr>${heads}</tr></thead><tbody>${body}</tbody></table></div>${below}`;
 }
 
 function studySection(summary: StudySummary): string {
@@ -34,13 +35,17 @@ function studySection(summary: StudySummary): string {
   const id = `${study.name}-${study.scale}`;
   const partial = done < total ? `${done} of ${total} runs: what follows is of these alone.` : `${total} runs, ${study.seeds} a row.`;
   const begun = mainRows(summary).filter(({ results }) => results.length > 0);
-  const plots = isOverRates(summary) ? [robustness(summary, id), rates(begun.filter(hasOwnRate), id)] : [accuracies(begun, id), rates(begun, id)];
+  const plots = isOverRates(summary)
+    ? [robustness(summary, id), rates(begun.filter(hasOwnRate), id)]
+    : [accuracies(begun, id), rates(begun, id)];
+  const head = `<p class="question">${escapeHtml(study.question)}</p><p>${partial}</p>`;
+  const failed = { head: ['run', 'error'], rows: failures.map((one) => [one.id, one.error]), notes: [] };
   return [
-    panel(`${study.title} (${study.name}, ${study.scale})`, '', `<p class="question">${escapeHtml(study.question)}</p><p>${partial}</p>${htmlTable(tableOf(summary))}`),
+    panel(`${study.title} (${study.name}, ${study.scale})`, '', `${head}${htmlTable(tableOf(summary))}`),
     ...plots,
     eventLogs(begun),
     recipes(summary),
-    failures.length > 0 ? panel('Failed runs', '', htmlTable({ head: ['run', 'error'], rows: failures.map((one) => [one.id, one.error]), notes: [] })) : '',
+    failures.length > 0 ? panel('Failed runs', '', htmlTable(failed)) : '',
   ].join('\n');
 }
 
@@ -61,7 +66,8 @@ function accuracies(rows: readonly RowSummary[], id: string): string {
   });
   if (series.every(({ points }) => points.length === 0)) return '';
   const label = 'Test accuracy by epoch';
-  return panel(label, 'percent of the test images, mean over the seeds that got so far', renderPlot({ id: `accuracy-${id}`, label, xLabel: 'epochs', yUnit: ' %', height: 360, series }));
+  const plot = renderPlot({ id: `accuracy-${id}`, label, xLabel: 'epochs', yUnit: ' %', height: 360, series });
+  return panel(label, 'percent of the test images, mean over the seeds that got so far', plot);
 }
 
 /** Rates in force, of the first seed. */
@@ -87,7 +93,8 @@ function robustness(summary: StudySummary, id: string): string {
   if (series.every(({ points }) => points.length === 0)) return '';
   const label = 'Final accuracy against the first rate';
   const note = 'percent of the test images, mean and standard deviation over seeds; a run that diverged counts as chance; log axis';
-  return panel(label, note, renderPlot({ id: `robustness-${id}`, label, xLabel: 'first learning rate', isXLog: true, yUnit: ' %', height: 420, series }));
+  const plot = { id: `robustness-${id}`, label, xLabel: 'first learning rate', isXLog: true, yUnit: ' %', height: 420, series };
+  return panel(label, note, renderPlot(plot));
 }
 
 /** The events of each row's first seed. */
@@ -103,8 +110,10 @@ function eventLogs(rows: readonly RowSummary[]): string {
   return logs.length > 0 ? panel('Scheduling events', note, logs.join('')) : '';
 }
 
-const flat = (value: object): Map<string, string> =>
-  new Map(flatten(value as { [key: string]: ReportValue }).map((one) => [one.path, typeof one.value === 'number' ? String(one.value) : showValue('', one.value)]));
+function flat(value: object): Map<string, string> {
+  const show = (one: ReportValue) => (typeof one === 'number' ? String(one) : showValue('', one));
+  return new Map(flatten(value as { [key: string]: ReportValue }).map((one) => [one.path, show(one.value)]));
+}
 
 /** What all rows have in common once, then what each has of its own. */
 function recipes({ study, rows }: StudySummary): string {
@@ -115,6 +124,7 @@ function recipes({ study, rows }: StudySummary): string {
   const own = names.filter((name) => !isCommon(name));
   const table = { head: ['row', ...own], rows: rows.map(({ row }, i) => [row.key, ...own.map((name) => fields[i].get(name) ?? '')]), notes: [] };
   const seeds = `0 … ${study.seeds - 1}`;
-  const content = `${htmlTable({ head: ['of every run', ''], rows: [...common, ['seed', seeds]], notes: [] })}${own.length > 0 ? htmlTable(table) : ''}`;
+  const ofAll = htmlTable({ head: ['of every run', ''], rows: [...common, ['seed', seeds]], notes: [] });
+  const content = `${ofAll}${own.length > 0 ? htmlTable(table) : ''}`;
   return panel('Recipe', '', `<details><summary>every number of every row</summary>${content}</details>`);
 }
