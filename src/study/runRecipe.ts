@@ -2,12 +2,12 @@
 import { limitSet, type ImageDataset } from '../data/dataset.ts';
 import type { Device } from '../gpu/device.ts';
 import { resnet18 } from '../nn/index.ts';
-import { eventToJson, type TrialEvent } from '../sched/index.ts';
-import { Trainer, type Divergence, type Evaluation, type LoggedStep } from '../train/index.ts';
+import { Trainer } from '../train/index.ts';
 import { costOf } from './cost.ts';
 import { methods } from './methods.ts';
 import { runId, type Recipe } from './recipe.ts';
-import { evenly, resultFormat, thinTrace, type EpochResult, type FinishedRun } from './result.ts';
+import { resultFormat, type FinishedRun } from './result.ts';
+import { RunLog } from './runLog.ts';
 
 export interface RunJob {
   readonly recipe: Recipe;
@@ -22,49 +22,33 @@ export interface RunJob {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** Most points of a trace of rates, and events, that a result keeps. */
-const most = { rates: 200, events: 100 } as const;
+/** What every trainer of a recipe is made with. */
+export const trainerOptions = ({ recipe, dataset, device }: RunJob) => ({
+  model: resnet18({ stem: recipe.stem, width: recipe.width, numClasses: dataset.train.classes.length, seed: recipe.seed }),
+  dataset: { ...dataset, train: limitSet(dataset.train, recipe.train), test: limitSet(dataset.test, recipe.test) },
+  device, batchSize: recipe.batch, epochs: recipe.epochs, optimizer: recipe.optimizer, augment: recipe.augment, seed: recipe.seed,
+});
 
-/** What is logged while a run goes on. */
-class RunLog {
-  readonly steps: LoggedStep[] = [];
-  readonly events: TrialEvent[] = [];
-  readonly epochs: EpochResult[] = [];
-  trainMs = 0;
-  evaluationMs = 0;
-  #since = performance.now();
-
-  constructor(readonly stepsPerEpoch: number) {}
-
-  #lap(): number {
-    const before = this.#since;
-    this.#since = performance.now();
-    return this.#since - before;
-  }
-
-  addSteps(steps: readonly LoggedStep[]): void {
-    this.trainMs += this.#lap();
-    this.steps.push(...steps);
-  }
-
-  /** Comes right after the steps before it, so that the time since then is its own. */
-  addEvaluation({ step, testLoss, testAccuracy }: Evaluation): void {
-    this.evaluationMs += this.#lap();
-    const own = this.steps.slice(-this.stepsPerEpoch);
-    const trainLoss = own.reduce((sum, { loss }) => sum + loss, 0) / own.length;
-    this.epochs.push({ epoch: Math.round(step / this.stepsPerEpoch), step, trainLoss, testLoss, testAccuracy });
-  }
+/** The result of a run whose log has ended. */
+export function resultOf(
+  { recipe, version, device }: RunJob,
+  log: RunLog,
+  { steps, divergence, cost }: Pick<FinishedRun, 'steps' | 'divergence' | 'cost'>,
+): FinishedRun {
+  const kept = log.end();
+  const last = divergence ? undefined : kept.epochs.at(-1);
+  return {
+    format: resultFormat, id: runId(recipe), status: divergence ? 'diverged' : 'done', testAccuracy: last?.testAccuracy ?? null,
+    testLoss: last?.testLoss ?? null, ...kept, recipe, version, adapter: device.adapter.description || device.adapter.device, steps, divergence, cost,
+  };
 }
 
 /** Null where the signal ended it. @throws whatever the trainer throws */
-export async function runRecipe({ recipe, dataset, device, version, signal, onProgress }: RunJob): Promise<FinishedRun | null> {
-  const { method, lr, options, epochs, seed, batch, stem, width, optimizer, augment } = recipe;
+export async function runRecipe(job: RunJob): Promise<FinishedRun | null> {
+  const { recipe, signal, onProgress } = job;
+  const { method, lr, options, epochs, batch } = recipe;
   const schedule = methods[method].schedule({ lr, epochs, options });
-  const trainer = await Trainer.create({
-    model: resnet18({ stem, width, numClasses: dataset.train.classes.length, seed }),
-    dataset: { ...dataset, train: limitSet(dataset.train, recipe.train), test: limitSet(dataset.test, recipe.test) },
-    schedule, device, batchSize: batch, epochs, optimizer, augment, seed,
-  });
+  const trainer = await Trainer.create({ ...trainerOptions(job), schedule });
   try {
     const log = new RunLog(trainer.stepsPerEpoch);
     const { steps, divergence, aborted } = await trainer.run({
@@ -73,32 +57,12 @@ export async function runRecipe({ recipe, dataset, device, version, signal, onPr
         log.addSteps(some);
         onProgress?.(some[some.length - 1].step + 1, trainer.totalSteps);
       },
-      onEvent: (event) => void log.events.push(event),
+      onEvent: (event) => log.addEvent(event),
       onEvaluation: (evaluation) => log.addEvaluation(evaluation),
     });
     if (aborted && !divergence && steps < trainer.totalSteps) return null;
-    const cost = costOf(schedule, batch, steps, log.events.length);
-    const adapter = device.adapter.description || device.adapter.device;
-    return { format: resultFormat, id: runId(recipe), ...endOf(log, divergence), recipe, version, adapter, steps, cost };
+    return resultOf(job, log, { steps, divergence, cost: costOf(schedule, batch, steps, log.eventCount) });
   } finally {
     await trainer.close();
   }
-}
-
-function endOf({ steps, events, epochs, trainMs, evaluationMs }: RunLog, divergence: Divergence | null) {
-  // An evaluation that is not finite is a divergence, and JSON holds no such number.
-  const whole = epochs.filter(({ testLoss }) => Number.isFinite(testLoss));
-  const last = divergence ? undefined : whole.at(-1);
-  return {
-    status: divergence ? ('diverged' as const) : ('done' as const),
-    testAccuracy: last?.testAccuracy ?? null,
-    testLoss: last?.testLoss ?? null,
-    epochs: whole,
-    divergence,
-    lr: thinTrace(steps, most.rates),
-    events: evenly(events, most.events).map(eventToJson),
-    eventCount: events.length,
-    trainMs: Math.round(trainMs),
-    evaluationMs: Math.round(evaluationMs),
-  };
 }
