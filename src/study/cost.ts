@@ -17,7 +17,8 @@ export const totalCost = ({ training, trials }: Cost): number => training + tria
 /** Forwards of one image in one event. */
 export function eventForwards(schedule: Schedule, batch: number): number {
   if (!(schedule instanceof TrialScheduler)) return 0;
-  const { scoreBatch, batch: which } = schedule.options;
+  const { scoreBatch, batch: which, control } = schedule.options;
+  if (control === 'blindDrift') return 0;
   return trialFactors(schedule).length * (scoreBatch ?? batch) * (which === 'both' ? 2 : 1);
 }
 

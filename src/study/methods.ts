@@ -2,7 +2,7 @@
 import {
   asPublished, ConstantSchedule, constantLr, cosineAnnealingLr, linearLr, perEpoch, robust, stepLr, steps, TrialScheduler,
 } from '../sched/index.ts';
-import type { FactorSetName, Schedule } from '../sched/index.ts';
+import type { ControlName, FactorSetName, Schedule } from '../sched/index.ts';
 import type { MethodOptions } from './recipe.ts';
 
 /** Where a method stands in tables and pictures. */
@@ -30,7 +30,8 @@ export interface Method {
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
-  | 'published3' | 'published5' | 'published7' | 'robust';
+  | 'published3' | 'published5' | 'published7' | 'robust'
+  | 'blindDrift' | 'shuffledLosses';
 
 /** So many epochs of 100, in a run of any length: PyTorch's defaults count epochs, and the paper's runs have 100. */
 const shareOf = (epochs: number, of100: number): number => Math.max(1, Math.round((epochs * of100) / 100));
@@ -45,6 +46,15 @@ const published = (factors: FactorSetName, title: string): Method => ({
   note: `asPublished('${factors}'): min-max, e^−x, once an epoch, on the training batch, along the raw gradient, no anchor`,
   takesOptions: true,
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
+});
+
+/** The published rule with 5 factors, but for what its losses say. */
+const control = (name: ControlName, title: string, note: string): Method => ({
+  title,
+  family: 'control',
+  note,
+  takesOptions: false,
+  schedule: ({ lr }) => new TrialScheduler(asPublished('factor5', { lr, control: name })),
 });
 
 /** Total: a name without an entry does not compile. Lengths of PyTorch's defaults are those of 100 epochs, in proportion. */
@@ -70,6 +80,8 @@ export const methods: Record<MethodName, Method> = {
     takesOptions: true,
     schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
   },
+  blindDrift: control('blindDrift', 'control: blind drift', 'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
+  shuffledLosses: control('shuffledLosses', 'control: shuffled losses', 'published, 5 factors, its losses dealt out among the factors at random'),
 };
 
 export const methodNames = Object.keys(methods) as MethodName[];

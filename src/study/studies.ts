@@ -106,10 +106,13 @@ const variants: readonly Variant[] = [
   ...(Object.keys(normalizers) as NormalizeName[]).map((normalize) => ({ score: 'exp', normalize }) as const),
   { score: 'relGain', normalize: 'none' },
   { score: 'rank', normalize: 'none' },
+  { score: 'pairedNoise', normalize: 'none' },
+  { score: 'armijo', normalize: 'none' },
 ];
 
 function scoreRows({ base }: Scale): Rows {
-  const rows = variants.flatMap((variant) => [false, true].map((anchor) => {
+  // The gate takes one factor as it is: it has nothing to anchor.
+  const rows = variants.flatMap((variant) => (variant.score === 'armijo' ? [false] : [false, true]).map((anchor) => {
     const options: MethodOptions = { ...variant, anchor };
     const normalized = variant.normalize === 'none' ? '' : `, ${variant.normalize}`;
     const name = `${variant.score}${normalized}${anchor ? ', anchored' : ''}`;

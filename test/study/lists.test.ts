@@ -147,6 +147,12 @@ describe('costs', () => {
     expect(totalCost(expectedCost(small))).toBe(1152);
   });
 
+  it('count no trial of a blind drift, and those of shuffled losses', () => {
+    const small = { ...recipe, train: 100, batch: 32, epochs: 4 };
+    expect(expectedCost({ ...small, method: 'blindDrift' }).trials).toBe(0);
+    expect(expectedCost({ ...small, method: 'shuffledLosses' }).trials).toBe(4 * 5 * 32);
+  });
+
   it('count the trial at the weights that some scores ask for', () => {
     const made = methods.published3.schedule({ lr: 0.1, epochs: 1, options: { score: 'relGain', normalize: 'none' } });
     expect(eventForwards(made, 10)).toBe(40);
