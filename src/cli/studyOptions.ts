@@ -2,7 +2,7 @@
 import { findCifarFolder } from '../data/cifar.node.ts';
 import { scaleNames } from '../study/scales.ts';
 import { studyNames, makeStudy, type StudyName } from '../study/studies.ts';
-import { UsageError, choice, flag, integer, path, text } from './args.ts';
+import { UsageError, choice, flag, integer, path, required, text } from './args.ts';
 import type { OptionValues, Parsed } from './args.ts';
 
 export { studyNames };
@@ -23,7 +23,10 @@ export const reportOptions = {
 };
 
 /** What a worker process is started with. */
-export const workerOptions = { data: path('folder', { default: undefined, help: studyOptions.data.help }) };
+export const workerOptions = {
+  data: path('folder', { default: undefined, help: studyOptions.data.help }),
+  out: required(path('folder', { default: undefined, help: studyOptions.out.help })),
+};
 
 export type StudyValues = OptionValues<typeof studyOptions>;
 export type ReportValues = OptionValues<typeof reportOptions>;

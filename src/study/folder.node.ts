@@ -1,10 +1,12 @@
 /**
- * A study's folder: `runs/ID.json`, one result each, and `studies.json`, what was asked. Files are written whole or not at all, and by one
- * process at a time.
+ * A study's folder: `runs/ID.json`, one result each, `runs/ID.checkpoint` of a run that was broken off, and `studies.json`, what was asked. Files
+ * are written whole or not at all; the folder belongs to one process, and to those that it starts.
  */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { DataError } from '../gpu/errors.ts';
+import { readIfThere, writeWhole } from '../train/files.node.ts';
+import type { RunKeeper } from './runJob.ts';
 import { scaleNames, type ScaleName } from './scales.ts';
 import { parseResult, type StudyResult } from './result.ts';
 import { studyNames, type StudyName } from './studies.ts';
@@ -20,24 +22,6 @@ const listFile = 'studies.json';
 const runsFolder = 'runs';
 const lockFile = '.lock';
 
-/** Writes a file whole or not at all, also where the machine stops meanwhile. */
-function writeAtomically(file: string, text: string): void {
-  const part = `${file}.${process.pid}.part`;
-  try {
-    const handle = openSync(part, 'w');
-    try {
-      writeSync(handle, text);
-      fsyncSync(handle);
-    } finally {
-      closeSync(handle);
-    }
-    renameSync(part, file);
-  } catch (error) {
-    rmSync(part, { force: true });
-    throw error;
-  }
-}
-
 const isRunning = (pid: number): boolean => {
   try {
     process.kill(pid, 0);
@@ -50,7 +34,7 @@ const isRunning = (pid: number): boolean => {
 const isAsked = (value: Partial<Asked> | null): value is Asked =>
   typeof value === 'object' && value !== null && studyNames.includes(value.name!) && scaleNames.includes(value.scale!) && Number.isInteger(value.seeds);
 
-export class StudyFolder {
+export class StudyFolder implements RunKeeper {
   constructor(readonly path: string) {}
 
   /** The studies that were asked for here, in order; none where the folder is not there yet. @throws DataError for a list that is none */
@@ -76,7 +60,7 @@ export class StudyFolder {
     const most = at === -1 ? seeds : Math.max(seeds, others[at].seeds);
     others.splice(at === -1 ? others.length : at, 1, { name, scale, seeds: most });
     mkdirSync(join(this.path, runsFolder), { recursive: true });
-    writeAtomically(join(this.path, listFile), `${JSON.stringify({ format: 1, studies: others }, null, 1)}\n`);
+    writeWhole(join(this.path, listFile), `${JSON.stringify({ format: 1, studies: others }, null, 1)}\n`);
   }
 
   /** All results by id. @throws DataError for a file that is none */
@@ -87,8 +71,23 @@ export class StudyFolder {
     return new Map(results.map((result) => [result.id, result]));
   }
 
+  /** A result; the checkpoint of a run that has ended goes. */
   write(result: StudyResult): void {
-    writeAtomically(join(this.path, runsFolder, `${result.id}.json`), `${JSON.stringify(result)}\n`);
+    writeWhole(join(this.path, runsFolder, `${result.id}.json`), `${JSON.stringify(result)}\n`);
+    if (result.status !== 'failed') rmSync(this.#checkpoint(result.id), { force: true });
+  }
+
+  #checkpoint(id: string): string {
+    return join(this.path, runsFolder, `${id}.checkpoint`);
+  }
+
+  /** @throws DataError where it is there and cannot be read */
+  load(id: string): Uint8Array | null {
+    return readIfThere(this.#checkpoint(id));
+  }
+
+  save(id: string, checkpoint: Uint8Array): void {
+    writeWhole(this.#checkpoint(id), checkpoint);
   }
 
   /** Takes the folder for this process; returns what gives it back. @throws DataError where another process has it */

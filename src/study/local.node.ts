@@ -6,6 +6,7 @@ import { AttrError } from '../gpu/errors.ts';
 import { openDevice, type Device } from '../gpu/device.ts';
 import { runId, type Recipe } from './recipe.ts';
 import { resultFormat } from './result.ts';
+import type { RunKeeper } from './runJob.ts';
 import { runRecipe } from './runRecipe.ts';
 import type { Executor } from './runner.ts';
 
@@ -34,17 +35,19 @@ export class LocalExecutor implements Executor {
   constructor(
     readonly datasets: Datasets,
     readonly version: string,
+    /** Of runs that are broken off. */
+    readonly keeper: RunKeeper,
   ) {}
 
   /** @throws DataError, AttrError, DeviceError where data or adapter are not there, which no other run would find either */
   async run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void) {
-    const { version } = this;
+    const { version, keeper } = this;
     const dataset = this.datasets.of(recipe);
     this.#device ??= await openDevice();
     const adapter = this.#device.adapter.description;
     try {
       const onSteps = (done: number, total: number) => onProgress(done / total);
-      return await runRecipe({ recipe, dataset, device: this.#device, version, signal, onProgress: onSteps });
+      return await runRecipe({ recipe, dataset, device: this.#device, version, signal, keeper, onProgress: onSteps });
     } catch (error) {
       await this.close();
       const message = error instanceof Error ? error.message : String(error);

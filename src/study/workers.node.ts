@@ -5,6 +5,7 @@ import { Datasets, LocalExecutor } from './local.node.ts';
 import { runId, type Recipe } from './recipe.ts';
 import { resultFormat, type StudyResult } from './result.ts';
 import type { Executor } from './runner.ts';
+import type { RunKeeper } from './runJob.ts';
 
 type Request = { readonly recipe: Recipe } | { readonly stop: true };
 type Reply = { readonly share: number } | { readonly result: StudyResult | null } | { readonly refused: string };
@@ -66,8 +67,8 @@ export class WorkerExecutor implements Executor {
 }
 
 /** A worker's side: makes the runs that it is told, until the other side goes. */
-export async function serve(data: string | undefined, version: string): Promise<void> {
-  const executor = new LocalExecutor(new Datasets(data), version);
+export async function serve(data: string | undefined, version: string, keeper: RunKeeper): Promise<void> {
+  const executor = new LocalExecutor(new Datasets(data), version, keeper);
   const stopping = new AbortController();
   // Ctrl-C reaches every process of a terminal; the other side says what it means.
   process.on('SIGINT', () => undefined);

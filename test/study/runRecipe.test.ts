@@ -5,7 +5,8 @@ import { expectedCost } from '../../src/study/cost.ts';
 import { methodNames } from '../../src/study/methods.ts';
 import type { Recipe } from '../../src/study/recipe.ts';
 import { parseResult, type FinishedRun } from '../../src/study/result.ts';
-import { runRecipe, type RunJob } from '../../src/study/runRecipe.ts';
+import type { RunJob } from '../../src/study/runJob.ts';
+import { runRecipe } from '../../src/study/runRecipe.ts';
 import { scales } from '../../src/study/scales.ts';
 import { useDevice } from '../support/device.ts';
 
@@ -53,6 +54,37 @@ describe('a run', () => {
     const late = new AbortController();
     const whole = await run({ epochs: 1 }, { signal: late.signal, onProgress: (done, total) => void (done === total && late.abort()) });
     expect(whole).toMatchObject({ status: 'done', steps: 5 });
+  });
+
+  it('that is stopped again and again goes on bit for bit', async () => {
+    const bare = ({ trainMs: _t, evaluationMs: _e, ...rest }: FinishedRun) => rest;
+    const kept = new Map<string, Uint8Array>();
+    const keeper = { load: (id: string) => kept.get(id) ?? null, save: (id: string, bytes: Uint8Array) => void kept.set(id, bytes) };
+    let result: FinishedRun | null = null;
+    const begun: number[] = [];
+    while (!result) {
+      const controller = new AbortController();
+      let steps = 0;
+      // After the third step that is told: within an epoch, and behind its end.
+      const onProgress = (done: number) => {
+        if (steps++ === 0) begun.push(done);
+        if (steps === 1) controller.abort();
+      };
+      result = await run({ method: 'robust' }, { keeper, signal: controller.signal, onProgress });
+    }
+    expect(begun.length).toBeGreaterThan(1);
+    expect(bare(result)).toEqual(bare(await told({ method: 'robust' })));
+  });
+
+  it('begins anew where what was kept is damaged, or of another run', async () => {
+    const kept = new Map<string, Uint8Array>();
+    const save = (id: string, bytes: Uint8Array) => void kept.set(id, bytes);
+    await run({ epochs: 1 }, { keeper: { load: () => null, save } });
+    const [whole] = [...kept.values()];
+    const damaged = whole.slice();
+    damaged[damaged.length - 1] ^= 1;
+    const { testLoss } = await told({ seed: 4 });
+    for (const bytes of [whole, damaged]) expect(await run({ seed: 4 }, { keeper: { load: () => bytes, save } })).toMatchObject({ testLoss });
   });
 
   it('of every method ends, at the cost that was told before', async () => {

@@ -143,7 +143,20 @@ describe('the folder', () => {
     writeFileSync(join(path, 'runs', `${runs[1].id}.json.123.part`), '{"format":');
     expect([...folder.results().keys()]).toEqual([result.id]);
     rmSync(join(path, 'runs'), { recursive: true });
-    expect(() => folder.write(result)).toThrow(/ENOENT/);
+    expect(() => folder.write(result)).toThrow(/ENOENT|must be a file that can be written/);
+  });
+
+  it('keeps the checkpoint of a run that was broken off until it has ended', () => {
+    const folder = new StudyFolder(path);
+    folder.note({ name: 'factors', scale: 'smoke', seeds: 1 });
+    expect(folder.load(result.id)).toBeNull();
+    folder.save(result.id, Uint8Array.of(1, 2, 3));
+    expect([...new StudyFolder(path).load(result.id)!]).toEqual([1, 2, 3]);
+    expect(folder.results().size).toBe(0);
+    folder.write(failedRun(result.recipe));
+    expect(folder.load(result.id)).not.toBeNull();
+    folder.write(result);
+    expect(folder.load(result.id)).toBeNull();
   });
 
   it.each([

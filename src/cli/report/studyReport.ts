@@ -4,7 +4,7 @@ import type { StudyFolder } from '../../study/folder.node.ts';
 import { makeStudy } from '../../study/studies.ts';
 import { summarize } from '../../study/summary.ts';
 import { runsCsv } from '../../study/table.ts';
-import { writeWhole } from '../run/record.ts';
+import { writeWhole } from '../../train/files.node.ts';
 import { renderStudyPage } from './studyPage.ts';
 
 /** report.html and runs.csv of all studies of a folder; returns their paths. */
