@@ -1,5 +1,5 @@
 /** What a run costs, before it is made: in forwards of one image, which do not depend on the machine, and roughly in time. */
-import { TrialScheduler, type Schedule } from '../sched/index.ts';
+import { AdaptiveSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
 import { trialFactors } from '../train/trialRule.ts';
 import { methods } from './methods.ts';
 import type { Recipe } from './recipe.ts';
@@ -14,8 +14,9 @@ export interface Cost {
 
 export const totalCost = ({ training, trials }: Cost): number => training + trials;
 
-/** Forwards of one image in one event. */
+/** Forwards of one image in one event, or where every step makes trials, in one step. */
 export function eventForwards(schedule: Schedule, batch: number): number {
+  if (schedule instanceof AdaptiveSchedule) return (schedule.spec.trials ?? 0) * batch;
   if (!(schedule instanceof TrialScheduler)) return 0;
   const { scoreBatch, batch: which, control } = schedule.options;
   if (control === 'blindDrift') return 0;
@@ -29,8 +30,11 @@ export function lengthOf({ train, batch, epochs }: Pick<Recipe, 'train' | 'batch
 }
 
 /** What was made of a run: so many steps, so many events. */
-export const costOf = (schedule: Schedule, batch: number, steps: number, events: number): Cost =>
-  ({ training: 3 * batch * steps, trials: events * eventForwards(schedule, batch) });
+export function costOf(schedule: Schedule, batch: number, steps: number, events: number): Cost {
+  // Trials of every step are no events that anybody is told of.
+  const tried = schedule instanceof AdaptiveSchedule ? steps : events;
+  return { training: 3 * batch * steps, trials: tried * eventForwards(schedule, batch) };
+}
 
 export function expectedCost(recipe: Recipe): Cost {
   const { method, lr, epochs, options, batch } = recipe;

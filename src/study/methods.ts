@@ -1,12 +1,13 @@
 /** Every way to set the learning rate that a study can compare, by name: one entry each. */
 import {
-  asPublished, ConstantSchedule, constantLr, cosineAnnealingLr, linearLr, perEpoch, robust, stepLr, steps, TrialScheduler,
+  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
+  slsArmijo, sps, stepLr, steps, TrialScheduler,
 } from '../sched/index.ts';
 import type { ControlName, FactorSetName, Schedule } from '../sched/index.ts';
 import type { MethodOptions } from './recipe.ts';
 
 /** Where a method stands in tables and pictures. */
-export type Family = 'schedule' | 'control' | 'trial';
+export type Family = 'schedule' | 'control' | 'trial' | 'rule';
 
 /** What a method is told of the run. */
 export interface Frame {
@@ -22,6 +23,8 @@ export interface Method {
   readonly family: Family;
   /** What it does, in one line, with every number that somebody chose. */
   readonly note: string;
+  /** Whether it starts from a rate. One that does not is run from one first rate alone, as all others would be the same run. */
+  readonly takesRate: boolean;
   /** Whether it takes options of the trial scheduler. */
   readonly takesOptions: boolean;
   /** A fresh schedule for one run. */
@@ -31,19 +34,21 @@ export interface Method {
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
   | 'published3' | 'published5' | 'published7' | 'robust'
-  | 'blindDrift' | 'shuffledLosses';
+  | 'blindDrift' | 'shuffledLosses'
+  | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree';
 
 /** So many epochs of 100, in a run of any length: PyTorch's defaults count epochs, and the paper's runs have 100. */
 const shareOf = (epochs: number, of100: number): number => Math.max(1, Math.round((epochs * of100) / 100));
 
 /** A schedule in closed form, which takes no options. */
 const closed = (title: string, note: string, schedule: (frame: Frame) => Schedule): Method =>
-  ({ title, family: 'schedule', note, takesOptions: false, schedule });
+  ({ title, family: 'schedule', note, takesRate: true, takesOptions: false, schedule });
 
 const published = (factors: FactorSetName, title: string): Method => ({
   title,
   family: 'trial',
   note: `asPublished('${factors}'): min-max, e^−x, once an epoch, on the training batch, along the raw gradient, no anchor`,
+  takesRate: true,
   takesOptions: true,
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
 });
@@ -53,9 +58,18 @@ const control = (name: ControlName, title: string, note: string): Method => ({
   title,
   family: 'control',
   note,
+  takesRate: true,
   takesOptions: false,
   schedule: ({ lr }) => new TrialScheduler(asPublished('factor5', { lr, control: name })),
 });
+
+/** A rule with its authors' defaults, that starts from the first rate. */
+const rule = (title: string, note: string, schedule: (lr: number) => Schedule): Method =>
+  ({ title, family: 'rule', note, takesRate: true, takesOptions: false, schedule: ({ lr }) => schedule(lr) });
+
+/** A rule with its authors' defaults, that finds its first rate itself. */
+const rateless = (title: string, note: string, schedule: () => Schedule): Method =>
+  ({ title, family: 'rule', note, takesRate: false, takesOptions: false, schedule });
 
 /** Total: a name without an entry does not compile. Lengths of PyTorch's defaults are those of 100 epochs, in proportion. */
 export const methods: Record<MethodName, Method> = {
@@ -77,11 +91,25 @@ export const methods: Record<MethodName, Method> = {
     title: 'robust',
     family: 'trial',
     note: 'robust(): 7 factors, 4 events an epoch, along the step to be made, anchored, held where losses are equal, × cosine',
+    takesRate: true,
     takesOptions: true,
     schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
   },
-  blindDrift: control('blindDrift', 'control: blind drift', 'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
-  shuffledLosses: control('shuffledLosses', 'control: shuffled losses', 'published, 5 factors, its losses dealt out among the factors at random'),
+  blindDrift: control('blindDrift', 'control: blind drift',
+    'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
+  shuffledLosses: control('shuffledLosses', 'control: shuffled losses',
+    'published, 5 factors, its losses dealt out among the factors at random'),
+  slsArmijo: rule('SLS: Armijo', 'searches each step down by 0.9 from 2^(1/B) times the last rate, at first from the rate; 10 trials, c = 0.1',
+    (lr) => slsArmijo({ initLr: lr })),
+  pal: rateless('PAL', 'the parabola through a trial at distance 1 along the step, 1.67 times to its minimum, at most 3.16', () => pal()),
+  cdat: rateless('CDAT', 'twice the slope over the curvature along the step, averaged with 0.9: two trials a step', () => cdat()),
+  hypergradient: rule('hypergradient', 'moves the rate down its own gradient by 1e-6 of it', (lr) => hypergradient({ lr })),
+  sps: rule('SPS', 'Polyak step with f* = 0, c = 0.5, at most the rate at first, then at most twice as large an epoch', (lr) => sps({ initLr: lr })),
+  aliG: rule('ALI-G', 'Polyak step with f* = 0, at most the rate', (lr) => aliG({ maxLr: lr })),
+  dog: rateless('DoG', 'distance from the first weights over the root of the sum of squared gradients; evaluated at an average of the weights',
+    () => dog()),
+  scheduleFree: rule('Schedule-Free SGD', 'averages in the place of a decay, β = 0.9; its authors take 10 to 50 times the rate of a schedule',
+    (lr) => scheduleFree({ lr })),
 };
 
 export const methodNames = Object.keys(methods) as MethodName[];

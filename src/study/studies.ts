@@ -91,9 +91,9 @@ function tableRows({ base, stems, rates }: Scale): Rows {
   return { rows, bests };
 }
 
-/** Methods from every first rate. */
+/** Methods from every first rate, those that take none once. */
 const overRates = (base: Scale['base'], names: readonly MethodName[], rates: readonly number[]): Row[] =>
-  names.flatMap((method) => rates.map((lr) =>
+  names.flatMap((method) => (methods[method].takesRate ? rates : [base.lr]).map((lr) =>
     rowOf(base, method, { lr }, { key: `${method}@${lr}`, title: `${methods[method].title} from ${lr}`, group: methods[method].title })));
 
 interface Variant {

@@ -98,12 +98,14 @@ function ratesTable(summary: StudySummary): Table {
     worst === null ? dash : worst.toFixed(1),
     regret === null ? dash : regret.toFixed(1),
   ]);
+  const rateless = summary.rows.filter(({ row }) => !methods[row.recipe.method].takesRate);
   const best = reference ? `: ${reference.title}, ${reference.accuracy.toFixed(1)} %` : '';
   return {
     head: ['method', ...rates.map(String), 'worst', 'below the best schedule'],
     rows,
     notes: [
       'Test accuracy at the end by first rate, %: mean ± standard deviation over seeds; a run that diverged counts as chance.',
+      ...(rateless.length > 0 ? [`${rateless.map(({ row }) => row.group).join(', ')} start from no rate: their one figure stands below ${rateless[0].row.recipe.lr}.`] : []),
       `Worst: at the worst first rate. Below the best schedule: how far that is under the best tuned schedule${best}.`,
     ],
   };

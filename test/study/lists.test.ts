@@ -70,6 +70,13 @@ describe('the methods', () => {
     expect([rate('linearDefault', 10, 0), rate('linearDefault', 10, 1)]).toEqual([1 / 3, 1]);
   });
 
+  it('take the first rate where they say so, and nowhere else', () => {
+    for (const name of methodNames) {
+      const [small, large] = [0.01, 0.1].map((lr) => JSON.stringify(methods[name].schedule({ lr, epochs: 10, options: {} }).state()));
+      expect([name, small !== large]).toEqual([name, methods[name].takesRate]);
+    }
+  });
+
   it('make a fresh schedule each time, and take options where they say so', () => {
     for (const name of methodNames) {
       const frame = { lr: 0.01, epochs: 10, options: {} };
@@ -120,6 +127,14 @@ describe('the studies', () => {
     });
   });
 
+  it('over first rates have each method from every one, those that start from none once', () => {
+    const { rows } = makeStudy('robustness', 'small', 1);
+    for (const name of methodNames) {
+      const own = rows.filter(({ recipe: { method } }) => method === name).map(({ recipe: { lr } }) => lr);
+      expect([name, own]).toEqual([name, methods[name].takesRate ? scales.small.rates.robustness : [0.005]]);
+    }
+  });
+
   it('seed by seed, so that what is there can be compared; equal rows of two studies are one run', () => {
     const { runs, rows } = makeStudy('table', 'small', 3);
     expect(runs.map(({ recipe: { seed } }) => seed)).toEqual([0, 1, 2].flatMap((seed) => rows.map(() => seed)));
@@ -151,6 +166,12 @@ describe('costs', () => {
     const small = { ...recipe, train: 100, batch: 32, epochs: 4 };
     expect(expectedCost({ ...small, method: 'blindDrift' }).trials).toBe(0);
     expect(expectedCost({ ...small, method: 'shuffledLosses' }).trials).toBe(4 * 5 * 32);
+  });
+
+  it('count the trials that a rule makes every step', () => {
+    const small = { ...recipe, train: 100, batch: 32, epochs: 4 };
+    const forwards = (['sps', 'pal', 'cdat', 'slsArmijo'] as const).map((method) => expectedCost({ ...small, method }).trials / (12 * 32));
+    expect(forwards).toEqual([0, 2, 3, 11]);
   });
 
   it('count the trial at the weights that some scores ask for', () => {
