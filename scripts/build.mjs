@@ -6,9 +6,10 @@
  */
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { bundledTexts } from './bundled.mjs';
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DIST = join(ROOT, 'dist');
@@ -32,6 +33,7 @@ const nodeOptions = {
   splitting: true,
   chunkNames: 'chunks/[name]-[hash]',
   external: ['webgpu'],
+  plugins: [bundledTexts],
 };
 
 /** The browser's entry, with nothing left to resolve; test/browserBundle.test.ts checks what is in it. */
@@ -85,7 +87,7 @@ export function isFresh({ types }) {
   const outputs = ['index.node.js', 'index.browser.js', 'node.js', 'cli.js', ...(types ? ['types/index.d.ts', 'types/node.d.ts'] : [])];
   const paths = outputs.map((name) => join(DIST, name));
   if (!paths.every((path) => existsSync(path))) return false;
-  const sources = ['src', 'package.json', 'tsconfig.json', 'tsconfig.build.json', relative(ROOT, fileURLToPath(import.meta.url))];
+  const sources = ['src', 'package.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/build.mjs', 'scripts/bundled.mjs'];
   return Math.min(...paths.map((path) => statSync(path).mtimeMs)) > Math.max(...sources.map((path) => newestChange(join(ROOT, path))));
 }
 

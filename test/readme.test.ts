@@ -116,7 +116,7 @@ describe("the README's table", () => {
 });
 
 describe('the documents', () => {
-  const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/ARCHITECTURE.md', 'docs/fused-trials.md'];
+  const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/ARCHITECTURE.md', 'docs/fused-trials.md', 'docs/study.md'];
   const anchor = (title: string) => title.toLowerCase().replace(/[^\p{L}\p{N} -]/gu, '').replaceAll(' ', '-');
   const headings = (text: string) => [...text.replace(/```[\s\S]*?```/g, '').matchAll(/^#+ (.*)$/gm)].map(([, title]) => anchor(title));
 

@@ -8,8 +8,8 @@ import { ROOT } from '../build.mjs';
 const MODULES = join(ROOT, 'node_modules');
 const PEERS = '.cache/peers';
 
-/** What runs in a kit: Dawn, the bundler of benches and examples, the runner of tests. */
-const CARRIED = ['webgpu', 'esbuild', 'vitest'];
+/** What runs in a kit: Dawn, the bundler of benches and examples, the runner of tests; what is bundled into reports. */
+const CARRIED = ['webgpu', 'esbuild', 'vitest', 'uplot'];
 
 /** Dependencies of those that nothing loads here: what webgpu is built with, and the half of vite that compiles CSS. */
 const UNUSED = new Set(['@webgpu/types', 'debug', 'lightningcss']);

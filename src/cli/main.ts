@@ -27,12 +27,17 @@ import {
 } from './probeOptions.ts';
 import { profileOptions } from './profileOptions.ts';
 import { checkSchedule, scheduleNames, scheduleOptions } from './scheduleOptions.ts';
+import { checkStudy, reportOptions, studyNames, studyOptions, workerOptions } from './studyOptions.ts';
 
 interface Spec<T extends OptionTable, P extends string> {
   summary: string;
   options: T;
   /** Words that must follow the command's name, one of them. */
   positional?: readonly P[];
+  /** In their place, what help calls a word that may be any. */
+  argument?: string;
+  /** For the command's own processes: help does not list it. */
+  isHidden?: boolean;
   /** Rules that span options. @throws UsageError */
   check?(command: string, parsed: Parsed<T>): void;
   /** The module behind the command; run() resolves with the exit code. */
@@ -41,20 +46,21 @@ interface Spec<T extends OptionTable, P extends string> {
 
 interface Command {
   summary: string;
+  isHidden: boolean;
   execute(name: string, argv: readonly string[]): Promise<number>;
 }
 
 /** A command from its parts; its option values are typed by its own table. */
 function command<T extends OptionTable, const P extends string>(spec: Spec<T, P>): Command {
-  const { summary, options, positional = [], check, load } = spec;
+  const { summary, options, positional = [], argument, isHidden = false, check, load } = spec;
   const execute = async (name: string, argv: readonly string[]): Promise<number> => {
     const parsed = parseArgs(name, options, argv);
     if (parsed.wantsHelp) {
-      process.stdout.write(helpText(name, summary, options, positional.join('|')));
+      process.stdout.write(helpText(name, summary, options, argument ?? positional.join('|')));
       return 0;
     }
     const [word = '', ...extra] = parsed.positionals;
-    const unexpected = positional.length === 0 ? parsed.positionals[0] : extra[0];
+    const unexpected = positional.length === 0 && argument === undefined ? parsed.positionals[0] : extra[0];
     if (unexpected !== undefined) {
       throw new UsageError({ op: name, arg: 'argument', rule: 'must follow an option', got: unexpected, fix: `see ${name} --help` });
     }
@@ -62,10 +68,13 @@ function command<T extends OptionTable, const P extends string>(spec: Spec<T, P>
       const fix = suggestion(word, positional) ?? `see ${name} --help`;
       throw new UsageError({ op: name, arg: 'argument', rule: `must be ${positional.join(' or ')}`, got: word || 'none', fix });
     }
+    if (argument !== undefined && word === '') {
+      throw new UsageError({ op: name, arg: argument, rule: 'must be given', got: 'nothing', fix: `see ${name} --help` });
+    }
     check?.(name, parsed);
     return (await load()).run(parsed.values, word as P, parsed.given);
   };
-  return { summary, execute };
+  return { summary, isHidden, execute };
 }
 
 const commands: Record<string, Command> = {
@@ -135,6 +144,25 @@ const commands: Record<string, Command> = {
     check: checkSchedule,
     load: () => import('./commands/schedule.ts'),
   }),
+  study: command({
+    summary: 'Make the runs of an experiment that compares ways to set the learning rate, and report them; what is there is kept.',
+    options: studyOptions,
+    positional: studyNames,
+    check: checkStudy,
+    load: () => import('./commands/study.ts'),
+  }),
+  'study worker': command({
+    summary: 'Make the runs that forkstep study --jobs tells.',
+    options: workerOptions,
+    isHidden: true,
+    load: () => import('./commands/studyWorker.ts'),
+  }),
+  report: command({
+    summary: "Write the page and the CSV file of a study's folder.",
+    options: reportOptions,
+    argument: 'DIR',
+    load: () => import('./commands/report.ts'),
+  }),
   'data fetch': command({
     summary: "Download a data set from its authors' site, verified; a broken download is resumed.",
     options: dataFetchOptions,
@@ -143,8 +171,12 @@ const commands: Record<string, Command> = {
   }),
 };
 
+/** Commands that people use. */
+const listed = Object.entries(commands).filter(([, { isHidden }]) => !isHidden);
+const listedNames = listed.map(([name]) => name);
+
 function generalHelp(): string {
-  const rows = Object.entries(commands).map(([name, { summary }]): [string, string] => [name, summary]);
+  const rows = listed.map(([name, { summary }]): [string, string] => [name, summary]);
   return [
     `forkstep ${version}: train on WebGPU, and let fused trial steps set the learning rate.\n\n`,
     `Usage: forkstep COMMAND [options]\n\n${columns(rows, 17)}\n`,
@@ -166,11 +198,11 @@ async function dispatch(argv: readonly string[]): Promise<number> {
   const twoWords = `${first} ${second}`;
   const name = Object.hasOwn(commands, twoWords) ? twoWords : first;
   if (!Object.hasOwn(commands, name)) {
-    const isGroup = Object.keys(commands).some((known) => known.startsWith(`${first} `));
+    const isGroup = listedNames.some((known) => known.startsWith(`${first} `));
     if (isGroup && (second === '--help' || second === '-h')) return dispatch(['--help']);
     const got = isGroup ? twoWords.trimEnd() : first;
-    const fix = suggestion(got, Object.keys(commands)) ?? 'see forkstep --help';
-    throw new UsageError({ op: 'forkstep', arg: 'command', rule: `must be one of ${Object.keys(commands).join(', ')}`, got, fix });
+    const fix = suggestion(got, listedNames) ?? 'see forkstep --help';
+    throw new UsageError({ op: 'forkstep', arg: 'command', rule: `must be one of ${listedNames.join(', ')}`, got, fix });
   }
   return commands[name].execute(`forkstep ${name}`, argv.slice(name.split(' ').length));
 }

@@ -1,14 +1,16 @@
-/** The run report: one HTML file with its plots inside. Pure, runs in browsers; loads nothing from anywhere. */
+/** The run report: one HTML file with its plots inside. Pure; loads nothing from anywhere. */
 import { AttrError } from '../gpu/errors.ts';
 import { formatLoss, formatNumber } from './format.ts';
-import { colorStyle, frame, plotMap, renderChart, stepAxis } from './report/chart.ts';
-import type { ChartRun, Point } from './report/chart.ts';
+import { colorStyle, frame, plotMap, stepAxis } from './report/chart.ts';
+import type { Point } from './report/chart.ts';
 import { escapeHtml, showValue } from './report/html.ts';
 import type { ReportValue } from './report/html.ts';
-import { linearScale, logScale } from './report/scale.ts';
+import { panel, renderPage } from './report/page.ts';
+import { renderPlot, type PlotSeries } from './report/plot.ts';
+import { linearScale } from './report/scale.ts';
 import type { Scale } from './report/scale.ts';
 import { nonFiniteStretches, rangeOf, smooth, thin } from './report/series.ts';
-import { css, runColor } from './report/style.ts';
+import { runColor } from './report/style.ts';
 import { bestTrial, eventTable, summaryTable, valueTable } from './report/tables.ts';
 import type { ReportEvent } from './report/tables.ts';
 
@@ -53,21 +55,14 @@ export function renderReport(report: Report): string {
   const adapter = typeof report.adapter === 'string' ? { adapter: report.adapter } : report.adapter;
   const device = Object.values(adapter).filter((value) => typeof value === 'string').join(' · ');
   const sections = [
-    lossPanel(runs, x), accuracyPanel(runs, x), ratePanel(runs, x),
+    lossPanel(runs), accuracyPanel(runs), ratePanel(runs),
     ...runs.filter((run) => run.events.length > 0).map((run) => eventPanel(run, x)),
     panel('Summary', '', `<div class="wide">${summaryTable(runs)}</div>`),
     panel('Recipe', '', `<div class="wide">${valueTable(report.recipe)}</div>`),
     panel('Device', '', valueTable(adapter)),
   ];
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>${escapeHtml(report.title)}</title><style>${css}</style></head>
-<body><main><h1>${escapeHtml(report.title)}</h1><p class="sub">${escapeHtml(device)}</p>
-<div class="cards">${runs.map(card).join('')}</div>
-${runs.length > 1 ? legend(runs) : ''}
-${sections.join('\n')}
-</main></body></html>
-`;
+  const cards = `<div class="cards">${runs.map(card).join('')}</div>`;
+  return renderPage({ title: report.title, subtitle: device, content: [cards, runs.length > 1 ? legend(runs) : '', ...sections].join('\n') });
 }
 
 function colorRuns(runs: readonly ReportRun[]): ColoredRun[] {
@@ -85,9 +80,6 @@ function colorRuns(runs: readonly ReportRun[]): ColoredRun[] {
 
 /** 12345 → '12,345'. */
 const groupDigits = (n: number): string => n.toLocaleString('en-US');
-
-const panel = (title: string, note: string, content: string): string =>
-  `<section class="panel"><h2>${escapeHtml(title)}</h2>${note === '' ? '' : `<p>${escapeHtml(note)}</p>`}${content}</section>`;
 
 const legend = (runs: readonly ColoredRun[]): string =>
   `<ul class="legend">${runs.map((run) => `<li><i${colorStyle(run.color)}></i>${escapeHtml(run.name)}</li>`).join('')}</ul>`;
@@ -114,7 +106,7 @@ function card(run: ColoredRun): string {
 
 const empty = (what: string): string => `<p>No ${what} logged.</p>`;
 
-function lossPanel(runs: readonly ColoredRun[], x: Scale): string {
+function lossPanel(runs: readonly ColoredRun[]): string {
   const raw = runs.map((run) => run.steps.map(({ step, loss }): Point => [step, loss]));
   const windowOf = (n: number): number => (n < 30 ? 1 : 2 * Math.floor(n / 60) + 1);
   const means = raw.map((points) => smooth(points, windowOf(points.length)));
@@ -123,67 +115,61 @@ function lossPanel(runs: readonly ColoredRun[], x: Scale): string {
   const spread = rangeOf(raw.flat().map(([, y]) => y), 0.01);
   if (shown === null || spread === null) return panel('Training loss', '', empty('finite loss'));
   const [low, high] = [Math.min(shown[0], spread[0]), Math.max(shown[1], spread[1])];
-  const isLog = low > 0 && high / low > 12;
-  const drawn = runs.map((run, i): ChartRun => ({
-    color: run.color,
-    lines: [
-      ...(windowOf(raw[i].length) > 1 ? [{ kind: 'raw', points: thin(raw[i], 1400) }] : []),
-      { kind: 'test', points: tests[i] },
-      { kind: 'mean', points: thin(means[i], 700) },
-    ],
-    dots: [],
-    crosses: nonFiniteStretches(raw[i], `${run.name}: training loss`),
-  }));
-  const hasRaw = raw.some((points) => windowOf(points.length) > 1);
+  const isYLog = low > 0 && high / low > 12;
+  const series = runs.flatMap(({ name, color }, i): PlotSeries[] => [
+    ...(windowOf(raw[i].length) > 1 ? [{ name: `${name}: each update`, color, kind: 'faint', points: thin(raw[i], 1400) } as const] : []),
+    { name, color, kind: 'line', points: thin(means[i], 700) },
+    ...(tests[i].length > 1 ? [{ name: `${name}: test`, color, kind: 'dotted', points: tests[i] } as const] : []),
+  ]);
+  const crosses = runs.flatMap(({ color }, i) => nonFiniteStretches(raw[i]).map((x) => ({ x, color })));
   const note = [
-    isLog ? 'cross-entropy in nats, log axis' : 'cross-entropy in nats',
-    hasRaw ? 'faint: each logged update; line: running mean over about a thirtieth of the run' : '',
-    tests.some((points) => points.length > 1) ? 'dotted: test loss' : '',
-    drawn.some((run) => run.crosses.length > 0) ? '✕: not finite from here' : '',
+    isYLog ? 'cross-entropy in nats, log axis' : 'cross-entropy in nats',
+    series.some(({ kind }) => kind === 'faint') ? 'faint: each logged update; line: running mean over about a thirtieth of the run' : '',
+    series.some(({ kind }) => kind === 'dotted') ? 'dotted: test loss' : '',
+    crosses.length > 0 ? '✕: not finite from here' : '',
   ].filter((text) => text !== '').join(' · ');
-  const y = isLog ? logScale(low, high) : linearScale(low, high, 5);
-  const chart = renderChart({ id: 'loss', label: 'Training loss over steps', xLabel: 'step', x, y, height: 300, runs: drawn });
-  return panel('Training loss', note, chart);
+  const label = 'Training loss over steps';
+  const yRange = padded(low, high, isYLog);
+  return panel('Training loss', note, renderPlot({ id: 'loss', label, xLabel: 'step', isYLog, yRange, height: 300, series, crosses }));
 }
 
-function accuracyPanel(runs: readonly ColoredRun[], x: Scale): string {
+/** A little more than the data's range, so that lines keep off the frame. */
+const padded = (low: number, high: number, isLog: boolean): [number, number] => {
+  if (isLog) return [low / 1.08, high * 1.08];
+  const room = high > low ? 0.05 * (high - low) : 0.1 * (Math.abs(high) || 1);
+  return [low - room, high + room];
+};
+
+function accuracyPanel(runs: readonly ColoredRun[]): string {
   const range = rangeOf(runs.flatMap((run) => run.evals.map((e) => 100 * e.testAccuracy)));
   if (range === null) return panel('Test accuracy', '', empty('evaluation'));
-  const y = linearScale(Math.max(0, range[0] - 2), Math.min(100, range[1] + 2), 5, { label: (v) => `${formatNumber(v)} %` });
-  const drawn = runs.map((run): ChartRun => ({
-    color: run.color,
-    lines: [{ kind: 'mean', points: run.evals.map(({ step, testAccuracy }): Point => [step, 100 * testAccuracy]) }],
-    dots: run.evals.map(({ step, testLoss, testAccuracy }) => ({
-      x: step, y: 100 * testAccuracy,
-      title: `${run.name}, step ${step}: ${showValue('testAccuracy', testAccuracy)}, test loss ${formatLoss(testLoss)}`,
-    })),
-    crosses: [],
+  const series = runs.map(({ name, color, evals }): PlotSeries => ({
+    name, color, kind: 'line', hasRings: true, points: evals.map(({ step, testAccuracy }) => [step, 100 * testAccuracy]),
   }));
-  return panel('Test accuracy', 'percent of the test images', renderChart({
-    id: 'accuracy', label: 'Test accuracy over steps', xLabel: 'step', x, y, height: 270, runs: drawn,
-  }));
+  const yRange = [Math.max(0, range[0] - 2), Math.min(100, range[1] + 2)] as const;
+  const label = 'Test accuracy over steps';
+  const plot = renderPlot({ id: 'accuracy', label, xLabel: 'step', yRange, yUnit: ' %', height: 270, series });
+  return panel('Test accuracy', 'percent of the test images', plot);
 }
 
-function ratePanel(runs: readonly ColoredRun[], x: Scale): string {
+function ratePanel(runs: readonly ColoredRun[]): string {
   const positive = (values: number[]): number[] => values.filter((v) => v > 0 && Number.isFinite(v));
   const all = positive(runs.flatMap((run) => run.steps.map((s) => s.lr)));
   const bulk = rangeOf(all, 0.01);
   if (bulk === null) return panel('Learning rate', '', empty('learning rate above 0'));
   const ends = rangeOf([...all, ...positive(runs.flatMap((run) => run.events.map((e) => e.lrAfter)))])!;
-  const hasEvents = runs.some((run) => run.events.length > 0);
-  const drawn = runs.map((run): ChartRun => ({
-    color: run.color,
-    lines: [{ kind: 'mean', points: thin(run.steps.map(({ step, lr }): Point => [step, lr]), 1400) }],
-    dots: run.events.length > 200 ? [] : run.events.map(({ step, lrBefore, lrAfter }) => ({
-      x: step, y: lrAfter, title: `${run.name}, event before step ${step}: ${formatNumber(lrBefore)} → ${formatNumber(lrAfter)}`,
-    })),
-    crosses: [],
-  }));
-  const note = hasEvents ? 'log axis · ring: the scale that an event set; the line is the rate in force, with its envelope' : 'log axis';
+  const series = runs.flatMap(({ name, color, steps, events }): PlotSeries[] => [
+    { name, color, kind: 'line', points: thin(steps.map(({ step, lr }): Point => [step, lr]), 1400) },
+    ...(events.length > 0 && events.length <= 200
+      ? [{ name: `${name}: set by events`, color, kind: 'rings', points: events.map(({ step, lrAfter }) => [step, lrAfter] as const) } as const]
+      : []),
+  ]);
+  const hasRings = series.some(({ kind }) => kind === 'rings');
+  const note = hasRings ? 'log axis · ring: the scale that an event set; the line is the rate in force, with its envelope' : 'log axis';
   // The last hundredth of a decay to 0 would take decades of the axis: it runs out of the plot below.
-  const y = logScale(Math.max(ends[0], bulk[0]), ends[1]);
-  const chart = renderChart({ id: 'rate', label: 'Learning rate over steps', xLabel: 'step', x, y, height: 270, runs: drawn });
-  return panel('Learning rate', note, chart);
+  const yRange = padded(Math.max(ends[0], bulk[0]), ends[1], true);
+  const label = 'Learning rate over steps';
+  return panel('Learning rate', note, renderPlot({ id: 'rate', label, xLabel: 'step', isYLog: true, yRange, height: 270, series }));
 }
 
 /** Events of one run: a strip of weights, factor against step, and the table. */

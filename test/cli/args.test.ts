@@ -28,9 +28,11 @@ import { trainParameters } from '../../src/cli/ruleOptions.ts';
 import { scheduleOptions } from '../../src/cli/scheduleOptions.ts';
 import { trialOptionsOf } from '../../src/cli/trialChoices.ts';
 import { asPublished, robust } from '../../src/sched/index.ts';
+import { checkStudy, reportOptions, studyOptions } from '../../src/cli/studyOptions.ts';
 
 const tables = {
   devices: devicesOptions, train: trainOptions, compare: compareOptions, eval: evalOptions, 'data fetch': dataFetchOptions, schedule: scheduleOptions,
+  study: studyOptions, report: reportOptions,
 };
 
 /** The UsageError that a call throws. */
@@ -93,6 +95,10 @@ const wrongValues: Record<string, readonly string[]> = {
   schedule: ['cosine', 'CosineAnnealingLR', ''],
   steps: ['0', '1.5'],
   stepsPerEpoch: ['0', 'all'],
+  scale: ['Smoke', 'large', ''],
+  seeds: ['0', '1.5', '1001'],
+  jobs: ['0', '-1', '65', 'all'],
+  only: [''],
   metrics: ['1,,2', 'x', 'NaN'],
   svg: ['', 'src'],
   mode: ['triangle', 'exp'],
@@ -326,6 +332,22 @@ describe('rules that span options', () => {
     expect(
       usageError(() => checkData('c', parseArgs('c', evalOptions, ['--checkpoint', 'package.json', '--dataset', 'cifar100']))).arg,
     ).toBe('--data');
+  });
+});
+
+describe('the data of a study', () => {
+  const study = (name: string, ...argv: string[]) => checkStudy('forkstep study', parseArgs('forkstep study', studyOptions, [name, ...argv]));
+  it.each([
+    ['files for procedural images', ['table', '--data', 'src'], 'must go with --scale small or paper'],
+    ['CIFAR without its files', ['table', '--scale', 'small'], 'must be given with --scale small'],
+    ['a folder without the set that the study trains on', ['factors', '--scale', 'small', '--data', 'src'], 'must hold cifar100, which factors trains on'],
+  ])('refuse %s', (_, argv, rule) => {
+    expect(usageError(() => study(argv[0], ...argv.slice(1)))).toMatchObject({ arg: '--data', expected: rule });
+  });
+
+  it('need not be there to be listed, nor for procedural images', () => {
+    study('table', '--scale', 'paper', '--dry-run');
+    study('robustness');
   });
 });
 

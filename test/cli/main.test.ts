@@ -7,7 +7,9 @@ import packageJson from '../../package.json';
 import * as options from '../../src/cli/options.ts';
 import * as probeOptions from '../../src/cli/probeOptions.ts';
 import { scheduleOptions } from '../../src/cli/scheduleOptions.ts';
+import { reportOptions, studyOptions } from '../../src/cli/studyOptions.ts';
 import { flagOf } from '../../src/cli/args.ts';
+import { makeStudy } from '../../src/study/studies.ts';
 import { buildCli, forkstep } from '../support/builtCli.ts';
 
 const thisFile = fileURLToPath(import.meta.url);
@@ -44,6 +46,8 @@ describe('forkstep, built', () => {
     ['eval', options.evalOptions],
     ['data fetch', options.dataFetchOptions],
     ['schedule', scheduleOptions],
+    ['study', studyOptions],
+    ['report', reportOptions],
     ['probe range', probeOptions.rangeOptions],
     ['probe slice', probeOptions.sliceOptions],
     ['probe plane', probeOptions.planeOptions],
@@ -60,7 +64,7 @@ describe('forkstep, built', () => {
   const wrong: readonly (readonly [string[], string])[] = [
     [
       ['trian'],
-      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, profile, schedule, data fetch, got trian; did you mean train?',
+      'forkstep: command must be one of devices, train, compare, eval, probe range, probe slice, probe plane, probe curvature, probe interpolate, profile, schedule, study, report, data fetch, got trian; did you mean train?',
     ],
     [['probe'], 'got probe; see forkstep --help'],
     [['probe', 'rnage'], 'got probe rnage; did you mean probe range?'],
@@ -125,6 +129,13 @@ describe('forkstep, built', () => {
       'forkstep eval: --seed must go with --dataset procedural, got --dataset cifar10; leave --seed out',
     ],
     [['eval'], 'forkstep eval: --checkpoint must be given, got nothing; add --checkpoint FILE'],
+    [['study'], 'forkstep study: argument must be table or factors or scoring-batch or initial-lr or scores or robustness, got none; see forkstep study --help'],
+    [['study', 'tabel'], 'or robustness, got tabel; did you mean table?'],
+    [['study', 'worker', '--out', emptyFolder], 'forkstep study worker: process must be started by forkstep study, got a command line; use forkstep study NAME --jobs N'],
+    [['study', 'table', '--only', 'nothing', '--dry-run'], `forkstep study: --only must be in the name of one of the study's ${makeStudy('table', 'smoke', 3).runs.length} runs, got nothing; --dry-run lists them`],
+    [['report'], 'forkstep report: DIR must be given, got nothing; see forkstep report --help'],
+    [['report', 'a', 'b'], 'forkstep report: argument must follow an option, got b; see forkstep report --help'],
+    [['report', emptyFolder], `forkstep report: DIR must be the folder of a study, got ${emptyFolder}; forkstep study NAME --out DIR makes one`],
     [['devices', '--jsn'], 'forkstep devices: option must be one that --help lists, got --jsn; did you mean --json?'],
   ];
   it.each(wrong)('%j: one line and exit code 2', (args, message) => {

@@ -2,8 +2,10 @@ import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { renderReport } from '../../src/cli/report.ts';
 import type { Report, ReportEvent, ReportRun } from '../../src/cli/report.ts';
+import type { Plot, PlotSeries } from '../../src/cli/report/plot.ts';
 import { finiteRange, linearScale, logScale } from '../../src/cli/report/scale.ts';
 import { nonFiniteStretches, smooth, thin } from '../../src/cli/report/series.ts';
+import { runColor, runLine } from '../../src/cli/report/style.ts';
 import type { Point } from '../../src/cli/report/chart.ts';
 import { asPublished, TrialScheduler } from '../../src/sched/index.ts';
 
@@ -15,13 +17,17 @@ const run = (change: Partial<ReportRun> = {}): ReportRun => ({
 const render = (runs: ReportRun[], change: Partial<Report> = {}): string =>
   renderReport({ title: 'T', runs, recipe: { lr: 0.005 }, adapter: 'llvmpipe', ...change });
 const svgOf = (html: string, label: string): string => html.match(new RegExp(`<svg[^>]*aria-label="${label}[^]*?</svg>`))![0];
-const pathsOf = (svg: string, kind: string): string[] =>
-  [...svg.matchAll(new RegExp(`<path class="${kind}" d="([^"]*)"`, 'g'))].map((m) => m[1]);
+/** The data of a plot, as the page's script finds them; null where the page has none of that name. */
+const plotOf = (html: string, id: string): Plot | null => {
+  const found = html.match(new RegExp(`id="plot-${id}"[^>]*><script type="application/json">([^]*?)</script>`));
+  return found && (JSON.parse(found[1]) as Plot);
+};
+const seriesOf = (html: string, id: string, kind: PlotSeries['kind']): PlotSeries[] => plotOf(html, id)!.series.filter((one) => one.kind === kind);
 
 /** Every element is closed in order: what a forgotten escape or a lost tag breaks. */
 function expectBalanced(html: string): void {
   const open: string[] = [];
-  for (const [, close, name, selfClosed] of html.replace(/<style>[^]*?<\/style>/, '').matchAll(/<(\/?)([a-zA-Z0-9]+)[^>]*?(\/?)>/g)) {
+  for (const [, close, name, selfClosed] of html.replaceAll(/<(style|script)[^>]*>[^]*?<\/\1>/g, '').matchAll(/<(\/?)([a-zA-Z0-9]+)[^>]*?(\/?)>/g)) {
     if (name === 'meta' || selfClosed === '/') continue;
     if (close === '/') expect(open.pop()).toBe(name);
     else open.push(name);
@@ -33,56 +39,64 @@ describe('renderReport', () => {
   it('is one document that loads nothing', () => {
     const html = render([run(), run({ name: 'constant' })]);
     expect(html.startsWith('<!doctype html>')).toBe(true);
-    expect(html).not.toMatch(/https?:|\bsrc=|\bhref=|@import|<link|<script|<iframe/i);
-    expect(html.replaceAll(/url\(#clip-[a-z]+\)/g, '')).not.toContain('url(');
+    expect(html).not.toMatch(/\bsrc=|\bhref=|@import|<link|<iframe|url\(|\bfetch\(|\bimport\(|XMLHttpRequest|WebSocket|sendBeacon/i);
+    expect(html.match(/<script/g)).toHaveLength(4);
     expectBalanced(html);
+  });
+
+  it('has the style of what draws its plots, and its own', () => {
+    for (const rule of ['.u-wrap', '.panel{']) expect(render([run()]).match(/<style>[^]*?<\/style>/)![0]).toContain(rule);
+  });
+
+  it('bears the licence of what draws its plots', () => {
+    expect(render([run()])).toMatch(/<script>\/\* Plots: uPlot\.\nThe MIT License[^]*Copyright[^]*Permission is hereby granted[^]*\*\//);
   });
 
   it('draws every run in every plot, with a legend', () => {
     const html = render([run(), run({ name: 'constant' })]);
-    for (const label of ['Training loss', 'Test accuracy', 'Learning rate']) expect(pathsOf(svgOf(html, label), 'mean')).toHaveLength(2);
-    expect(pathsOf(svgOf(html, 'Training loss'), 'raw')).toHaveLength(2);
+    for (const id of ['loss', 'accuracy', 'rate']) expect(seriesOf(html, id, 'line').map(({ name }) => name)).toEqual(['trial', 'constant']);
+    expect(seriesOf(html, 'loss', 'faint')).toHaveLength(2);
+    expect(seriesOf(html, 'loss', 'dotted').map(({ points }) => points)).toEqual([[[49, 1.5], [99, 1.2]], [[49, 1.5], [99, 1.2]]]);
     expect(html.match(/<ul class="legend">.*<\/ul>/)![0].match(/<li>/g)).toHaveLength(2);
     expect(html).toContain('55.12 %');
   });
 
-  it('puts values where the axes say', () => {
-    const svg = svgOf(render([run()]), 'Test accuracy');
-    const tickAt = (label: string): number => Number(svg.match(new RegExp(`y="([0-9.]+)"[^>]*>${label}<`))![1]);
-    const points = pathsOf(svg, 'mean')[0].slice(1).split('L').map((p) => p.split(' ').map(Number));
-    const perPercent = (tickAt('60 %') - tickAt('40 %')) / 20;
-    expect(tickAt('60 %')).toBeLessThan(tickAt('40 %'));
-    expect(points[0][1]).toBeCloseTo(tickAt('40 %'), 0);
-    expect(points[1][1]).toBeCloseTo(tickAt('40 %') + 15.12 * perPercent, 0);
-    expect(points[1][0]).toBeCloseTo(862, 0);
-    expect(points[0][0]).toBeCloseTo(68 + (49 / 99) * 794, 0);
+  it('plots what was logged, within its axes', () => {
+    const html = render([run()]);
+    expect(seriesOf(html, 'accuracy', 'line')[0].points).toEqual([[49, 40], [99, 55.12]]);
+    expect(seriesOf(html, 'rate', 'line')[0].points).toHaveLength(100);
+    const faint = seriesOf(html, 'loss', 'faint')[0].points;
+    expect([faint[0], faint[99]]).toEqual([[0, 2.3], [99, Number((2.3 * 0.99 ** 99).toPrecision(5))]]);
+    for (const id of ['loss', 'accuracy', 'rate']) {
+      const { yRange: [low, high] = [NaN, NaN], series } = plotOf(html, id)!;
+      for (const [, y] of series.filter(({ kind }) => kind !== 'faint').flatMap(({ points }) => points)) {
+        expect(y! >= low && y! <= high, `${id}: ${y} in ${low} … ${high}`).toBe(true);
+      }
+    }
   });
 
   it('draws gaps and crosses for losses that are not finite', () => {
     const lossAt = (step: number, loss: number): number => (step >= 40 && step < 50 ? NaN : step === 70 ? Infinity : loss);
     const steps = run().steps.map((s) => ({ ...s, loss: lossAt(s.step, s.loss) }));
     const html = render([run({ steps })]);
-    const svg = svgOf(html, 'Training loss');
-    expect(pathsOf(svg, 'mean')[0].match(/M/g)).toHaveLength(3);
-    expect(svg.match(/class="cross"/g)).toHaveLength(2);
-    expect(svg).toContain('trial: training loss is NaN from step 40 to 49');
-    expect(svg).toContain('trial: training loss is ∞ at step 70');
-    expect(svg).not.toMatch(/d="[^"]*(NaN|Infinity)/);
+    expect(plotOf(html, 'loss')!.crosses!.map(({ x }) => x)).toEqual([40, 70]);
+    const gaps = seriesOf(html, 'loss', 'line')[0].points.filter(([, y]) => y === null).map(([x]) => x);
+    expect(gaps).toEqual([40, 70]);
     expectBalanced(html);
   });
 
   it('works with a single step, without any, and with nothing finite', () => {
     const single = render([run({ steps: [{ step: 0, loss: 2.3, lr: 0.1 }], evals: [], summary: {} })], { recipe: {} });
-    expect(svgOf(single, 'Training loss')).toMatch(/<circle class="alone mean" cx="68" cy="[0-9.]+"/);
+    expect(seriesOf(single, 'loss', 'line')[0].points).toEqual([[0, 2.3]]);
     expect(single).toContain('1 update<');
     const none = render([run({ steps: [], evals: [], summary: {} })]);
     for (const text of ['No finite loss logged.', 'No evaluation logged.', 'No learning rate above 0 logged.']) {
       expect(none).toContain(text);
     }
+    expect(plotOf(none, 'loss')).toBeNull();
     const bad = render([run({ steps: [{ step: 0, loss: NaN, lr: NaN }], evals: [{ step: 0, testLoss: NaN, testAccuracy: NaN }] })]);
     for (const html of [single, none, bad]) {
       expect(html).not.toContain('Scheduling events');
-      expect(html).not.toMatch(/(d|x|y|cx|cy|width|height)="[^"]*(NaN|Infinity|undefined)/);
       expectBalanced(html);
     }
   });
@@ -95,6 +109,7 @@ describe('renderReport', () => {
     });
     expect(html).not.toContain('<img');
     expect(html).not.toContain('onerror="');
+    expect(seriesOf(html, 'accuracy', 'line')[0].name).toBe(evil);
     expect(html.match(/&lt;img src=x onerror=&quot;alert\(&#39;1&#39;\)&quot;&gt;&amp;/g)!.length).toBeGreaterThan(10);
     expectBalanced(html);
   });
@@ -148,7 +163,8 @@ describe('renderReport', () => {
       expect(() => render([run({ color })])).toThrow(expect.objectContaining({ arg: 'runs[0].color' }));
     }
     expect(() => render([])).toThrow(AttrError);
-    expect(render(Array.from({ length: 9 }, (_, i) => run({ name: `run ${i}` })))).toContain('--c:hsl(');
+    const many = Array.from({ length: 24 }, (_, i) => `${runColor(i)} ${runLine(i)}`);
+    expect(new Set(many).size).toBe(24);
   });
 });
 
@@ -193,9 +209,8 @@ describe('series', () => {
     expect(thinned.every(([x], i) => i === 0 || x > thinned[i - 1][0])).toBe(true);
   });
 
-  it('names stretches of values that are not finite', () => {
-    expect(nonFiniteStretches(line(1, NaN, NaN, 2, Infinity), 'loss')).toEqual([
-      { x: 1, title: 'loss is NaN from step 1 to 2' }, { x: 4, title: 'loss is ∞ at step 4' },
-    ]);
+  it('finds where values stop being finite', () => {
+    expect(nonFiniteStretches(line(1, NaN, NaN, 2, Infinity))).toEqual([1, 4]);
+    expect(nonFiniteStretches(line(1, 2))).toEqual([]);
   });
 });

@@ -36,7 +36,8 @@ const layers: readonly (readonly string[])[] = [
 export function importsOf(source: string, fileName = 'file.ts'): Import[] {
   const found: Import[] = [];
   const add = (node: ts.Node | undefined, isTypeOnly: boolean): void => {
-    if (node && ts.isStringLiteralLike(node)) found.push({ specifier: node.text, isTypeOnly });
+    // What is imported as a text (`?bundled`) is imported all the same.
+    if (node && ts.isStringLiteralLike(node)) found.push({ specifier: node.text.replace(/\?bundled$/, ''), isTypeOnly });
   };
   const visit = (node: ts.Node): void => {
     if (ts.isImportDeclaration(node)) {

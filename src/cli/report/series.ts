@@ -1,6 +1,5 @@
 /** From logged values to what a chart can show: gaps, smoothing, thinning, ranges. */
 import type { Point } from './chart.ts';
-import { formatNumber } from '../format.ts';
 
 /** Mean over `window` neighbours (odd, centred, cut at the ends), within stretches of finite values; gaps stay gaps. */
 export function smooth(points: readonly Point[], window: number): Point[] {
@@ -32,14 +31,9 @@ export function stretches(points: readonly Point[]): Point[][] {
   return result;
 }
 
-/** One entry a stretch of values that are not finite. */
-export function nonFiniteStretches(points: readonly Point[], what: string): { x: number; title: string }[] {
-  return stretches(points).filter(([first]) => !Number.isFinite(first[1])).map((stretch) => {
-    const [from, to] = [stretch[0][0], stretch[stretch.length - 1][0]];
-    const where = from === to ? `at step ${from}` : `from step ${from} to ${to}`;
-    return { x: from, title: `${what} is ${formatNumber(stretch[0][1])} ${where}` };
-  });
-}
+/** Where each stretch of values that are not finite begins. */
+export const nonFiniteStretches = (points: readonly Point[]): number[] =>
+  stretches(points).filter(([first]) => !Number.isFinite(first[1])).map(([first]) => first[0]);
 
 /** At most about `most` points: of each bucket the lowest, the highest and one that is not finite, in their order. Spikes and gaps stay. */
 export function thin(points: readonly Point[], most: number): Point[] {

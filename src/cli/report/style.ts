@@ -1,14 +1,18 @@
 /** Colours and CSS of the report, light and dark. */
 
 const palette = {
-  light: ['#2563c9', '#d9620f', '#15875f', '#8a4fd3', '#c2334d', '#0f8a9d'],
-  dark: ['#6ea8ff', '#ff9d5c', '#4fd1a1', '#c29bff', '#ff7d92', '#53cfe0'],
+  light: ['#2563c9', '#d9620f', '#15875f', '#8a4fd3', '#c2334d', '#0f8a9d', '#8a6d00', '#5b6472'],
+  dark: ['#6ea8ff', '#ff9d5c', '#4fd1a1', '#c29bff', '#ff7d92', '#53cfe0', '#e2c044', '#aab4c3'],
 };
 const sans = 'system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif';
 
-/** CSS colour of run i: the palette, which follows light and dark, then evenly turned hues. */
-export const runColor = (i: number): string =>
-  (i < palette.light.length ? `var(--run${i})` : `hsl(${Math.round(i * 137.5) % 360} 60% 50%)`);
+const lines = ['line', 'dashed', 'dotted'] as const;
+
+/** CSS colour of run i, one of the palette, which follows light and dark. */
+export const runColor = (i: number): string => `var(--run${i % palette.light.length})`;
+
+/** With runColor, tells 24 runs apart. */
+export const runLine = (i: number): (typeof lines)[number] => lines[Math.floor(i / palette.light.length) % lines.length];
 
 const variables = (colors: string[]): string => colors.map((c, i) => `--run${i}:${c}`).join(';');
 
@@ -39,13 +43,12 @@ svg{display:block;width:100%;height:auto;font:12.5px ${sans};font-variant-numeri
 svg text{fill:var(--soft)}
 .grid{stroke:var(--grid);fill:none}
 .axis,.tick{stroke:var(--line);fill:none}
-.mean,.raw,.test{fill:none;stroke:var(--c);stroke-linejoin:round;stroke-linecap:round}
-.mean{stroke-width:2}
-.raw{stroke-width:1;opacity:.24}
-.test{stroke-width:1.6;stroke-dasharray:2 5}
-.alone{fill:var(--c);stroke:none}
-.dot{fill:var(--panel);stroke:var(--c);stroke-width:1.8}
-.cross{stroke:var(--c);stroke-width:2.2;fill:none;stroke-linecap:round}
+.plot{margin:8px 0 2px}
+.u-legend{font-size:13px;text-align:left;color:var(--ink)}
+.u-legend th{font-weight:400}
+.u-legend tr,.u-legend th,.u-legend td{border:0;padding:1px 6px 1px 2px}
+.u-legend .u-value{color:var(--soft);font-variant-numeric:tabular-nums;min-width:4em;display:inline-block;text-align:left}
+.u-select{background:color-mix(in srgb,var(--ink) 10%,transparent)}
 .cell{fill:var(--c)}
 .cell.dead{fill:none}
 .dead-mark{stroke:var(--bad);stroke-width:1.4;fill:none}
@@ -57,11 +60,15 @@ table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:
 th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 th{color:var(--soft);font-weight:600}
 thead th{position:sticky;top:0;background:var(--panel);border-bottom:1px solid var(--line)}
-th:first-child,td:first-child{text-align:left}
-td.left{text-align:left;white-space:normal;overflow-wrap:anywhere}
+th:first-child,td:first-child,th.name{text-align:left}
+td.left{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:16em}
+.name{text-align:left}
 td.w{background:color-mix(in srgb,var(--c) calc(var(--w)*1%),transparent)}
 td.min{font-weight:700;text-decoration:underline;text-underline-offset:3px}
 .bad{color:var(--bad)}
+details{margin-top:8px}
+summary{cursor:pointer;color:var(--soft);font-size:13.5px}
+.question{font-size:14.5px}
 .note{color:var(--soft);font-size:12.5px;text-align:left}
 @media print{.scroll{max-height:none}body{background:none}.panel{break-inside:avoid}}
 `;

@@ -275,11 +275,11 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
 }
 
 /** Ctrl-C ends the run after the step in progress; a second one ends the process. */
-export function interruptible(): { signal: AbortSignal; release: () => void } {
+export function interruptible(note = 'stopping after this step (press Ctrl-C again to leave at once)'): { signal: AbortSignal; release: () => void } {
   const controller = new AbortController();
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(130);
-    process.stderr.write('\nstopping after this step (press Ctrl-C again to leave at once)\n');
+    process.stderr.write(`\n${note}\n`);
     controller.abort();
   };
   process.on('SIGINT', interrupt);

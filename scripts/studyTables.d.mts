@@ -1,0 +1,2 @@
+export const studyDocument: string;
+export const studyResults: string;

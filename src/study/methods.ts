@@ -1,0 +1,115 @@
+/** Every way to set the learning rate that a study can compare, by name: one entry each. */
+import {
+  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
+  slsArmijo, sps, stepLr, steps, TrialScheduler,
+} from '../sched/index.ts';
+import type { ControlName, FactorSetName, Schedule } from '../sched/index.ts';
+import type { MethodOptions } from './recipe.ts';
+
+/** Where a method stands in tables and pictures. */
+export type Family = 'schedule' | 'control' | 'trial' | 'rule';
+
+/** What a method is told of the run. */
+export interface Frame {
+  /** Learning rate to start from. */
+  readonly lr: number;
+  readonly epochs: number;
+  readonly options: MethodOptions;
+}
+
+export interface Method {
+  /** As tables and legends name it. */
+  readonly title: string;
+  readonly family: Family;
+  /** What it does, in one line, with every number that somebody chose. */
+  readonly note: string;
+  /** Whether it starts from a rate. One that does not is run from one first rate alone, as all others would be the same run. */
+  readonly takesRate: boolean;
+  /** Whether it takes options of the trial scheduler. */
+  readonly takesOptions: boolean;
+  /** A fresh schedule for one run. */
+  schedule(frame: Frame): Schedule;
+}
+
+export type MethodName =
+  | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
+  | 'published3' | 'published5' | 'published7' | 'robust'
+  | 'blindDrift' | 'shuffledLosses'
+  | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree';
+
+/** So many epochs of 100, in a run of any length: PyTorch's defaults count epochs, and the paper's runs have 100. */
+const shareOf = (epochs: number, of100: number): number => Math.max(1, Math.round((epochs * of100) / 100));
+
+/** A schedule in closed form, which takes no options. */
+const closed = (title: string, note: string, schedule: (frame: Frame) => Schedule): Method =>
+  ({ title, family: 'schedule', note, takesRate: true, takesOptions: false, schedule });
+
+const published = (factors: FactorSetName, title: string): Method => ({
+  title,
+  family: 'trial',
+  note: `asPublished('${factors}'): min-max, e^−x, once an epoch, on the training batch, along the raw gradient, no anchor`,
+  takesRate: true,
+  takesOptions: true,
+  schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
+});
+
+/** The published rule with 5 factors, but for what its losses say. */
+const control = (name: ControlName, title: string, note: string): Method => ({
+  title,
+  family: 'control',
+  note,
+  takesRate: true,
+  takesOptions: false,
+  schedule: ({ lr }) => new TrialScheduler(asPublished('factor5', { lr, control: name })),
+});
+
+/** A rule with its authors' defaults, that starts from the first rate. */
+const rule = (title: string, note: string, schedule: (lr: number) => Schedule): Method =>
+  ({ title, family: 'rule', note, takesRate: true, takesOptions: false, schedule: ({ lr }) => schedule(lr) });
+
+/** A rule with its authors' defaults, that finds its first rate itself. */
+const rateless = (title: string, note: string, schedule: () => Schedule): Method =>
+  ({ title, family: 'rule', note, takesRate: false, takesOptions: false, schedule });
+
+/** Total: a name without an entry does not compile. Lengths of PyTorch's defaults are those of 100 epochs, in proportion. */
+export const methods: Record<MethodName, Method> = {
+  constant: closed('constant', 'no scheduler', ({ lr }) => new ConstantSchedule({ lr })),
+  torchConstantLr: closed('ConstantLR()', "PyTorch's class of that name: a third of the rate for 5 % of the run, then constant",
+    ({ lr, epochs }) => perEpoch(constantLr({ lr, totalIters: steps(shareOf(epochs, 5)) }))),
+  linearDefault: closed('linear: LinearLR()', "PyTorch's defaults: from a third to the whole rate over 5 % of the run, then constant",
+    ({ lr, epochs }) => perEpoch(linearLr({ lr, totalIters: steps(shareOf(epochs, 5)) }))),
+  linearDecay: closed('linear: decay', 'from the rate to 0 over the run, once an epoch', ({ lr, epochs }) =>
+    perEpoch(linearLr({ lr, startFactor: 1, endFactor: 0, totalIters: steps(epochs) }))),
+  cosine: closed('cosine', 'CosineAnnealingLR(T_max = epochs), once an epoch', ({ lr, epochs }) =>
+    perEpoch(cosineAnnealingLr({ lr, tMax: steps(epochs) }))),
+  step: closed('step', 'StepLR(step_size = 30 % of the run, gamma = 0.1): 30 epochs of 100', ({ lr, epochs }) =>
+    perEpoch(stepLr({ lr, stepSize: steps(shareOf(epochs, 30)) }))),
+  published3: published('factor3', 'published, 3 factors'),
+  published5: published('factor5', 'published, 5 factors'),
+  published7: published('factor7', 'published, 7 factors'),
+  robust: {
+    title: 'robust',
+    family: 'trial',
+    note: 'robust(): 7 factors, 4 events an epoch, along the step to be made, anchored, held where losses are equal, × cosine',
+    takesRate: true,
+    takesOptions: true,
+    schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
+  },
+  blindDrift: control('blindDrift', 'control: blind drift',
+    'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
+  shuffledLosses: control('shuffledLosses', 'control: shuffled losses',
+    'published, 5 factors, its losses dealt out among the factors at random'),
+  slsArmijo: rule('SLS: Armijo', 'searches each step down by 0.9 from 2^(1/B) times the last rate, at first from the rate; 10 trials, c = 0.1',
+    (lr) => slsArmijo({ initLr: lr })),
+  pal: rateless('PAL', 'the parabola through a trial at distance 1 along the step, 1.67 times to its minimum, at most 3.16', () => pal()),
+  cdat: rateless('CDAT', 'twice the slope over the curvature along the step, averaged with 0.9: two trials a step', () => cdat()),
+  hypergradient: rule('hypergradient', 'moves the rate down its own gradient by 1e-6 of it', (lr) => hypergradient({ lr })),
+  sps: rule('SPS', 'Polyak step with f* = 0, c = 0.5, at most the rate at first, then at most twice as large an epoch', (lr) => sps({ initLr: lr })),
+  aliG: rule('ALI-G', 'Polyak step with f* = 0, at most the rate', (lr) => aliG({ maxLr: lr })),
+  dog: rateless('DoG', 'distance from the first weights over the root of the sum of squared gradients; evaluated at an average of the weights',
+    () => dog()),
+  scheduleFree: rule('Schedule-Free SGD', 'averages in the place of a decay, β = 0.9; its authors take 10 to 50 times the rate of a schedule',
+    (lr) => scheduleFree({ lr })),
+};
+
+export const methodNames = Object.keys(methods) as MethodName[];

@@ -1,0 +1,91 @@
+/** What a run leaves behind, as JSON holds it, and the thinning that keeps it small. */
+import { DataError } from '../gpu/errors.ts';
+import type { TrialEventJson } from '../sched/index.ts';
+import type { Cost } from './cost.ts';
+import { runId, type Recipe } from './recipe.ts';
+
+/** Of the files; one that has another is refused. */
+export const resultFormat = 1;
+
+export interface EpochResult {
+  /** From 1: so many were made. */
+  readonly epoch: number;
+  readonly step: number;
+  /** Mean over the epoch's steps. */
+  readonly trainLoss: number;
+  readonly testLoss: number;
+  /** 0…1 */
+  readonly testAccuracy: number;
+}
+
+interface Common {
+  readonly format: typeof resultFormat;
+  readonly id: string;
+  readonly recipe: Recipe;
+  /** Of forkstep. */
+  readonly version: string;
+  readonly adapter: string;
+}
+
+export interface FinishedRun extends Common {
+  readonly status: 'done' | 'diverged';
+  /** At the end of the run, 0…1; null where it diverged. */
+  readonly testAccuracy: number | null;
+  readonly testLoss: number | null;
+  /** Those that were finished. */
+  readonly epochs: readonly EpochResult[];
+  readonly steps: number;
+  readonly divergence: { readonly step: number; readonly reason: string } | null;
+  /** [step, rate in force], thinned. */
+  readonly lr: readonly (readonly [number, number])[];
+  /** Scheduling events, evenly chosen of all. */
+  readonly events: readonly TrialEventJson[];
+  readonly eventCount: number;
+  /** Forwards of one image, of what was made. Evaluations are not in it. */
+  readonly cost: Cost;
+  /** Wall-clock: steps and events; evaluations. */
+  readonly trainMs: number;
+  readonly evaluationMs: number;
+}
+
+export interface FailedRun extends Common {
+  readonly status: 'failed';
+  readonly error: string;
+}
+
+export type StudyResult = FinishedRun | FailedRun;
+
+export const isFinished = (result: StudyResult): result is FinishedRun => result.status !== 'failed';
+
+/** Evenly chosen ones, with the first and the last; all where there are no more than `most`. */
+export function evenly<T>(all: readonly T[], most: number): T[] {
+  if (all.length <= most) return [...all];
+  return Array.from({ length: most }, (_, i) => all[Math.round((i * (all.length - 1)) / (most - 1))]);
+}
+
+/** A trace of rates without the points between equal neighbours, then at most `most` of it. */
+export function thinTrace(steps: readonly { step: number; lr: number }[], most: number): [number, number][] {
+  const corners = steps.filter(({ lr }, i) => i === 0 || i === steps.length - 1 || lr !== steps[i - 1].lr || lr !== steps[i + 1].lr);
+  return evenly(corners, most).map(({ step, lr }) => [step, lr]);
+}
+
+/**
+ * A result from its file's text.
+ * @throws DataError where it is no JSON, of another format, or of another recipe than its name says
+ */
+export function parseResult(text: string, file: string): StudyResult {
+  const refuse = (rule: string, got: unknown): never => {
+    throw new DataError({ op: 'study', arg: file, rule, got, fix: 'move it away; the run is then made anew' });
+  };
+  let result: StudyResult;
+  try {
+    result = JSON.parse(text) as StudyResult;
+  } catch (error) {
+    return refuse('must be JSON', (error as Error).message);
+  }
+  if (typeof result !== 'object' || result?.format !== resultFormat) refuse(`must be a result of format ${resultFormat}`, result?.format);
+  if (!['done', 'diverged', 'failed'].includes(result.status)) refuse('must be of a run that ended', result.status);
+  const id = runId(result.recipe);
+  if (result.id !== id) refuse(`must bear its recipe's id, ${id}`, result.id);
+  return result;
+}

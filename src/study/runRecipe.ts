@@ -1,0 +1,56 @@
+/** One run of a study: a trainer made by the recipe, and what came of it. */
+import { ForkstepError } from '../gpu/errors.ts';
+import { decodeCheckpoint, encodeCheckpoint, Trainer, type Checkpoint } from '../train/index.ts';
+import { costOf } from './cost.ts';
+import { methods } from './methods.ts';
+import { runId } from './recipe.ts';
+import type { FinishedRun } from './result.ts';
+import { resultOf, trainerOptions, type RunJob } from './runJob.ts';
+import { RunLog, type RunNotes } from './runLog.ts';
+
+/** A run of an hour loses little; one of a minute makes none before its end. */
+const checkpointEvery = { minutes: 5 } as const;
+
+/** The trainer of a run and its log: as they were kept, or where that is nothing, or nothing to go on from, new ones. */
+async function begin(job: RunJob): Promise<{ trainer: Trainer; log: RunLog }> {
+  const { keeper, recipe } = job;
+  const { method, lr, options, epochs } = recipe;
+  const make = () => ({ ...trainerOptions(job), schedule: methods[method].schedule({ lr, epochs, options }) });
+  const kept = keeper?.load(runId(recipe)) ?? null;
+  if (kept) {
+    try {
+      const { checkpoint, notes } = decodeCheckpoint(kept);
+      const trainer = await Trainer.create({ ...make(), resume: checkpoint });
+      return { trainer, log: RunLog.from(JSON.parse(String(notes)) as RunNotes, trainer.stepsPerEpoch) };
+    } catch (error) {
+      // Damaged, or of another version: the run from its beginning has the same result.
+      if (!(error instanceof ForkstepError)) throw error;
+    }
+  }
+  const trainer = await Trainer.create(make());
+  return { trainer, log: new RunLog(trainer.stepsPerEpoch) };
+}
+
+/** Null where the signal ended it. @throws whatever the trainer throws */
+export async function runRecipe(job: RunJob): Promise<FinishedRun | null> {
+  const { signal, onProgress, keeper, recipe } = job;
+  const { trainer, log } = await begin(job);
+  const keep = (checkpoint: Checkpoint) => keeper?.save(runId(recipe), encodeCheckpoint(checkpoint, JSON.stringify(log.notes())));
+  try {
+    const { steps, divergence, aborted } = await trainer.run({
+      signal,
+      onSteps: (some) => {
+        log.addSteps(some);
+        onProgress?.(some[some.length - 1].step + 1, trainer.totalSteps);
+      },
+      onEvent: (event) => log.addEvent(event),
+      onEvaluation: (evaluation) => log.addEvaluation(evaluation),
+      ...(keeper && { checkpointEvery, onCheckpoint: keep }),
+    });
+    if (aborted && !divergence && steps < trainer.totalSteps) return null;
+    const cost = costOf(trainer.options.schedule, recipe.batch, steps, log.eventCount);
+    return resultOf(job, log, { steps, divergence, cost });
+  } finally {
+    await trainer.close();
+  }
+}

@@ -1,0 +1,88 @@
+/** Runs made in a process of their own: one at a time, told and answered by messages. */
+import { fork, type ChildProcess } from 'node:child_process';
+import { DeviceError } from '../gpu/errors.ts';
+import { Datasets, LocalExecutor } from './local.node.ts';
+import { runId, type Recipe } from './recipe.ts';
+import { resultFormat, type StudyResult } from './result.ts';
+import type { Executor } from './runner.ts';
+import type { RunKeeper } from './runJob.ts';
+
+type Request = { readonly recipe: Recipe } | { readonly stop: true };
+type Reply = { readonly share: number } | { readonly result: StudyResult | null } | { readonly refused: string };
+
+/** How a worker process is started: a script of Node's and its arguments, which must lead to `serve`. */
+export interface WorkerCommand {
+  readonly script: string;
+  readonly args: readonly string[];
+}
+
+/** The process is started by the first run, and anew after one in which it died. */
+export class WorkerExecutor implements Executor {
+  #child: ChildProcess | null = null;
+
+  constructor(
+    readonly command: WorkerCommand,
+    readonly version: string,
+  ) {}
+
+  run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void): Promise<StudyResult | null> {
+    const child = (this.#child ??= fork(this.command.script, this.command.args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] }));
+    let stderr = '';
+    const collect = (text: Buffer) => void (stderr = (stderr + text.toString()).slice(-2000));
+    const stop = () => void child.send({ stop: true } satisfies Request);
+    return new Promise<StudyResult | null>((resolve, reject) => {
+      const answered = (reply: Reply) => {
+        if ('share' in reply) return onProgress(reply.share);
+        leave();
+        if ('result' in reply) return resolve(reply.result);
+        reject(new DeviceError({ op: 'study', arg: 'worker', rule: 'must have data and adapter', got: reply.refused, fix: 'try --jobs 1' }));
+      };
+      const died = (code: number | null, by: string | null) => {
+        this.#child = null;
+        leave();
+        const error = `the worker process ended ${by ? `by ${by}` : `with code ${code}`}${stderr && `: ${stderr.trim()}`}`;
+        resolve(signal.aborted ? null : { format: resultFormat, id: runId(recipe), status: 'failed', recipe, version: this.version, adapter: '', error });
+      };
+      const leave = () => {
+        child.off('message', answered).off('exit', died);
+        child.stderr?.off('data', collect);
+        signal.removeEventListener('abort', stop);
+      };
+      child.on('message', answered).on('exit', died);
+      child.stderr?.on('data', collect);
+      signal.addEventListener('abort', stop);
+      child.send({ recipe } satisfies Request);
+      if (signal.aborted) stop();
+    });
+  }
+
+  async close(): Promise<void> {
+    const child = this.#child;
+    this.#child = null;
+    if (!child) return;
+    const ended = new Promise((resolve) => child.on('exit', resolve));
+    child.disconnect();
+    await ended;
+  }
+}
+
+/** A worker's side: makes the runs that it is told, until the other side goes. */
+export async function serve(data: string | undefined, version: string, keeper: RunKeeper): Promise<void> {
+  const executor = new LocalExecutor(new Datasets(data), version, keeper);
+  const stopping = new AbortController();
+  // Ctrl-C reaches every process of a terminal; the other side says what it means.
+  process.on('SIGINT', () => undefined);
+  let busy: Promise<void> = Promise.resolve();
+  process.on('message', (request: Request) => {
+    if ('stop' in request) return stopping.abort();
+    const send = (reply: Reply) => void (process.connected && process.send!(reply));
+    busy = executor.run(request.recipe, stopping.signal, (share) => send({ share })).then(
+      (result) => send({ result }),
+      (error) => send({ refused: error instanceof Error ? error.message : String(error) }),
+    );
+  });
+  await new Promise<void>((resolve) => process.on('disconnect', resolve));
+  stopping.abort();
+  await busy;
+  await executor.close();
+}

@@ -1,0 +1,96 @@
+/** One run on the GPU: its result is what the trainer did. */
+import { describe, expect, it } from 'vitest';
+import { proceduralDataset } from '../../src/data/procedural.ts';
+import { expectedCost } from '../../src/study/cost.ts';
+import { methodNames } from '../../src/study/methods.ts';
+import type { Recipe } from '../../src/study/recipe.ts';
+import { parseResult, type FinishedRun } from '../../src/study/result.ts';
+import type { RunJob } from '../../src/study/runJob.ts';
+import { runRecipe } from '../../src/study/runRecipe.ts';
+import { scales } from '../../src/study/scales.ts';
+import { useDevice } from '../support/device.ts';
+
+const device = useDevice();
+const base: Recipe = { ...scales.smoke.base, train: 40, test: 24, batch: 8, epochs: 2, method: 'constant', options: {}, seed: 3 };
+const run = (change: Partial<Recipe> = {}, job: Partial<RunJob> = {}) => {
+  const recipe = { ...base, ...change };
+  return runRecipe({ recipe, dataset: proceduralDataset({ seed: recipe.seed }), device: device(), version: '1.2.3', ...job });
+};
+const told = async (change?: Partial<Recipe>): Promise<FinishedRun> => (await run(change))!;
+
+describe('a run', () => {
+  it('has accuracy and loss by epoch, rates, events, cost, and survives JSON', async () => {
+    const result = await told({ method: 'robust' });
+    expect(result).toMatchObject({ status: 'done', steps: 10, version: '1.2.3', divergence: null, eventCount: 8, recipe: { ...base, method: 'robust' } });
+    expect(result.epochs.map(({ epoch, step }) => [epoch, step])).toEqual([[1, 5], [2, 10]]);
+    expect(result.epochs[1]).toMatchObject({ testAccuracy: result.testAccuracy, testLoss: result.testLoss });
+    expect(result.testAccuracy! * 24).toBeCloseTo(Math.round(result.testAccuracy! * 24), 9);
+    expect(result.lr[0][0]).toBe(0);
+    expect(result.events.map(({ step }) => step)).toEqual([0, 1, 2, 3, 5, 6, 7, 8]);
+    expect(result.cost).toEqual(expectedCost(result.recipe));
+    expect(result.trainMs).toBeGreaterThan(0);
+    expect(parseResult(JSON.stringify(result), 'file')).toEqual(result);
+  });
+
+  it('is the same again, and another with another seed', async () => {
+    const bare = ({ trainMs: _t, evaluationMs: _e, ...rest }: FinishedRun) => rest;
+    const [first, second, other] = [await told({ epochs: 1 }), await told({ epochs: 1 }), await told({ epochs: 1, seed: 4 })];
+    expect(bare(second)).toEqual(bare(first));
+    expect(other.testLoss).not.toBe(first.testLoss);
+  });
+
+  it('that diverges says where, has no accuracy, and costs what was made', async () => {
+    const result = await told({ lr: 1e30 });
+    expect(result).toMatchObject({ status: 'diverged', testAccuracy: null, testLoss: null });
+    expect(result.divergence!.step).toBe(result.steps);
+    expect(result.divergence!.reason).toMatch(/not finite/);
+    expect(result.cost.training).toBe(3 * 8 * result.steps);
+  });
+
+  it('that is stopped has no result; one that was done by then has', async () => {
+    const controller = new AbortController();
+    const stopped = await run({}, { signal: controller.signal, onProgress: (done) => void (done >= 3 && controller.abort()) });
+    expect(stopped).toBeNull();
+    const late = new AbortController();
+    const whole = await run({ epochs: 1 }, { signal: late.signal, onProgress: (done, total) => void (done === total && late.abort()) });
+    expect(whole).toMatchObject({ status: 'done', steps: 5 });
+  });
+
+  it('that is stopped again and again goes on bit for bit', async () => {
+    const bare = ({ trainMs: _t, evaluationMs: _e, ...rest }: FinishedRun) => rest;
+    const kept = new Map<string, Uint8Array>();
+    const keeper = { load: (id: string) => kept.get(id) ?? null, save: (id: string, bytes: Uint8Array) => void kept.set(id, bytes) };
+    let result: FinishedRun | null = null;
+    const begun: number[] = [];
+    while (!result) {
+      const controller = new AbortController();
+      let steps = 0;
+      // After the third step that is told: within an epoch, and behind its end.
+      const onProgress = (done: number) => {
+        if (steps++ === 0) begun.push(done);
+        if (steps === 1) controller.abort();
+      };
+      result = await run({ method: 'robust' }, { keeper, signal: controller.signal, onProgress });
+    }
+    expect(begun.length).toBeGreaterThan(1);
+    expect(bare(result)).toEqual(bare(await told({ method: 'robust' })));
+  });
+
+  it('begins anew where what was kept is damaged, or of another run', async () => {
+    const kept = new Map<string, Uint8Array>();
+    const save = (id: string, bytes: Uint8Array) => void kept.set(id, bytes);
+    await run({ epochs: 1 }, { keeper: { load: () => null, save } });
+    const [whole] = [...kept.values()];
+    const damaged = whole.slice();
+    damaged[damaged.length - 1] ^= 1;
+    const { testLoss } = await told({ seed: 4 });
+    for (const bytes of [whole, damaged]) expect(await run({ seed: 4 }, { keeper: { load: () => bytes, save } })).toMatchObject({ testLoss });
+  });
+
+  it('of every method ends, at the cost that was told before', async () => {
+    for (const method of methodNames) {
+      const { status, cost, recipe } = await told({ method, epochs: 1, train: 16 });
+      expect([method, status, cost]).toEqual([method, 'done', expectedCost(recipe)]);
+    }
+  });
+});
