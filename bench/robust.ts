@@ -112,5 +112,6 @@ for (const candidate of names) {
     }
   }
 }
+writeReport('robust', device.adapter, rows, values.json, { setting, summary: summary(rows) });
 printTable(`Test accuracy of each seed by first rate, %: ResNet18, width ${width}, ${epochs} epochs of ${trained} images`, summary(rows));
 process.exit(0);
