@@ -82,9 +82,9 @@ const followsScore = ({ score = 'exp' }: Partial<TrialOptions>, anchor: boolean)
  */
 export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, score: 'exp', tau: 1, kappa: null, c: null, hold: false, batch: 'same',
-    scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, control: null, ...followsScore(overrides, false),
-    ...overrides,
+    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, ...followsScore(overrides, false), score: 'exp', tau: 1, kappa: null,
+    c: null, hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null,
+    control: null, ...overrides,
   };
 }
 
@@ -94,9 +94,9 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, score: 'exp', tau: 1, kappa: null, c: null, hold: true,
-    batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: overrides.base ? 'none' : 'cosine', base: null,
-    bounds: [1e-8, 10], control: null, ...followsScore(overrides, true), ...overrides,
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(overrides, true), score: 'exp', tau: 1,
+    kappa: null, c: null, hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer',
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...overrides,
   };
 }
 
