@@ -111,6 +111,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     if (stream.isTTY) stream.write(`\r\x1b[2K${line}${done === total ? '\n' : ''}`);
     else if (done === 0 || done === total) stream.write(`${line}\n`);
   };
+  const hasTrials = schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue());
   const { from = null, every: checkpointEvery, notes } = job.checkpoints ?? {};
   const created = Trainer.create({
     model,
@@ -124,7 +125,7 @@ export async function runTraining(job: TrainingJob): Promise<FinishedRun> {
     augment: values.augment,
     shuffle: !values.noShuffle,
     seed: values.seed,
-    memoryBudget: schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue()) ? values.memoryBudget : undefined,
+    memoryBudget: hasTrials ? values.memoryBudget : undefined,
     precision: values.precision,
     onCompile: compileProgress(stream, job.name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),
