@@ -1,4 +1,6 @@
-/** Rules that set the rate by each step's own numbers, on the command line: which there are, their parameters, and the rules that span them. */
+/**
+ * Rules that set the rate by each step's own numbers, on the command line: which there are, their parameters, and the rules that span them.
+ */
 import * as sched from '../sched/index.ts';
 import type { AdaptiveSchedule, RuleName } from '../sched/index.ts';
 import { choice, flag, flagOf, integer, UsageError } from './args.ts';
@@ -21,7 +23,7 @@ const parameterOptions = {
   beta: real('slsArmijo: a trial over the one before; scheduleFree: in the place of momentum; cdat: of its averages'),
   r: real("scheduleFree: power of the step in the average's weights"),
   weightLrPower: real('scheduleFree: power of the rate in them'),
-  statisticBatches: integer({ default: undefined, min: 0, help: 'scheduleFree: batches that batch norms are measured on for an evaluation' }),
+  statisticBatches: integer({ default: undefined, min: 0, help: 'scheduleFree: batches that an evaluation measures batch norms on' }),
   trials: integer({ default: undefined, min: 1, help: 'slsArmijo: trials a step' }),
   reset: choice(['grow', 'keep', 'init'], { default: undefined, help: 'slsArmijo: where the next search begins' }),
   fallbackLr: real('slsArmijo: rate where no trial is accepted'),
@@ -89,7 +91,7 @@ export function checkRule(command: string, name: RuleName, { values, given }: Gi
   };
   const { lr, own }: Known = known[name];
   const { scheduler, momentum } = values;
-  if (scheduler !== undefined) refuse('--scheduler', `must not be given with --schedule ${name}`, scheduler, 'the rule sets the rate of every step');
+  if (scheduler !== undefined) refuse('--scheduler', `must not be given with --schedule ${name}`, scheduler, 'a rule sets every rate itself');
   if (given.has('envelope')) refuse('--envelope', `must not be given with ${name}`, 'it', 'leave it out');
   if (given.has('lr') && !lr) refuse('--lr', `must not be given with ${name}`, 'it', 'leave it out: the rule finds the rate');
   const parameters = Object.keys(trainParameters);

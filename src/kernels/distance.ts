@@ -3,7 +3,8 @@ import { builtins, defineKernel, read, treeStart, write } from './contract.ts';
 import { dotChunk } from './dot.ts';
 
 /**
- * partials[first + chunk] = Σ over the chunk of (x − y)². As `dotPartials` in all else; x·x − 2·x·y + y·y would leave few digits where x is near y.
+ * partials[first + chunk] = Σ over the chunk of (x − y)². As `dotPartials` in all else; x·x − 2·x·y + y·y would leave few digits where x is
+ * near y.
  */
 export const distancePartials = defineKernel({
   name: 'distancePartials',

@@ -1,6 +1,7 @@
 /**
- * Rules that set a step's rate by the step's own numbers, one invocation each: facts → rate and the rule's words. What they compute, and why, is
- * said beside their twins in float64, src/sched/rules. A rule is a row of `rateRules`; `rateRule` and `ruleTrials` make kernels of a row.
+ * Rules that set a step's rate by the step's own numbers, one invocation each: facts → rate and the rule's words. What they compute, and
+ * why, is said beside their twins in float64, src/sched/rules. A rule is a row of `rateRules`; `rateRule` and `ruleTrials` make kernels of
+ * a row.
  */
 import { defineKernel, nonFinite, read, write, type Kernel, type UniformType } from './contract.ts';
 import { flagNonFiniteDirection, flagNonFiniteLoss } from './sgd.ts';
@@ -10,7 +11,10 @@ export const recordHead = 8;
 /** f32 of a line of the log before words and trial losses: 1 where the rule has run, then the facts. */
 export const lineHead = 6;
 
-/** Products that the facts are made of, g the gradient, b the momentum buffer (g without one), w the weights, d the direction, p the one before, s w at the start. */
+/**
+ * Products that the facts are made of, g the gradient, b the momentum buffer (g without one), w the weights, d the direction, p the one
+ * before, s w at the start.
+ */
 export const ruleProducts = ['gg', 'gb', 'gw', 'gp', 'wp', 'dd', 'distance'] as const;
 export type RuleProduct = (typeof ruleProducts)[number];
 /** Place of a product that nobody made. */
@@ -203,9 +207,10 @@ const wordsOf = ({ words }: Row): string => words.map((name, i) => `const w_${na
 export type RuleUniforms = Record<keyof typeof productUniforms, number>;
 
 /**
- * rates[0] = the rule's rate; record = the rule's words, then a log of lines `[1, facts, words, trial losses]`, line control[slot_word]. With a flag
- * set before, the rate and the words stay and the line begins with 0. A fact that is not finite (a square may leave float32 where no gradient
- * does) sets the flag of gradients, a loss at the weights that is not finite the loss's. `trials` losses, the last one that at 0.
+ * rates[0] = the rule's rate; record = the rule's words, then a log of lines `[1, facts, words, trial losses]`, line control[slot_word].
+ * With a flag set before, the rate and the words stay and the line begins with 0. A fact that is not finite (a square may leave float32
+ * where no gradient does) sets the flag of gradients, a loss at the weights that is not finite the loss's. `trials` losses, the last one
+ * that at 0.
  */
 export const rateRule = (name: RateRuleName): Kernel => {
   const row: Row = rateRules[name];

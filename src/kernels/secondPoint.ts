@@ -1,4 +1,7 @@
-/** Flat memory of a second point beside the weights: averages, Schedule-Free's z, and what changes places with the weights for an evaluation. */
+/**
+ * Flat memory of a second point beside the weights: averages, Schedule-Free's z, and what changes places with the weights for an
+ * evaluation.
+ */
 import { builtins, defineKernel, linearIndex, nonFinite, read, write } from './contract.ts';
 import { flagNonFiniteWeight } from './sgd.ts';
 
@@ -46,7 +49,9 @@ fn main(${builtins}) {
 }`,
 });
 
-/** What the step makes of y and z: y' = y + c·(z − y) − η·(1 − β·(1 − c))·d,  z' = z − η·d: x' = (1 − c)·x + c·z', y' = (1 − β)·z' + β·x'. */
+/**
+ * What the step makes of y and z: y' = y + c·(z − y) − η·(1 − β·(1 − c))·d,  z' = z − η·d: x' = (1 − c)·x + c·z', y' = (1 − β)·z' + β·x'.
+ */
 const freeStep = /* wgsl */ `
 fn next_weight(i: u32) -> vec4f {
   let share = record[u.share_word];
@@ -71,7 +76,9 @@ fn main(${builtins}) {
 }`,
 });
 
-/** weight (y) and z of Schedule-Free SGD move along the direction at η = rates[0], c = record[share_word]. Runs after `scheduleFreeCheck`. */
+/**
+ * weight (y) and z of Schedule-Free SGD move along the direction at η = rates[0], c = record[share_word]. Runs after `scheduleFreeCheck`.
+ */
 export const scheduleFreeStep = defineKernel({
   name: 'scheduleFreeStep',
   bindings: {

@@ -1,6 +1,6 @@
 /**
- * A rule of src/sched/rules on the GPU: what it reads and writes there, the memory that it needs beside the optimizer's, and what the host takes
- * from its log later. All of a step's launches are in the step's own submit; η never leaves the GPU on its way to the update.
+ * A rule of src/sched/rules on the GPU: what it reads and writes there, the memory that it needs beside the optimizer's, and what the host
+ * takes from its log later. All of a step's launches are in the step's own submit; η never leaves the GPU on its way to the update.
  */
 import { AttrError } from '../gpu/errors.ts';
 import { controlWords, type Control, type Word } from '../graph/control.ts';
@@ -76,8 +76,8 @@ export class AdaptiveRule {
     const { memory, store, sgd } = parts;
     const { spec } = schedule;
     if (spec.isPlain && sgd.buffer) {
-      const fix = 'leave momentum out';
-      throw new AttrError({ op: 'Trainer', arg: 'optimizer.momentum', rule: `must be 0 with ${spec.kind}`, got: sgd.options.momentum, fix });
+      const [rule, got] = [`must be 0 with ${spec.kind}`, sgd.options.momentum];
+      throw new AttrError({ op: 'Trainer', arg: 'optimizer.momentum', rule, got, fix: 'leave momentum out' });
     }
     const startNorm = normOf(store.parameters.map(({ data }) => data));
     this.run = { ...run, startNorm, hasStatistics: store.statistics.length > 0 };
@@ -167,7 +167,8 @@ export class AdaptiveRule {
     const partials = memory.storage('schedule', 'partial distances', count * 4);
     const sums = this.#start.segments.map((y, i) => {
       const uniforms = { n: y.size / 16, chunks: chunks[i], first: chunks.slice(0, i).reduce((sum, some) => sum + some, 0) };
-      return emit(distancePartials, { bindings: { x: store.parameterArena.segments[i], y, partials }, uniforms, grid: grid1d(chunks[i], 1) });
+      const bindings = { x: store.parameterArena.segments[i], y, partials };
+      return emit(distancePartials, { bindings, uniforms, grid: grid1d(chunks[i], 1) });
     });
     return [...sums, emit(dotFinish, { bindings: { partials, result: this.#resultAt(2) }, uniforms: { count }, grid: [1, 1, 1] })];
   }
@@ -204,8 +205,8 @@ export class AdaptiveRule {
     const { loss, first, control, flags, rates } = this.parts;
     return emit(rateRule(this.schedule.spec.kind), {
       bindings: {
-        loss, products: this.#products, trial_losses: trials?.losses ?? this.#products, control: control.storage, first: first.storage, flags,
-        rates, record: this.#record,
+        loss, products: this.#products, trial_losses: trials?.losses ?? this.#products, control: control.storage, first: first.storage,
+        flags, rates, record: this.#record,
       },
       uniforms: { ...this.#uniforms(), slot_word: controlWords.slot },
       grid: [1, 1, 1],
@@ -258,15 +259,18 @@ export class AdaptiveRule {
   }
 
   /**
-   * Launches that put the point of evaluation where the weights are, and those that bring the weights back, bit for bit; null with one point. Between
-   * steps the gradients' memory is free: Schedule-Free's x is made there.
+   * Launches that put the point of evaluation where the weights are, and those that bring the weights back, bit for bit; null with one
+   * point. Between steps the gradients' memory is free: Schedule-Free's x is made there.
    */
   evaluation(): { enter: Launch<Ref>[]; leave: Launch<Ref>[] } | null {
     const { second } = this.schedule.spec;
     if (!second) return null;
     const { sgd, store } = this.parts;
     const swap = (from: Arena, to: Arena | null) =>
-      (to?.segments ?? []).map((b, i) => emit(exchange, { bindings: { a: from.segments[i], b }, uniforms: { n: b.size / 16 }, grid: grid1d(b.size / 16, 64) }));
+      (to?.segments ?? []).map((b, i) => {
+        const n = b.size / 16;
+        return emit(exchange, { bindings: { a: from.segments[i], b }, uniforms: { n }, grid: grid1d(n, 64) });
+      });
     if (second.kind === 'average') {
       const both = [...swap(store.parameterArena, this.#second), ...swap(store.statisticArena, this.#secondStatistics)];
       return { enter: both, leave: both };
@@ -280,7 +284,9 @@ export class AdaptiveRule {
     return { enter: [...points, ...leave], leave };
   }
 
-  /** What the rule holds beside weights and momentum, whole buffers by name: with the schedule's `state()` all that a run needs to go on. */
+  /**
+   * What the rule holds beside weights and momentum, whole buffers by name: with the schedule's `state()` all that a run needs to go on.
+   */
   get storages(): { readonly name: string; readonly storage: Storage }[] {
     const arenas = { previous: this.#previous, start: this.#start, second: this.#second, secondStatistics: this.#secondStatistics };
     return Object.entries(arenas).flatMap(([name, arena]) =>
@@ -302,13 +308,17 @@ export class AdaptiveRule {
     if (words.length > 0) queue.writeBuffer(this.#record.buffer, this.#record.offset, words);
   }
 
-  /** Copies the log of so many steps aside; returns what reads it once that has been submitted, a line a step, null where the rule has not run. */
+  /**
+   * Copies the log of so many steps aside; returns what reads it once that has been submitted, a line a step, null where the rule has not
+   * run.
+   */
   take(encoder: GPUCommandEncoder, steps: number): () => Promise<(RuleLine | null)[]> {
     const size = steps * this.#lineWords * 4;
     encoder.copyBufferToBuffer(this.#record.buffer, recordHead * 4, this.#staging, 0, size);
     return async () => {
       const values = new Float32Array(await this.parts.memory.device.readStaging(this.#staging, size));
-      return Array.from({ length: steps }, (_, slot) => this.#decode(values.subarray(slot * this.#lineWords, (slot + 1) * this.#lineWords)));
+      const lineAt = (slot: number) => values.subarray(slot * this.#lineWords, (slot + 1) * this.#lineWords);
+      return Array.from({ length: steps }, (_, slot) => this.#decode(lineAt(slot)));
     };
   }
 

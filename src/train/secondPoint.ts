@@ -9,7 +9,10 @@ import { grid1d, type Launch } from '../kernels/contract.ts';
 import { averageStep } from '../kernels/secondPoint.ts';
 import { trainingContext, type Module } from '../nn/module.ts';
 
-/** Gathers a model's running statistics anew: means over the statistics that batches have at the weights as they are, each weighing the same. */
+/**
+ * Gathers a model's running statistics anew: means over the statistics that batches have at the weights as they are, each weighing the
+ * same.
+ */
 export class StatisticsGatherer {
   /** f32: 1/k for batch k. */
   readonly #share: Storage;
@@ -61,7 +64,12 @@ export interface SecondPoint {
  * Submits what brings the evaluation's point to where the weights are.
  * @param seek says which batch of the epoch comes, from 0 @param batches of an epoch
  */
-export function enterSecondPoint({ enter, gather }: SecondPoint, submit: (plan: Plan) => void, seek: (index: number) => void, batches: number): void {
+export function enterSecondPoint(
+  { enter, gather }: SecondPoint,
+  submit: (plan: Plan) => void,
+  seek: (index: number) => void,
+  batches: number,
+): void {
   submit(enter);
   if (!gather) return;
   for (let index = 0; index < Math.min(gather.gatherer.batches, batches); index++) {

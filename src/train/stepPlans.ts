@@ -231,7 +231,8 @@ export class StepPlans {
     const extra = options.extra?.(this) ?? [];
     const together = extra.length > 0 ? placeDrafts(memory.device, [...own, ...extra]) : placement;
     const built = await this.#buildAll([...own, ...extra], together, event, options.onCompile);
-    const [enter, leave, plan] = ['enter evaluation', 'leave evaluation', 'gather statistics'].map((label) => built.find((one) => one.label === label));
+    const planOf = (name: string) => built.find(({ label }) => label === name);
+    const [enter, leave, plan] = ['enter evaluation', 'leave evaluation', 'gather statistics'].map(planOf);
     if (enter && leave) this.secondPoint = { enter, leave, gather: gatherer && plan ? { plan, gatherer } : null };
     this.extra = built.slice(own.length);
   }

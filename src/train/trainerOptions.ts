@@ -14,8 +14,8 @@ export interface TrainerOptions {
   readonly model: Module;
   readonly dataset: ImageDataset;
   /**
-   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100) })`, `sps()`, … A
-   * TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
+   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100)
+   * })`, `sps()`, … A TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
    */
   readonly schedule: Schedule;
   /** @default the shared device */

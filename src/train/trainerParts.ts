@@ -78,7 +78,8 @@ export function checkModel(model: Module, { x }: Batch, dataset: ImageDataset): 
 
 /** Schedules that a trainer moves. */
 type MovedSchedule = TrialScheduler | AdaptiveSchedule;
-const isMoved = (schedule: Schedule): schedule is MovedSchedule => schedule instanceof TrialScheduler || schedule instanceof AdaptiveSchedule;
+const isMoved = (schedule: Schedule): schedule is MovedSchedule =>
+  schedule instanceof TrialScheduler || schedule instanceof AdaptiveSchedule;
 
 /** Those whose trainers are open: the events of two runs would mix. */
 const lent = new WeakSet<MovedSchedule>();

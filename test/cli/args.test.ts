@@ -121,8 +121,8 @@ const wrongValues: Record<string, readonly string[]> = {
   ...Object.fromEntries(
     [
       'factor', 'startFactor', 'endFactor', 'etaMin', 'gamma', 'power', 'baseLr', 'maxLr', 'pctStart', 'divFactor', 'finalDivFactor', 'minLrRatio',
-      'threshold', 'minLr', 'eps', 'c', 'initLr', 'fStar', 'hypergradLr', 'repsRel', 'beta', 'r', 'weightLrPower', 'fallbackLr', 'measuringStep',
-      'maxStep', 'updateFactor', 'sigma', 'span',
+      'threshold', 'minLr', 'eps', 'c', 'initLr', 'fStar', 'hypergradLr', 'repsRel', 'beta', 'r', 'weightLrPower', 'fallbackLr',
+      'measuringStep', 'maxStep', 'updateFactor', 'sigma', 'span',
     ].map((key) => [key, wrongNumbers]),
   ),
 };

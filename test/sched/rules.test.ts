@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import {
-  aliG, cdat, dog, epochs, hypergradient, pal, percent, scheduleFree, slsArmijo, sps, steps, type AdaptiveSchedule, type RuleRun, type RuleWords, type StepFacts,
+  aliG, cdat, dog, epochs, hypergradient, pal, percent, scheduleFree, slsArmijo, sps, steps,
+  type AdaptiveSchedule, type RuleRun, type RuleWords, type StepFacts,
 } from '../../src/sched/index.ts';
 
 const run: RuleRun = { stepsPerEpoch: 5, totalSteps: 50, startNorm: 2, hasStatistics: false };
@@ -56,10 +57,12 @@ class Quadratic {
 
 const dot = (a: readonly number[], b: readonly number[]): number => a.reduce((sum, value, i) => sum + value * b[i], 0);
 const h = [1, 4, 9];
-const on = (schedule: AdaptiveSchedule, curvatures: readonly number[] = h): Quadratic => new Quadratic(schedule, curvatures, curvatures.map((_, i) => 2 - i / 2));
+const on = (schedule: AdaptiveSchedule, curvatures: readonly number[] = h): Quadratic =>
+  new Quadratic(schedule, curvatures, curvatures.map((_, i) => 2 - i / 2));
 /** The rate that minimises the loss along the gradient: g·g / g·Hg. */
 const lineMinimum = ({ gradient: g, h: all }: Quadratic): number => dot(g, g) / dot(g, g.map((value, i) => all[i] * value));
-const near = (got: number, want: number, rtol = 1e-12) => expect(Math.abs(got - want), `${got} beside ${want}`).toBeLessThanOrEqual(rtol * Math.abs(want));
+const near = (got: number, want: number, rtol = 1e-12) =>
+  expect(Math.abs(got - want), `${got} beside ${want}`).toBeLessThanOrEqual(rtol * Math.abs(want));
 
 describe('on a quadratic', () => {
   test('of one curvature Polyak with c = ½ finds the minimum at once', () => {
@@ -147,7 +150,8 @@ describe('on a quadratic', () => {
   test('SLS makes the fallback step uphill, and its search stays', () => {
     const { spec } = slsArmijo();
     const facts = { ...on(slsArmijo()).facts, slope: -1 };
-    expect(spec.next({ lr: 0.3, accepted: 2 }, facts, run, Array<number>(11).fill(1))).toEqual({ lr: 1e-6, words: { lr: 0.3, accepted: -1 } });
+    const step = spec.next({ lr: 0.3, accepted: 2 }, facts, run, Array<number>(11).fill(1));
+    expect(step).toEqual({ lr: 1e-6, words: { lr: 0.3, accepted: -1 } });
   });
 
   test('CDAT with σ = 1 and no average takes the line minimum, with σ = 2 twice that', () => {
@@ -273,7 +277,8 @@ describe('options', () => {
     ['aliG', () => aliG({ maxLr: NaN }), 'maxLr'], ['aliG', () => aliG({ eps: 0 }), 'eps'],
     ['hypergradient', () => hypergradient({} as { lr: number }), 'lr'], ['hypergradient', () => hypergradient({ lr: 1, maxLr: 0.5 }), 'lr'],
     ['hypergradient', () => hypergradient({ lr: 1, hypergradLr: -1 }), 'hypergradLr'],
-    ['dog', () => dog({ repsRel: 0 }), 'repsRel'], ['dog', () => dog({ gamma: -1 }), 'gamma'], ['dog', () => dog({ average: 1 as never }), 'average'],
+    ['dog', () => dog({ repsRel: 0 }), 'repsRel'], ['dog', () => dog({ gamma: -1 }), 'gamma'],
+    ['dog', () => dog({ average: 1 as never }), 'average'],
     ['scheduleFree', () => scheduleFree({ beta: 1 }), 'beta'], ['scheduleFree', () => scheduleFree({ lr: 0 }), 'lr'],
     ['scheduleFree', () => scheduleFree({ warmupSteps: 5 as never }), 'warmupSteps'],
     ['slsArmijo', () => slsArmijo({ trials: 1.5 }), 'trials'], ['slsArmijo', () => slsArmijo({ trials: 0 }), 'trials'],

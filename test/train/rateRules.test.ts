@@ -5,7 +5,8 @@ import { emit } from '../../src/graph/lower/context.ts';
 import { lineHead, noProduct, rateRule, rateRules, recordHead, ruleProducts, ruleTrials } from '../../src/kernels/rateRules.ts';
 import { flagNonFiniteDirection, flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
 import {
-  aliG, cdat, dog, hypergradient, pal, scheduleFree, slsArmijo, sps, steps, type AdaptiveSchedule, type RuleRun, type RuleWords, type StepFacts,
+  aliG, cdat, dog, hypergradient, pal, scheduleFree, slsArmijo, sps, steps,
+  type AdaptiveSchedule, type RuleRun, type RuleWords, type StepFacts,
 } from '../../src/sched/index.ts';
 import { useDevice } from '../support/device.ts';
 import { runLaunches } from '../support/launch.ts';
@@ -57,7 +58,8 @@ async function runRule({ spec }: AdaptiveSchedule, { facts, words, losses, flags
   put('dd', facts.directionSquared);
   put('distance', facts.distanceSquared);
   const shared = {
-    ...spec.uniforms(run), ...places, of_gradient: ofGradient, of_first_gradient: NaN, of_buffer: ofBuffer, weight_decay: decay, first_word: 1, trials,
+    ...spec.uniforms(run), ...places, of_gradient: ofGradient, of_first_gradient: NaN, of_buffer: ofBuffer, weight_decay: decay,
+    first_word: 1, trials,
   };
   const control = new Uint32Array(16);
   control[controlWords.slot] = slot;
@@ -75,16 +77,16 @@ async function runRule({ spec }: AdaptiveSchedule, { facts, words, losses, flags
     const recordStorage = filled(before);
     const rule = emit(rateRule(kind), {
       bindings: {
-        ...bindings, trial_losses: input(Float32Array.from([...losses, 0])), control: input(control), flags: flagStorage, rates: rateStorage,
-        record: recordStorage,
+        ...bindings, trial_losses: input(Float32Array.from([...losses, 0])), control: input(control), flags: flagStorage,
+        rates: rateStorage, record: recordStorage,
       },
       uniforms: { ...shared, slot_word: controlWords.slot },
       grid: [1, 1, 1],
     });
     const target = filled(new Float32Array(trials + 1).fill(guard));
     if (trials === 0) return [rule];
-    const uniforms = shared;
-    return [emit(ruleTrials(kind), { bindings: { ...bindings, record: recordStorage, coefficients: target }, uniforms, grid: [1, 1, 1] }), rule];
+    const ofTrials = { ...bindings, record: recordStorage, coefficients: target };
+    return [emit(ruleTrials(kind), { bindings: ofTrials, uniforms: shared, grid: [1, 1, 1] }), rule];
   });
   const floats = (all: Uint32Array) => [...new Float32Array(all.buffer, all.byteOffset, all.length)];
   const values = floats(record);
@@ -110,7 +112,9 @@ async function check(schedule: AdaptiveSchedule, given: Given, rtol: number): Pr
   // A rate that is moved by a sum may end near 0.
   const size = spec.kind === 'hypergradient' ? words.lr : 0;
   close(got.rate, want.lr, rtol * (Math.abs(want.lr) + size), `${what}: rate`);
-  for (const [name, value] of Object.entries(want.words)) close(got.words[name], value, rtol * (Math.abs(value) + size), `${what}: ${name}`);
+  for (const [name, value] of Object.entries(want.words)) {
+    close(got.words[name], value, rtol * (Math.abs(value) + size), `${what}: ${name}`);
+  }
   const logged = [facts.gradientSquared, facts.slope, facts.directionSquared, facts.hypergradient, facts.distanceSquared];
   expect(got.line[0]).toBe(1);
   logged.forEach((value, i) => close(got.line[1 + i], value, rtol * (Math.abs(value) + facts.gradientSquared), `${what}: fact ${i}`));
@@ -135,7 +139,8 @@ const log = (uniform: () => number, low: number, high: number) => f32(low * (hig
 const ofDog = (uniform: () => number): RuleWords => {
   const isFirst = uniform() < 0.3;
   const [reach, squares] = [log(uniform, 1e-5, 10), log(uniform, 1e-3, 1e4)];
-  return isFirst ? { steps: 0, reach: 0, squares: 0, share: 0 } : { steps: 1 + Math.floor(uniform() * 1e5), reach, squares, share: f32(0.1) };
+  if (isFirst) return { steps: 0, reach: 0, squares: 0, share: 0 };
+  return { steps: 1 + Math.floor(uniform() * 1e5), reach, squares, share: f32(0.1) };
 };
 const ofFree = (uniform: () => number): RuleWords => {
   const made = Math.floor(uniform() * 20);
@@ -147,7 +152,10 @@ const around = (count: number) => (base: number, uniform: () => number) =>
 
 const rows: Row[] = [
   { name: 'sps', make: () => sps(), words: (uniform) => ({ bound: log(uniform, 1e-4, 10) }) },
-  { name: 'sps, bounded', make: () => sps({ c: 2, gamma: null, maxLr: 0.1, fStar: 1 }), words: (uniform) => ({ bound: log(uniform, 1e-4, 10) }) },
+  {
+    name: 'sps, bounded', make: () => sps({ c: 2, gamma: null, maxLr: 0.1, fStar: 1 }),
+    words: (uniform) => ({ bound: log(uniform, 1e-4, 10) }),
+  },
   { name: 'aliG', make: () => aliG(), words: () => ({}) },
   { name: 'hypergradient', make: () => hypergradient({ lr: 0.1, hypergradLr: 0.01 }), words: (uniform) => ({ lr: log(uniform, 1e-3, 1) }) },
   {
@@ -160,14 +168,26 @@ const rows: Row[] = [
   { name: 'scheduleFree, rising', make: () => scheduleFree({ lr: 3, warmupSteps: steps(12), r: 1, weightLrPower: 1 }), words: ofFree },
   { name: 'slsArmijo', make: () => slsArmijo(), words: ofSearch, losses: around(10) },
   { name: 'slsArmijo, one trial', make: () => slsArmijo({ trials: 1, reset: 'keep' }), words: ofSearch, losses: around(1) },
-  { name: 'slsArmijo, anew', make: () => slsArmijo({ trials: 33, reset: 'init', initLr: 0.5, c: 0.7, beta: 0.8 }), words: ofSearch, losses: around(33) },
+  {
+    name: 'slsArmijo, anew', make: () => slsArmijo({ trials: 33, reset: 'init', initLr: 0.5, c: 0.7, beta: 0.8 }),
+    words: ofSearch, losses: around(33),
+  },
   { name: 'pal', make: () => pal(), words: () => ({ step: 1, curvature: 2 }), losses: around(1) },
-  { name: 'pal, options', make: () => pal({ measuringStep: 0.1, maxStep: null, updateFactor: 1 }), words: () => ({ step: 1, curvature: 2 }), losses: around(1) },
+  {
+    name: 'pal, options', make: () => pal({ measuringStep: 0.1, maxStep: null, updateFactor: 1 }),
+    words: () => ({ step: 1, curvature: 2 }), losses: around(1),
+  },
   {
     name: 'cdat', make: () => cdat(), losses: around(2),
-    words: (uniform) => (uniform() < 0.3 ? { lr: 0, slope: 0, curvature: 0 } : { lr: f32(0.2), slope: log(uniform, 0.1, 9), curvature: log(uniform, 1, 90) }),
+    words: (uniform) => {
+      const moved = { lr: f32(0.2), slope: log(uniform, 0.1, 9), curvature: log(uniform, 1, 90) };
+      return uniform() < 0.3 ? { lr: 0, slope: 0, curvature: 0 } : moved;
+    },
   },
-  { name: 'cdat, options', make: () => cdat({ sigma: 1, beta: 0, span: 0.1, maxLr: 0.2 }), words: () => ({ lr: f32(0.1), slope: 1, curvature: 5 }), losses: around(2) },
+  {
+    name: 'cdat, options', make: () => cdat({ sigma: 1, beta: 0, span: 0.1, maxLr: 0.2 }),
+    words: () => ({ lr: f32(0.1), slope: 1, curvature: 5 }), losses: around(2),
+  },
 ];
 
 const zeroFacts = { loss: 2, gradientSquared: 1, slope: 1, directionSquared: 1, hypergradient: 0, distanceSquared: 0 };
@@ -216,7 +236,8 @@ describe.each(rows)('$name', ({ make, words, losses = () => [] }) => {
     const uniform = uniformStream(3);
     for (const name of ['gradientSquared', 'directionSquared', 'distanceSquared'] as const) {
       const before = words(uniform);
-      const got = await runRule(make(), { facts: { ...zeroFacts, [name]: Infinity }, words: before, losses: losses(2, uniform).map(() => 2) });
+      const facts = { ...zeroFacts, [name]: Infinity };
+      const got = await runRule(make(), { facts, words: before, losses: losses(2, uniform).map(() => 2) });
       expect(got).toMatchObject({ rate: oldRate, flags: flagNonFiniteDirection, words: before });
       expect(got.line[0]).toBe(0);
     }
@@ -226,7 +247,8 @@ describe.each(rows)('$name', ({ make, words, losses = () => [] }) => {
 describe('trials', () => {
   test.each([slsArmijo(), pal(), cdat()])('whose loss at the weights is not finite set a flag ($spec.kind)', async (schedule) => {
     const count = schedule.spec.trials!;
-    const got = await runRule(schedule, { facts: zeroFacts, words: schedule.spec.words, losses: [...Array<number>(count - 1).fill(2), NaN] });
+    const losses = [...Array<number>(count - 1).fill(2), NaN];
+    const got = await runRule(schedule, { facts: zeroFacts, words: schedule.spec.words, losses });
     expect(got).toMatchObject({ rate: oldRate, flags: flagNonFiniteLoss });
   });
 
@@ -252,8 +274,8 @@ test('facts that nobody asked for are 0, whatever lies there', async () => {
     return [
       emit(rateRule('aliG'), {
         bindings: {
-          loss: input(Float32Array.of(3)), products: input(Float32Array.of(4, NaN)), trial_losses: input(Float32Array.of(NaN)), control: input(control),
-          first: input(Uint32Array.of(0)), flags: input(Uint32Array.of(0)), rates, record: output(recordHead + lineHead),
+          loss: input(Float32Array.of(3)), products: input(Float32Array.of(4, NaN)), trial_losses: input(Float32Array.of(NaN)),
+          control: input(control), first: input(Uint32Array.of(0)), flags: input(Uint32Array.of(0)), rates, record: output(recordHead + lineHead),
         },
         uniforms: {
           ...spec.uniforms(run), ...absent, of_gradient: 1, of_first_gradient: 1, of_buffer: 0, weight_decay: 0, first_word: 0, trials: 0,

@@ -32,11 +32,10 @@ interface Case {
   readonly nearest?: number;
 }
 
-const golden = JSON.parse(readFileSync(new URL('../goldens/rules.json', import.meta.url), 'utf8')) as {
-  readonly setting: { seed: number; train: number; test: number; size: number; classes: number; batchSize: number; steps: number; mean: number[]; std: number[] };
-  readonly cases: Case[];
-};
-const { setting, cases } = golden;
+type Setting = Record<'seed' | 'train' | 'test' | 'size' | 'classes' | 'batchSize' | 'steps', number> & Record<'mean' | 'std', number[]>;
+
+const golden = readFileSync(new URL('../goldens/rules.json', import.meta.url), 'utf8');
+const { setting, cases } = JSON.parse(golden) as { readonly setting: Setting; readonly cases: Case[] };
 
 class Mlp extends Module {
   readonly fc1: Linear;
@@ -72,20 +71,25 @@ function imagesOf(part: 'train' | 'test'): ImageSet {
   };
 }
 
-const dataset: ImageDataset = { name: 'procedural', train: imagesOf('train'), test: imagesOf('test'), mean: setting.mean, std: setting.std };
+const { mean, std } = setting;
+const dataset: ImageDataset = { name: 'procedural', train: imagesOf('train'), test: imagesOf('test'), mean, std };
 
 /** The golden's options in forkstep's words: lengths have a unit. */
 const scheduleOf = ({ rule, options: { warmup, ...options } }: Case): AdaptiveSchedule =>
-  (sched[rule] as (options: object) => AdaptiveSchedule)({ ...options, ...(warmup !== undefined && { warmupSteps: sched.steps(warmup as number) }) });
+  (sched[rule] as (options: object) => AdaptiveSchedule)({
+    ...options, ...(warmup !== undefined && { warmupSteps: sched.steps(warmup as number) }),
+  });
 
-const camel = ({ weight_decay: weightDecay, ...rest }: Case['optimizer']): SgdOptions => ({ ...rest, ...(weightDecay !== undefined && { weightDecay: weightDecay as number }) });
+const camel = ({ weight_decay: weightDecay, ...rest }: Case['optimizer']): SgdOptions =>
+  ({ ...rest, ...(weightDecay !== undefined && { weightDecay: weightDecay as number }) });
 
 async function train(one: Case, more: Partial<TrainerOptions> = {}) {
   const model = modelOf(one.net);
   const schedule = scheduleOf(one);
   const [steps, evaluations]: [LoggedStep[], Evaluation[]] = [[], []];
   const made: TrainerOptions = {
-    model, dataset, schedule, batchSize: setting.batchSize, epochs: 9, maxSteps: setting.steps, shuffle: false, optimizer: camel(one.optimizer), ...more,
+    model, dataset, schedule, batchSize: setting.batchSize, epochs: 9, maxSteps: setting.steps, shuffle: false,
+    optimizer: camel(one.optimizer), ...more,
   };
   await withTrainer(made, async (trainer) => {
     await trainer.run({ onSteps: (some) => steps.push(...some), onEvaluation: (evaluation) => evaluations.push(evaluation) });
@@ -101,8 +105,8 @@ function projection(model: Module, name: string): number {
 }
 
 /**
- * Float32 is mostly 100 times nearer than 1e-5, DoG's first distances but to 1e-3: steps of 1e-6 change few bits of a weight. Curvatures from
- * second differences have few digits, and large rates on batch norms over few values carry rounding on.
+ * Float32 is mostly 100 times nearer than 1e-5, DoG's first distances but to 1e-3: steps of 1e-6 change few bits of a weight. Curvatures
+ * from second differences have few digits, and large rates on batch norms over few values carry rounding on.
  */
 function toleranceOf({ net, rule, options }: Case): number {
   if (rule === 'pal' && net === 'conv') return 1e-2;

@@ -1,4 +1,6 @@
-/** Kernels of the second point against float64: averages, z, what changes places; every element, none beside them, nothing with a flag set. */
+/**
+ * Kernels of the second point against float64: averages, z, what changes places; every element, none beside them, nothing with a flag set.
+ */
 import { describe, expect, test } from 'vitest';
 import { emit, type Ref } from '../../src/graph/lower/context.ts';
 import type { Storage } from '../../src/graph/tensor.ts';
@@ -42,7 +44,10 @@ describe.each([0, 8])('with flags %d', (flagged) => {
 
   test('averageStep', async () => {
     const [average] = await run([before], ([target], input) => [
-      emit(averageStep, { bindings: { value: input(value), record: input([9, 0.25]), flags: input(flags), average: target }, uniforms: { n, share_word: 1 }, ...sizes }),
+      emit(averageStep, {
+        bindings: { value: input(value), record: input([9, 0.25]), flags: input(flags), average: target },
+        uniforms: { n, share_word: 1 }, ...sizes,
+      }),
     ]);
     const want = flagged ? before : before.map((old, i) => 0.75 * old + 0.25 * value[i]);
     expectClose(average, want, close);
@@ -50,7 +55,10 @@ describe.each([0, 8])('with flags %d', (flagged) => {
 
   test('averageStep with share 1 takes the value, bit for bit', async () => {
     const [average] = await run([before], ([target], input) => [
-      emit(averageStep, { bindings: { value: input(value), record: input([1]), flags: input(flags), average: target }, uniforms: { n, share_word: 0 }, ...sizes }),
+      emit(averageStep, {
+        bindings: { value: input(value), record: input([1]), flags: input(flags), average: target },
+        uniforms: { n, share_word: 0 }, ...sizes,
+      }),
     ]);
     expect(average).toEqual(flagged ? before : value);
   });
@@ -83,7 +91,8 @@ describe.each([0, 8])('with flags %d', (flagged) => {
 test('exchange: both change places, bits that are no numbers too', async () => {
   const a = [...random(1).slice(0, -2), Infinity, -0];
   const b = random(2);
-  expect(await run([a, b], ([one, other]) => [emit(exchange, { bindings: { a: one, b: other }, uniforms: { n }, ...sizes })])).toEqual([b, a]);
+  const both = run([a, b], ([one, other]) => [emit(exchange, { bindings: { a: one, b: other }, uniforms: { n }, ...sizes })]);
+  expect(await both).toEqual([b, a]);
 });
 
 test('scheduleFreePoint: x of y and z', async () => {
@@ -95,15 +104,16 @@ test('scheduleFreePoint: x of y and z', async () => {
   expectClose(found, x, close);
 });
 
-test.each([[0, 'weight'], [4 * n - 1, 'weight'], [4 * 64, 'z'], [null, 'nothing']] as const)('scheduleFreeCheck: element %s of %s would not be finite', async (at, what) => {
+const spoiled = [[0, 'weight'], [4 * n - 1, 'weight'], [4 * 64, 'z'], [null, 'nothing']] as const;
+test.each(spoiled)('scheduleFreeCheck: element %s of %s would not be finite', async (at, what) => {
   const [y, z, direction] = [random(3), random(4), random(5)];
   if (at !== null && what === 'weight') y[at] = Infinity;
   if (at !== null && what === 'z') z[at] = NaN;
   const words = await runLaunches(device(), ({ input, output }) => [
     emit(scheduleFreeCheck, {
       bindings: {
-        direction: input(Float32Array.from(direction)), rates: input(Float32Array.of(0.1)), record: input(Float32Array.of(0)), weight: input(Float32Array.from(y)),
-        z: input(Float32Array.from(z)), flags: output(1),
+        direction: input(Float32Array.from(direction)), rates: input(Float32Array.of(0.1)), record: input(Float32Array.of(0)),
+        weight: input(Float32Array.from(y)), z: input(Float32Array.from(z)), flags: output(1),
       },
       uniforms: { n, beta: 0.9, share_word: 0 }, ...sizes,
     }),

@@ -114,6 +114,7 @@ async function createTrainer({ name, values, dataset, model, schedule, device, c
     else if (done === 0 || done === total) stream.write(`${line}\n`);
   };
   const from = checkpoints?.from ?? null;
+  const hasTrials = schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue());
   const trainer = Trainer.create({
     model,
     dataset,
@@ -126,7 +127,7 @@ async function createTrainer({ name, values, dataset, model, schedule, device, c
     augment: values.augment,
     shuffle: !values.noShuffle,
     seed: values.seed,
-    memoryBudget: schedule instanceof TrialScheduler || (schedule instanceof AdaptiveSchedule && schedule.isDue()) ? values.memoryBudget : undefined,
+    memoryBudget: hasTrials ? values.memoryBudget : undefined,
     precision: values.precision,
     onCompile: compileProgress(stream, name),
     ...(values.tune ? { tune: true, onTune: tuning } : {}),

@@ -10,8 +10,8 @@ import type { Schedule, ScheduleState } from '../schedule.ts';
 export type RuleName = 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree';
 
 /**
- * What a rule may ask for of a step. g is the gradient of the batch's mean loss L at the weights θ, d the direction that the optimizer makes of
- * it (of plain SGD g itself, with weight decay λ g + λθ, with momentum its buffer), φ(c) = L(θ − c·d) on the same batch.
+ * What a rule may ask for of a step. g is the gradient of the batch's mean loss L at the weights θ, d the direction that the optimizer
+ * makes of it (of plain SGD g itself, with weight decay λ g + λθ, with momentum its buffer), φ(c) = L(θ − c·d) on the same batch.
  */
 export interface StepFacts {
   /** L(θ), of the training pass. */
@@ -67,8 +67,8 @@ export interface RuleSpec {
   /**
    * Where training and evaluation have two points, what the second one is, by w, the rule's word `share`:
    *   average   θ̄ ← (1 − w)·θ̄ + w·θ after every step, of the running statistics too; evaluated is θ̄
-   *   free      the weights are y; z ← z − η·d;  x ← (1 − w)·x + w·z;  y ← (1 − β)·z + β·x, d at y; evaluated is x, with running statistics of
-   *             so many training batches at x, or where that is 0 with those of training
+   *   free      the weights are y; z ← z − η·d;  x ← (1 − w)·x + w·z;  y ← (1 − β)·z + β·x, d at y; evaluated is x, with running
+   *             statistics of so many training batches at x, or where that is 0 with those of training
    * @default one point
    */
   readonly second?: { readonly kind: 'average' } | { readonly kind: 'free'; readonly beta: number; readonly statisticBatches: number };

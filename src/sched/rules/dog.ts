@@ -5,8 +5,8 @@ import { checkReal, withDefaults } from './options.ts';
 
 export interface DogOptions {
   /**
-   * First distance that is taken for granted, over 1 + ‖θ_0‖; > 0. @default 1e-6, or of models with running statistics (batch norms) 1e-4, as
-   * the authors advise; null stands for that
+   * First distance that is taken for granted, over 1 + ‖θ_0‖; > 0. @default 1e-6, or of models with running statistics (batch norms) 1e-4,
+   * as the authors advise; null stands for that
    */
   readonly repsRel?: number | null;
   /** ε > 0 beside the sum of squares. @default 1e-8 */
@@ -21,13 +21,14 @@ export interface DogOptions {
  * DoG.   η_t = r̄_t / √G_t;   r̄_0 = repsRel·(1 + ‖θ_0‖), r̄_t = max(r̄_(t−1), ‖θ_t − θ_0‖);   G_t = ε + Σ_(i ≤ t) ‖d_i‖², d = g + λθ
  *
  * No rate is set. Evaluation and the weights that `close()` leaves in the model are those of the polynomial-decay average
- * θ̄_t = (1 − w)·θ̄_(t−1) + w·θ_t, w = (1 + γ)/(t + γ), t = 1, 2, … steps made. Running statistics of batch norms are averaged likewise, as the
- * authors' code does. Needs an optimizer without momentum.
+ * θ̄_t = (1 − w)·θ̄_(t−1) + w·θ_t, w = (1 + γ)/(t + γ), t = 1, 2, … steps made. Running statistics of batch norms are averaged likewise, as
+ * the authors' code does. Needs an optimizer without momentum.
  *
- * Memory: θ_0 and the average, as large as the parameters each (and the statistics), in the category `schedule`; θ_0 alone without the average.
+ * Memory: θ_0 and the average, as large as the parameters each (and the statistics), in the category `schedule`; θ_0 alone without the
+ * average.
  * @throws AttrError for options out of range
- * @source Ivgi, Hinder & Carmon, *DoG is SGD's Best Friend*, ICML 2023, eq. DoG; average: Shamir & Zhang, ICML 2013; defaults as in the authors'
- *   formll/dog. Differences: no `lr` beside the rule, which they advise against
+ * @source Ivgi, Hinder & Carmon, *DoG is SGD's Best Friend*, ICML 2023, eq. DoG; average: Shamir & Zhang, ICML 2013; defaults as in the
+ *   authors' formll/dog. Differences: no `lr` beside the rule, which they advise against
  */
 export function dog(options: DogOptions = {}): AdaptiveSchedule {
   const op = 'dog';

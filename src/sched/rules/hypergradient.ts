@@ -17,13 +17,13 @@ export interface HypergradientOptions {
 
 /**
  * Hypergradient descent.   η_t = η_(t−1) + β·(∇L_t + λθ_t)·d_(t−1), within [minLr, maxLr]
- * with d_(t−1) the direction of the step before (0 before the first): the product is −∂L_t/∂η_(t−1). Works with any SGD: with momentum d is its
- * buffer, with Nesterov's what that steps along.
+ * with d_(t−1) the direction of the step before (0 before the first): the product is −∂L_t/∂η_(t−1). Works with any SGD: with momentum d is
+ * its buffer, with Nesterov's what that steps along.
  *
  * Memory: d_(t−1), as large as the parameters, in the category `schedule`; none with momentum that is not Nesterov's, whose buffer it is.
  * @throws AttrError for options out of range
- * @source Baydin, Cornish, Martínez Rubio, Schmidt & Wood, *Online Learning Rate Adaptation with Hypergradient Descent*, ICLR 2018, algorithms 4
- *   and 5; default as in the authors' gbaydin/hypergradient-descent. Differences: bounds, as nothing there stops the rate
+ * @source Baydin, Cornish, Martínez Rubio, Schmidt & Wood, *Online Learning Rate Adaptation with Hypergradient Descent*, ICLR 2018,
+ *   algorithms 4 and 5; default as in the authors' gbaydin/hypergradient-descent. Differences: bounds, as nothing there stops the rate
  */
 export function hypergradient(options: HypergradientOptions): AdaptiveSchedule {
   const op = 'hypergradient';

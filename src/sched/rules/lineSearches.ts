@@ -13,8 +13,8 @@ export interface SlsArmijoOptions {
   /** N ≥ 1: trials a step. @default 10 */
   readonly trials?: number;
   /**
-   * Where the next step's search begins: 'grow' at γ^(1/B) times the rate that was found, B the batches of an epoch; 'keep' at it; 'init' at
-   * initLr. @default 'grow'
+   * Where the next step's search begins: 'grow' at γ^(1/B) times the rate that was found, B the batches of an epoch; 'keep' at it; 'init'
+   * at initLr. @default 'grow'
    */
   readonly reset?: 'grow' | 'keep' | 'init';
   /** γ ≥ 1 of 'grow'. @default 2 */
@@ -26,15 +26,16 @@ export interface SlsArmijoOptions {
 }
 
 /**
- * Armijo's line search on the batch.   η = the largest of s, s·β, …, s·β^(N−1) with φ(η) ≤ φ(0) − c·η·g·d;   s = min(γ^(1/B)·η_before, maxLr)
- * with φ(η) = L(θ − η·d) on the step's own batch, d the optimizer's direction (of plain SGD the gradient g).
+ * Armijo's line search on the batch.   η = the largest of s, s·β, …, s·β^(N−1) with φ(η) ≤ φ(0) − c·η·g·d;
+ * s = min(γ^(1/B)·η_before, maxLr), with φ(η) = L(θ − η·d) on the step's own batch, d the optimizer's direction (of plain SGD g).
  *
- * All N are tried at once, and φ(0) with them. Where none is accepted the step is made at fallbackLr, and the next step's search goes on where this one
- * ended, at s·β^N: so N is what a step can afford, not how far the search can reach. Where d does not descend (g·d ≤ 0, which momentum may
- * bring) the step is made at fallbackLr too, and s stays. A loss that is not finite is not accepted.
+ * All N are tried at once, and φ(0) with them. Where none is accepted the step is made at fallbackLr, and the next step's search goes on
+ * where this one ended, at s·β^N: so N is what a step can afford, not how far the search can reach. Where d does not descend (g·d ≤ 0,
+ * which momentum may bring) the step is made at fallbackLr too, and s stays. A loss that is not finite is not accepted.
  * @throws AttrError for options out of range
- * @source Vaswani, Mishkin, Laradji, Schmidt, Gidel & Lacoste-Julien, *Painless Stochastic Gradient*, NeurIPS 2019, algorithms 1 and 2; defaults as in the
- *   authors' IssamLaradji/sls. Differences: N trials a step instead of up to 100, and the search goes on at the next step
+ * @source Vaswani, Mishkin, Laradji, Schmidt, Gidel & Lacoste-Julien, *Painless Stochastic Gradient*, NeurIPS 2019, algorithms 1 and 2;
+ *   defaults as in the authors' IssamLaradji/sls. Differences: N trials a step instead of up to 100, and the search goes on at the next
+ *   step
  */
 export function slsArmijo(options: SlsArmijoOptions = {}): AdaptiveSchedule {
   const op = 'slsArmijo';
@@ -66,7 +67,8 @@ export function slsArmijo(options: SlsArmijoOptions = {}): AdaptiveSchedule {
       const none = (lr: number) => ({ lr: fallbackLr, words: { lr, accepted: -1 } });
       if (!(slope > 0)) return none(words.lr);
       const base = losses[trials];
-      const accepted = losses.slice(0, trials).findIndex((loss, i) => Number.isFinite(loss) && loss - base <= -c * start * beta ** i * slope);
+      const wanted = (i: number) => -c * start * beta ** i * slope;
+      const accepted = losses.slice(0, trials).findIndex((loss, i) => Number.isFinite(loss) && loss - base <= wanted(i));
       if (accepted < 0) return none(Math.max(start * beta ** trials, fallbackLr));
       const lr = start * beta ** accepted;
       return { lr, words: { lr, accepted } };
@@ -86,13 +88,13 @@ export interface PalOptions {
 
 /**
  * Parabolic approximation.   η = s/‖d‖;   s = min(−α·b/(2a), maxStep) with b = −g·d/‖d‖, a = (φ(μ) − φ(0) − b·μ)/μ²;
- * φ(s) = L(θ − s·d/‖d‖) on the step's own batch, d the optimizer's direction. Where a ≤ 0, s = min(μ, maxStep); where d does not descend (b ≥ 0) or
- * φ(μ) is not finite, there is no step: η = 0.
+ * φ(s) = L(θ − s·d/‖d‖) on the step's own batch, d the optimizer's direction. Where a ≤ 0, s = min(μ, maxStep); where d does not descend
+ * (b ≥ 0) or φ(μ) is not finite, there is no step: η = 0.
  *
  * One trial a step, and φ(0) with it. The authors' direction adaptation β = 0.4 is `optimizer: { momentum: 0.4 }`.
  * @throws AttrError for options out of range
- * @source Mutschler & Zell, *Parabolic Approximation Line Search for DNNs*, NeurIPS 2020, algorithm 1; defaults as in the authors' cogsys-tuebingen/PAL.
- *   Differences: where φ(μ) is not finite theirs leaves the weights at μ
+ * @source Mutschler & Zell, *Parabolic Approximation Line Search for DNNs*, NeurIPS 2020, algorithm 1; defaults as in the authors'
+ *   cogsys-tuebingen/PAL. Differences: where φ(μ) is not finite theirs leaves the weights at μ
  */
 export function pal(options: PalOptions = {}): AdaptiveSchedule {
   const op = 'pal';
@@ -136,9 +138,9 @@ export interface CdatOptions {
  *
  * Where a loss is not finite or g·d = 0, nothing is measured and η stays; before the first measurement it is 0.
  * @throws AttrError for options out of range
- * @source Roulet, Agarwala, Grill, Swirszcz, Blondel & Pedregosa, *Stepping on the Edge: Curvature Aware Learning Rate Tuners*, NeurIPS 2024, section 3:
- *   σ = 2, averages for minibatches. Differences: the curvature comes from two trials, not from a Hessian-vector product; how slow the
- *   averages are (beta) is ours
+ * @source Roulet, Agarwala, Grill, Swirszcz, Blondel & Pedregosa, *Stepping on the Edge: Curvature Aware Learning Rate Tuners*, NeurIPS
+ *   2024: σ = 2, averages for minibatches. Differences: the curvature comes from two trials, not from a Hessian-vector product;
+ *   how slow the averages are (beta) is ours
  */
 export function cdat(options: CdatOptions = {}): AdaptiveSchedule {
   const op = 'cdat';

@@ -21,11 +21,11 @@ export interface SpsOptions {
  * The stochastic Polyak step, smoothed.   η_t = min((L − f*) / (c·‖g‖² + ε), γ^(1/B)·b_t, maxLr);   b_(t+1) = η_t
  * with L the loss of the batch, g its gradient, B the batches of an epoch, b_0 = initLr. Where L ≤ f*, η is 0 and the bound stays.
  *
- * It is meant for networks that can fit every batch (f* = 0), and for plain SGD: with momentum the rate multiplies the optimizer's direction
- * all the same, with weight decay L and g are those without it.
+ * It is meant for networks that can fit every batch (f* = 0), and for plain SGD: with momentum the rate multiplies the optimizer's
+ * direction all the same, with weight decay L and g are those without it.
  * @throws AttrError for options out of range
- * @source Loizou, Vaswani, Laradji & Lacoste-Julien, *Stochastic Polyak Step-size for SGD*, AISTATS 2021, eq. 3 and section 4.1; defaults and ε as
- *   in the authors' IssamLaradji/sps. Differences: a rate of 0 does not make the bound 0 for ever
+ * @source Loizou, Vaswani, Laradji & Lacoste-Julien, *Stochastic Polyak Step-size for SGD*, AISTATS 2021; defaults
+ *   and ε as in the authors' IssamLaradji/sps. Differences: a rate of 0 does not make the bound 0 for ever
  */
 export function sps(options: SpsOptions = {}): AdaptiveSchedule {
   const op = 'sps';
@@ -62,12 +62,12 @@ export interface AliGOptions {
 
 /**
  * Adaptive learning rates for interpolation with gradients.   η = min(L / (‖g‖² + δ), maxLr)
- * with L the loss of the batch and g its gradient; the least loss is taken to be 0, as of networks that can fit every batch. With weight decay L and g
- * are those without it. The authors step with Nesterov's momentum 0.9: `optimizer: { momentum: 0.9, nesterov: true }` is their
- * `adjusted_momentum`.
+ * with L the loss of the batch and g its gradient; the least loss is taken to be 0, as of networks that can fit every batch. With weight
+ * decay L and g are those without it. The authors step with Nesterov's momentum 0.9: `optimizer: { momentum: 0.9, nesterov: true }` is
+ * their `adjusted_momentum`.
  * @throws AttrError for options out of range
- * @source Berrada, Zisserman & Kumar, *Training Neural Networks for and by Interpolation*, ICML 2020, algorithm 1; defaults as in the authors'
- *   oval-group/ali-g, whose examples have maxLr 0.1. Differences: no projection onto a ball
+ * @source Berrada, Zisserman & Kumar, *Training Neural Networks for and by Interpolation*, ICML 2020; defaults as in the
+ *   authors' oval-group/ali-g, whose examples have maxLr 0.1. Differences: no projection onto a ball
  */
 export function aliG(options: AliGOptions = {}): AdaptiveSchedule {
   const op = 'aliG';

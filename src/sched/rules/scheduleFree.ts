@@ -16,8 +16,8 @@ export interface ScheduleFreeOptions {
   /** Power of the rate in them, ≥ 0, so that steps of the warm-up count less. @default 2 */
   readonly weightLrPower?: number;
   /**
-   * Batches of an epoch, from its first on, at most, that running statistics of batch norms are gathered from at x before an evaluation: a forward
-   * pass each; 0: an evaluation has the statistics that training has gathered, at y. @default 50
+   * Batches of an epoch, from its first on, at most, that running statistics of batch norms are gathered from at x before an evaluation: a
+   * forward pass each; 0: an evaluation has the statistics that training has gathered, at y. @default 50
    */
   readonly statisticBatches?: number;
 }
@@ -26,19 +26,20 @@ export interface ScheduleFreeOptions {
  * Schedule-Free SGD.   η_t = lr·min(1, (t + 1)/warmupSteps);   c_t = w_t / Σ_(i ≤ t) w_i, w_t = (t + 1)^r·η_t^weightLrPower;
  * z ← z − η_t·(∇L(y) + λy);   x ← (1 − c_t)·x + c_t·z;   y ← (1 − β)·z + β·x
  *
- * Training's weights are y: losses and gradients are taken there. Evaluation and the weights that `close()` leaves in the model are x. Running
- * statistics of batch norms are gathered anew at x for each evaluation, as the authors advise: the mean over training batches, in their order, each
- * weighing the same. Needs an optimizer without momentum: β is in its place.
+ * Training's weights are y: losses and gradients are taken there. Evaluation and the weights that `close()` leaves in the model are x.
+ * Running statistics of batch norms are gathered anew at x for each evaluation, as the authors advise: the mean over training batches, in
+ * their order, each weighing the same. Needs an optimizer without momentum: β is in its place.
  *
- * Memory: z, as large as the parameters, and the statistics once more, in the category `schedule`; x is made of y and z, in the gradients' memory, when
- * it is asked for.
+ * Memory: z, as large as the parameters, and the statistics once more, in the category `schedule`; x is made of y and z, in the gradients'
+ * memory, when it is asked for.
  * @throws AttrError for options out of range
- * @source Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky, *The Road Less Scheduled*, NeurIPS 2024, eq. 2–4; defaults and the warm-up's weights as
- *   in the authors' facebookresearch/schedule_free, `SGDScheduleFree` (their `momentum` is β)
+ * @source Defazio, Yang, Mehta, Mishchenko, Khaled & Cutkosky, *The Road Less Scheduled*, NeurIPS 2024; defaults and the warm-up's
+ *   weights as in the authors' facebookresearch/schedule_free, `SGDScheduleFree` (their `momentum` is β)
  */
 export function scheduleFree(options: ScheduleFreeOptions = {}): AdaptiveSchedule {
   const op = 'scheduleFree';
-  const defaults: Required<ScheduleFreeOptions> = { lr: 1, beta: 0.9, warmupSteps: { steps: 0 }, r: 0, weightLrPower: 2, statisticBatches: 50 };
+  const defaults: Required<ScheduleFreeOptions> =
+    { lr: 1, beta: 0.9, warmupSteps: { steps: 0 }, r: 0, weightLrPower: 2, statisticBatches: 50 };
   const all = withDefaults(op, defaults, options);
   const { lr: most, beta, warmupSteps, r, weightLrPower, statisticBatches } = all;
   checkReal(op, 'lr', most, { above: 0 }, 1);
