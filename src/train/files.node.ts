@@ -22,7 +22,8 @@ export function readIfThere(file: string): Uint8Array | null {
     return readFileSync(file);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return null;
+    // A path that leads through a file leads to none.
+    if (code === 'ENOENT' || code === 'ENOTDIR') return null;
     const details = { arg: file, rule: 'must be a file that can be read', got: message.split(',')[0] };
     throw new DataError({ op: 'forkstep', ...details, fix: 'check the path and its permissions' }, { cause: error });
   }

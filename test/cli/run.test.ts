@@ -35,7 +35,7 @@ describe('forkstep train', () => {
     ]);
     expect(summary).toMatchObject({ steps: 16, epochs: 2, seed: 3, diverged: null, precision: 'f32', skipped: 0 });
     const memory = summary.memory as Record<string, number>;
-    expect(Object.keys(memory)).toEqual(['parameters', 'gradients', 'optimizer', 'statistics', 'slots', 'data', 'trials', 'total']);
+    expect(Object.keys(memory)).toEqual(['parameters', 'gradients', 'optimizer', 'statistics', 'slots', 'data', 'trials', 'schedule', 'total']);
     expect(Object.entries(memory).reduce((sum, [name, bytes]) => (name === 'total' ? sum : sum + bytes), 0)).toBe(memory.total);
 
     const lines = linesOf(out);

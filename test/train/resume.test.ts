@@ -77,8 +77,6 @@ const recipes: Record<string, Recipe> = {
   },
   'trials scored by paired noise': { schedule: trial({ score: 'pairedNoise', normalize: 'none', batch: 'heldOut' }), augment: 'crop-flip' },
   'trials behind an Armijo gate': { schedule: trial({ score: 'armijo', normalize: 'none' }), optimizer: { momentum: 0.9 } },
-  'drift without trials': { schedule: () => new TrialScheduler(asPublished('factor5', { control: 'blindDrift', every: { steps: 2 } })) },
-  'trials with shuffled losses': { schedule: trial({ control: 'shuffledLosses' }), optimizer: { momentum: 0.9 } },
   'a rule with words of its own': { schedule: () => slsArmijo({ trials: 4 }), model: conv },
   'a rule that keeps the direction before': { schedule: () => hypergradient({ lr: 0.02, hypergradLr: 1e-3 }), optimizer: { momentum: 0.9, nesterov: true } },
   'a rule with a start and an average': { schedule: () => dog({ repsRel: 1e-2 }), model: conv },
@@ -241,9 +239,13 @@ describe('a checkpoint', () => {
   test('is of one scheduler, its score and its cadence', async () => {
     const of = (more: Parameters<typeof robust>[0]): Recipe => ({ ...recipe, schedule: trial(more) });
     const checkpoint = await made(of({}));
-    for (const [more, arg] of [[{ every: { steps: 3 } }, 'schedule.every.steps'], [{ score: ownScore, normalize: 'none' }, 'schedule.normalize'], [{ envelope: 'linear' }, 'schedule.envelope']] as const) {
-      expect(await refusal(checkpoint, of(more))).toMatchObject({ arg });
-    }
+    const others = [
+      [{ every: { steps: 3 } }, 'schedule.every.steps'],
+      [{ score: ownScore, normalize: 'none' }, 'schedule.score'],
+      [{ normalize: 'zScore' }, 'schedule.normalize'],
+      [{ envelope: 'linear' }, 'schedule.envelope'],
+    ] as const;
+    for (const [more, arg] of others) expect(await refusal(checkpoint, of(more))).toMatchObject({ arg });
   });
 
   test('is of one model', async () => {
