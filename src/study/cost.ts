@@ -62,10 +62,10 @@ export function forwardMacs({ stem, width }: Pick<Recipe, 'stem' | 'width'>): nu
 }
 
 /**
- * Seconds of a run on 2 cores without a GPU: a fixed part for each dispatch-bound step or event, and the arithmetic. Measured on lavapipe; for
- * other machines it is the finished runs that tell.
+ * What a run takes on 2 cores without a GPU: a fixed part a step, and the arithmetic. Of two steps on lavapipe: 551 ms with the CIFAR stem and
+ * width 16 (bench/results/peers.json), some 40 ms with the ImageNet stem and width 8. On other machines it is the finished runs that tell.
  */
-const software = { secondsPerStep: 0.02, macsPerSecond: 1.6e10 } as const;
+const software = { secondsPerStep: 0.027, macsPerSecond: 6.2e9 } as const;
 
 export function roughSeconds(recipe: Recipe): number {
   const evaluation = recipe.test * recipe.epochs;
