@@ -1,5 +1,5 @@
 /** What a run costs, before it is made: in forwards of one image, which do not depend on the machine, and roughly in time. */
-import { AdaptiveSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
+import { AdaptiveSchedule, AlrTree, TrialScheduler, type Schedule } from '../sched/index.ts';
 import { trialFactors } from '../train/trialRule.ts';
 import { methods } from './methods.ts';
 import type { Recipe } from './recipe.ts';
@@ -8,7 +8,7 @@ import type { Recipe } from './recipe.ts';
 export interface Cost {
   /** 3 an image of every step. */
   readonly training: number;
-  /** One an image that a trial is scored on. */
+  /** One an image that a trial is scored on; 3 an image of every step of a branch beside the one that goes on. */
   readonly trials: number;
 }
 
@@ -36,10 +36,19 @@ export function costOf(schedule: Schedule, batch: number, steps: number, events:
   return { training: 3 * batch * steps, trials: tried * eventForwards(schedule, batch) };
 }
 
+/** What was made of a tree: so many steps, so many forwards of a batch by all branches. What those cost that do not go on is of trials. */
+export const treeCost = (batch: number, steps: number, forwards: number): Cost =>
+  ({ training: 3 * batch * steps, trials: batch * (forwards - 3 * steps) });
+
 export function expectedCost(recipe: Recipe): Cost {
-  const { method, lr, epochs, options, batch } = recipe;
-  const schedule = methods[method].schedule({ lr, epochs, options });
+  const { lr, epochs, options, batch } = recipe;
+  const method = methods[recipe.method];
   const { stepsPerEpoch, totalSteps } = lengthOf(recipe);
+  if ('tree' in method) {
+    const { branchesPerEpoch } = new AlrTree(method.tree({ lr, epochs, options }));
+    return treeCost(batch, totalSteps, 3 * totalSteps * branchesPerEpoch);
+  }
+  const schedule = method.schedule({ lr, epochs, options });
   let events = 0;
   for (let step = 0; step < totalSteps; step++) events += Number(schedule.isDue(step, stepsPerEpoch));
   return costOf(schedule, batch, totalSteps, events);
@@ -62,10 +71,10 @@ export function forwardMacs({ stem, width }: Pick<Recipe, 'stem' | 'width'>): nu
 }
 
 /**
- * Seconds of a run on 2 cores without a GPU: a fixed part for each dispatch-bound step or event, and the arithmetic. Measured on lavapipe; for
- * other machines it is the finished runs that tell.
+ * What a run takes on 2 cores without a GPU: a fixed part a step, and the arithmetic. Of two steps on lavapipe: 551 ms with the CIFAR stem and
+ * width 16 (bench/results/peers.json), some 40 ms with the ImageNet stem and width 8. On other machines it is the finished runs that tell.
  */
-const software = { secondsPerStep: 0.02, macsPerSecond: 1.6e10 } as const;
+const software = { secondsPerStep: 0.027, macsPerSecond: 6.2e9 } as const;
 
 export function roughSeconds(recipe: Recipe): number {
   const evaluation = recipe.test * recipe.epochs;

@@ -3,11 +3,11 @@ import {
   aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
   slsArmijo, sps, stepLr, steps, TrialScheduler,
 } from '../sched/index.ts';
-import type { ControlName, FactorSetName, Schedule } from '../sched/index.ts';
+import type { AlrOptions, ControlName, FactorSetName, Schedule } from '../sched/index.ts';
 import type { MethodOptions } from './recipe.ts';
 
 /** Where a method stands in tables and pictures. */
-export type Family = 'schedule' | 'control' | 'trial' | 'rule';
+export type Family = 'schedule' | 'control' | 'trial' | 'rule' | 'tree';
 
 /** What a method is told of the run. */
 export interface Frame {
@@ -17,7 +17,7 @@ export interface Frame {
   readonly options: MethodOptions;
 }
 
-export interface Method {
+interface Described {
   /** As tables and legends name it. */
   readonly title: string;
   readonly family: Family;
@@ -27,24 +27,37 @@ export interface Method {
   readonly takesRate: boolean;
   /** Whether it takes options of the trial scheduler. */
   readonly takesOptions: boolean;
-  /** A fresh schedule for one run. */
+  /** Share of the epochs of other runs, where it is to cost as much as they do. @default 1 */
+  readonly epochShare?: number;
+}
+
+/** Sets the rate of one training, by a fresh schedule for each run. */
+export interface ScheduledMethod extends Described {
   schedule(frame: Frame): Schedule;
 }
+
+/** Trains several models from one another. */
+export interface TreeMethod extends Described {
+  tree(frame: Frame): AlrOptions;
+}
+
+export type Method = ScheduledMethod | TreeMethod;
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
   | 'published3' | 'published5' | 'published7' | 'robust'
   | 'blindDrift' | 'shuffledLosses'
-  | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree';
+  | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
+  | 'alr' | 'alrEqualCost';
 
 /** So many epochs of 100, in a run of any length: PyTorch's defaults count epochs, and the paper's runs have 100. */
 const shareOf = (epochs: number, of100: number): number => Math.max(1, Math.round((epochs * of100) / 100));
 
 /** A schedule in closed form, which takes no options. */
-const closed = (title: string, note: string, schedule: (frame: Frame) => Schedule): Method =>
+const closed = (title: string, note: string, schedule: (frame: Frame) => Schedule): ScheduledMethod =>
   ({ title, family: 'schedule', note, takesRate: true, takesOptions: false, schedule });
 
-const published = (factors: FactorSetName, title: string): Method => ({
+const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
   title,
   family: 'trial',
   note: `asPublished('${factors}'): min-max, e^−x, once an epoch, on the training batch, along the raw gradient, no anchor`,
@@ -54,7 +67,7 @@ const published = (factors: FactorSetName, title: string): Method => ({
 });
 
 /** The published rule with 5 factors, but for what its losses say. */
-const control = (name: ControlName, title: string, note: string): Method => ({
+const control = (name: ControlName, title: string, note: string): ScheduledMethod => ({
   title,
   family: 'control',
   note,
@@ -64,12 +77,16 @@ const control = (name: ControlName, title: string, note: string): Method => ({
 });
 
 /** A rule with its authors' defaults, that starts from the first rate. */
-const rule = (title: string, note: string, schedule: (lr: number) => Schedule): Method =>
+const rule = (title: string, note: string, schedule: (lr: number) => Schedule): ScheduledMethod =>
   ({ title, family: 'rule', note, takesRate: true, takesOptions: false, schedule: ({ lr }) => schedule(lr) });
 
 /** A rule with its authors' defaults, that finds its first rate itself. */
-const rateless = (title: string, note: string, schedule: () => Schedule): Method =>
+const rateless = (title: string, note: string, schedule: () => Schedule): ScheduledMethod =>
   ({ title, family: 'rule', note, takesRate: false, takesOptions: false, schedule });
+
+/** One beam: the technique's own paper is not at hand, which tells how many it had. */
+const alr = (title: string, note: string): TreeMethod =>
+  ({ title, family: 'tree', note, takesRate: true, takesOptions: false, tree: ({ lr }) => ({ lr, beam: 1, factors: 'factor3' }) });
 
 /** Total: a name without an entry does not compile. Lengths of PyTorch's defaults are those of 100 epochs, in proportion. */
 export const methods: Record<MethodName, Method> = {
@@ -110,6 +127,8 @@ export const methods: Record<MethodName, Method> = {
     () => dog()),
   scheduleFree: rule('Schedule-Free SGD', 'averages in the place of a decay, β = 0.9; its authors take 10 to 50 times the rate of a schedule',
     (lr) => scheduleFree({ lr })),
+  alr: alr('ALR', 'M = 1 beam, N = 3 factors 2, 1, ½, a whole epoch a branch, the least mean training loss goes on: three times the cost'),
+  alrEqualCost: { ...alr('ALR at equal cost', 'the same with a third of the epochs'), epochShare: 1 / 3 },
 };
 
 export const methodNames = Object.keys(methods) as MethodName[];

@@ -25,7 +25,7 @@ export interface RunJob {
   /** Called as steps are logged. */
   readonly onProgress?: (done: number, total: number) => void;
   /**
-   * Takes a checkpoint now and then and where the signal ends the run, which goes on from it bit for bit.
+   * Takes a checkpoint now and then and where the signal ends the run, which goes on from it bit for bit; a tree of trainings begins anew.
    * @default none is made
    */
   readonly keeper?: RunKeeper;

@@ -2,20 +2,27 @@
 import { ForkstepError } from '../gpu/errors.ts';
 import { decodeCheckpoint, encodeCheckpoint, Trainer, type Checkpoint } from '../train/index.ts';
 import { costOf } from './cost.ts';
-import { methods } from './methods.ts';
+import { methods, type ScheduledMethod } from './methods.ts';
 import { runId } from './recipe.ts';
 import type { FinishedRun } from './result.ts';
 import { resultOf, trainerOptions, type RunJob } from './runJob.ts';
 import { RunLog, type RunNotes } from './runLog.ts';
+import { runTree } from './runTree.ts';
 
 /** A run of an hour loses little; one of a minute makes none before its end. */
 const checkpointEvery = { minutes: 5 } as const;
 
+/** Null where the signal ended it. @throws whatever the trainer throws */
+export function runRecipe(job: RunJob): Promise<FinishedRun | null> {
+  const method = methods[job.recipe.method];
+  return 'tree' in method ? runTree(job, method) : runScheduled(job, method);
+}
+
 /** The trainer of a run and its log: as they were kept, or where that is nothing, or nothing to go on from, new ones. */
-async function begin(job: RunJob): Promise<{ trainer: Trainer; log: RunLog }> {
+async function begin(job: RunJob, method: ScheduledMethod): Promise<{ trainer: Trainer; log: RunLog }> {
   const { keeper, recipe } = job;
-  const { method, lr, options, epochs } = recipe;
-  const make = () => ({ ...trainerOptions(job), schedule: methods[method].schedule({ lr, epochs, options }) });
+  const { lr, options, epochs } = recipe;
+  const make = () => ({ ...trainerOptions(job), schedule: method.schedule({ lr, epochs, options }) });
   const kept = keeper?.load(runId(recipe)) ?? null;
   if (kept) {
     try {
@@ -31,10 +38,9 @@ async function begin(job: RunJob): Promise<{ trainer: Trainer; log: RunLog }> {
   return { trainer, log: new RunLog(trainer.stepsPerEpoch) };
 }
 
-/** Null where the signal ended it. @throws whatever the trainer throws */
-export async function runRecipe(job: RunJob): Promise<FinishedRun | null> {
+async function runScheduled(job: RunJob, method: ScheduledMethod): Promise<FinishedRun | null> {
   const { signal, onProgress, keeper, recipe } = job;
-  const { trainer, log } = await begin(job);
+  const { trainer, log } = await begin(job, method);
   const keep = (checkpoint: Checkpoint) => keeper?.save(runId(recipe), encodeCheckpoint(checkpoint, JSON.stringify(log.notes())));
   try {
     const { steps, divergence, aborted } = await trainer.run({

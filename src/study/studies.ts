@@ -66,8 +66,10 @@ interface Plan {
 
 type Change = Partial<Omit<Recipe, 'seed' | 'method'>>;
 
-const rowOf = (base: Scale['base'], method: MethodName, change: Change, named: Omit<Row, 'recipe'>): Row =>
-  ({ ...named, recipe: { ...base, options: {}, ...change, method } });
+function rowOf(base: Scale['base'], method: MethodName, change: Change, named: Omit<Row, 'recipe'>): Row {
+  const { epochShare = 1 } = methods[method];
+  return { ...named, recipe: { ...base, epochs: Math.max(1, Math.floor(base.epochs * epochShare)), options: {}, ...change, method } };
+}
 
 /** Every method from the paper's first rate; constant and cosine from a grid of others, of which the best are rows too. */
 function tableRows({ base, stems, rates }: Scale): Rows {

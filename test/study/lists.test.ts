@@ -1,8 +1,8 @@
 /** What a study consists of: names, recipes, methods, costs. Nothing is trained here. */
 import { describe, expect, it } from 'vitest';
-import { TrialScheduler } from '../../src/sched/index.ts';
+import type { Schedule, TrialScheduler } from '../../src/sched/index.ts';
 import { eventForwards, expectedCost, forwardMacs, totalCost } from '../../src/study/cost.ts';
-import { methodNames, methods, type MethodName } from '../../src/study/methods.ts';
+import { methodNames, methods, type Frame, type MethodName } from '../../src/study/methods.ts';
 import { canonicalJson, runId, type Recipe } from '../../src/study/recipe.ts';
 import { scaleNames, scales } from '../../src/study/scales.ts';
 import { makeStudy, studyNames } from '../../src/study/studies.ts';
@@ -46,10 +46,18 @@ describe('the name of a run', () => {
   });
 });
 
+/** A fresh schedule of a method that has one. */
+function scheduleOf(name: MethodName, frame: Frame): Schedule {
+  const method = methods[name];
+  if ('tree' in method) throw new Error(`${name} is a tree`);
+  return method.schedule(frame);
+}
+const scheduled = methodNames.filter((name) => 'schedule' in methods[name]);
+
 describe('the methods', () => {
   /** Rate in force during some epochs of 100, of 10 steps each, from 0.005. */
   const during = (method: MethodName, ...epochs: number[]): number[] => {
-    const schedule = methods[method].schedule({ lr: 0.005, epochs: 100, options: {} });
+    const schedule = scheduleOf(method, { lr: 0.005, epochs: 100, options: {} });
     return epochs.map((epoch) => schedule.lrAt(epoch * 10 + 9, 1000, 10));
   };
   const close = (values: number[], expected: number[]): void => values.forEach((value, i) => expect(value).toBeCloseTo(expected[i], 7));
@@ -65,24 +73,24 @@ describe('the methods', () => {
 
   it('have lengths in proportion in shorter runs, of an epoch at least', () => {
     const rate = (method: MethodName, epochs: number, epoch: number) =>
-      methods[method].schedule({ lr: 1, epochs, options: {} }).lrAt(epoch * 10, epochs * 10, 10);
+      scheduleOf(method, { lr: 1, epochs, options: {} }).lrAt(epoch * 10, epochs * 10, 10);
     expect([rate('step', 10, 2), rate('step', 10, 3), rate('step', 2, 0), rate('step', 2, 1)]).toEqual([1, 0.1, 1, 0.1]);
     expect([rate('linearDefault', 10, 0), rate('linearDefault', 10, 1)]).toEqual([1 / 3, 1]);
   });
 
   it('take the first rate where they say so, and nowhere else', () => {
-    for (const name of methodNames) {
-      const [small, large] = [0.01, 0.1].map((lr) => JSON.stringify(methods[name].schedule({ lr, epochs: 10, options: {} }).state()));
+    for (const name of scheduled) {
+      const [small, large] = [0.01, 0.1].map((lr) => JSON.stringify(scheduleOf(name, { lr, epochs: 10, options: {} }).state()));
       expect([name, small !== large]).toEqual([name, methods[name].takesRate]);
     }
   });
 
   it('make a fresh schedule each time, and take options where they say so', () => {
-    for (const name of methodNames) {
+    for (const name of scheduled) {
       const frame = { lr: 0.01, epochs: 10, options: {} };
-      expect(methods[name].schedule(frame)).not.toBe(methods[name].schedule(frame));
+      expect(scheduleOf(name, frame)).not.toBe(scheduleOf(name, frame));
     }
-    const made = methods.published5.schedule({ lr: 0.01, epochs: 10, options: { score: 'rank', normalize: 'none', anchor: true } });
+    const made = scheduleOf('published5', { lr: 0.01, epochs: 10, options: { score: 'rank', normalize: 'none', anchor: true } });
     expect((made as TrialScheduler).options).toMatchObject({ score: 'rank', normalize: 'none', anchor: true, factors: [4, 2, 1, 0.5, 0.125] });
   });
 });
@@ -174,8 +182,17 @@ describe('costs', () => {
     expect(forwards).toEqual([0, 2, 3, 11]);
   });
 
+  it('count every branch of a tree, at equal cost in a third of the epochs', () => {
+    const table = makeStudy('table', 'paper', 1).rows;
+    const [plain, tree, equal] = (['constant', 'alr', 'alrEqualCost'] as const).map((name) => table.find(({ recipe: { method } }) => method === name)!);
+    expect([plain, tree, equal].map(({ recipe: { epochs } }) => epochs)).toEqual([100, 100, 33]);
+    const cost = (row: typeof plain) => totalCost(expectedCost({ ...row.recipe, seed: 0 }));
+    expect(cost(tree)).toBe(3 * cost(plain));
+    expect(cost(equal) / cost(plain)).toBeCloseTo(0.99, 12);
+  });
+
   it('count the trial at the weights that some scores ask for', () => {
-    const made = methods.published3.schedule({ lr: 0.1, epochs: 1, options: { score: 'relGain', normalize: 'none' } });
+    const made = scheduleOf('published3', { lr: 0.1, epochs: 1, options: { score: 'relGain', normalize: 'none' } });
     expect(eventForwards(made, 10)).toBe(40);
   });
 

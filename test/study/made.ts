@@ -1,5 +1,5 @@
 /** Results that nobody trained: what tests of tables and pages are made of. */
-import { costOf } from '../../src/study/cost.ts';
+import { costOf, treeCost } from '../../src/study/cost.ts';
 import { methods } from '../../src/study/methods.ts';
 import type { Recipe } from '../../src/study/recipe.ts';
 import { resultFormat, type FinishedRun, type StudyResult } from '../../src/study/result.ts';
@@ -7,9 +7,10 @@ import type { Study } from '../../src/study/studies.ts';
 
 /** A run that ended with this accuracy, in 0…1, or with null: one that diverged. */
 export function madeRun(id: string, recipe: Recipe, testAccuracy: number | null): FinishedRun {
-  const { method, lr, epochs, options, batch } = recipe;
-  const schedule = methods[method].schedule({ lr, epochs, options });
-  const [steps, events] = [100, methods[method].family === 'trial' ? 2 : 0];
+  const { lr, epochs, options, batch } = recipe;
+  const method = methods[recipe.method];
+  const [steps, events] = [100, method.family === 'trial' ? 2 : 0];
+  const cost = 'tree' in method ? treeCost(batch, steps, 9 * steps) : costOf(method.schedule({ lr, epochs, options }), batch, steps, events);
   const event = (step: number) => ({
     step, lrBefore: lr, lrAfter: 2 * lr, multiplier: 2, factors: [2, 1], losses: [1, 'NaN'] as [number, 'NaN'], weights: [1, 0],
     baseLoss: null, clamped: false, nonFinite: 1, held: false, allNonFinite: false, path: 'gpu' as const,
@@ -20,7 +21,7 @@ export function madeRun(id: string, recipe: Recipe, testAccuracy: number | null)
     testAccuracy, testLoss: testAccuracy === null ? null : 1 - testAccuracy, steps,
     eventCount: events, events: Array.from({ length: events }, (_, i) => event(50 * i)), epochs: testAccuracy === null ? [] : ended,
     divergence: testAccuracy === null ? { step: 7, reason: 'the loss is not finite' } : null,
-    lr: [[0, lr], [99, lr / 2]], cost: costOf(schedule, batch, steps, events), trainMs: 2000, evaluationMs: 100,
+    lr: [[0, lr], [99, lr / 2]], cost, trainMs: 2000, evaluationMs: 100,
   };
 }
 

@@ -100,6 +100,14 @@ describe('the runner', () => {
     expect(executor.made).toHaveLength(1);
   });
 
+  it('ends for all executors where one finds what every run lacks, once the runs in progress have ended', async () => {
+    const pause = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
+    const busy = new FakeExecutor(undefined, pause);
+    const lost = new FakeExecutor(undefined, () => Promise.reject(new Error('no adapter')));
+    await expect(make([lost, busy])).rejects.toThrow('no adapter');
+    expect(busy.made).toEqual([runs[1].id]);
+  });
+
   it('tells how much is left, by the pace so far', async () => {
     let now = 0;
     const progress: Progress[] = [];

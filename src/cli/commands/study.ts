@@ -32,15 +32,16 @@ function chosenRuns(study: Study, only: string | undefined): readonly StudyRun[]
   throw new UsageError({ op: 'forkstep study', arg: '--only', rule, got: only, fix: '--dry-run lists them' });
 }
 
-/** Seconds of a run by the pace of runs of the same network that are there; else, roughly, on 2 cores without a GPU. */
-function estimator(known: ReadonlyMap<string, StudyResult>): { seconds: (run: StudyRun) => number; isMeasured: boolean } {
+/** Seconds of a run by the pace of runs of the same network that are there; where there are none, roughly, on 2 cores without a GPU. */
+function estimator(known: ReadonlyMap<string, StudyResult>): { seconds: (run: StudyRun) => number; isMeasured: (run: StudyRun) => boolean } {
   const finished = [...known.values()].filter(isFinished).filter(({ status }) => status === 'done');
+  const alike = (run: StudyRun) => finished.filter(({ recipe }) => recipe.stem === run.recipe.stem && recipe.width === run.recipe.width);
   const pace = (run: StudyRun): number => {
-    const alike = finished.filter(({ recipe }) => recipe.stem === run.recipe.stem && recipe.width === run.recipe.width);
-    const taken = alike.reduce((sum, { trainMs, evaluationMs }) => sum + (trainMs + evaluationMs) / 1000, 0);
-    return alike.length > 0 ? taken / alike.reduce((sum, { recipe }) => sum + roughSeconds(recipe), 0) : 1;
+    const taken = alike(run).reduce((sum, { trainMs, evaluationMs }) => sum + (trainMs + evaluationMs) / 1000, 0);
+    return taken / alike(run).reduce((sum, { recipe }) => sum + roughSeconds(recipe), 0);
   };
-  return { seconds: (run) => roughSeconds(run.recipe) * pace(run), isMeasured: finished.length > 0 };
+  const isMeasured = (run: StudyRun) => alike(run).length > 0;
+  return { seconds: (run) => roughSeconds(run.recipe) * (isMeasured(run) ? pace(run) : 1), isMeasured };
 }
 
 function listRuns(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<string, StudyResult>, jobs: number): string {
@@ -53,7 +54,7 @@ function listRuns(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<st
   const left = [...missing];
   const forwards = left.reduce((sum, { recipe }) => sum + totalCost(expectedCost(recipe)), 0);
   const time = left.reduce((sum, run) => sum + seconds(run), 0) / jobs;
-  const basis = isMeasured ? 'by the runs that are there' : 'on 2 cores without a GPU, roughly';
+  const basis = left.every(isMeasured) ? 'by the runs that are there' : 'on 2 cores without a GPU, roughly';
   const table = textTable({ head: ['run', 'forwards', 'time', ''], rows });
   const cost = `${showCount(forwards)} forwards of one image, ${showSeconds(time)} ${basis}`;
   return `${table}\n${study.title}, ${study.scale}: ${rows.length} runs, ${left.length} to be made: ${cost}\n`;

@@ -1,0 +1,39 @@
+/** A run whose rate is searched as a tree of trainings, side by side. */
+import type { TrialEvent } from '../sched/index.ts';
+import { AlrTrainer, type AlrEpoch } from '../train/index.ts';
+import { treeCost } from './cost.ts';
+import type { TreeMethod } from './methods.ts';
+import { resultOf, trainerOptions, type RunJob } from './runJob.ts';
+import type { FinishedRun } from './result.ts';
+import { RunLog } from './runLog.ts';
+
+/** The end of an epoch as an event of trials: branches are trials of a whole epoch, and those that are kept weigh alike. */
+function asEvent({ step, candidates, kept, rates, allNonFinite }: AlrEpoch, stepsPerEpoch: number): TrialEvent {
+  const factors = candidates.map(({ factor }) => factor);
+  const lrBefore = candidates[0].lr / factors[0];
+  return {
+    step: step - stepsPerEpoch, lrBefore, lrAfter: rates[0], multiplier: rates[0] / lrBefore, factors, losses: candidates.map(({ loss }) => loss),
+    weights: candidates.map((_, i) => (kept.includes(i) ? 1 / kept.length : 0)), baseLoss: null, clamped: false,
+    nonFinite: candidates.filter(({ loss }) => !Number.isFinite(loss)).length, held: false, allNonFinite, path: 'host',
+  };
+}
+
+/** Null where the signal ended it. @throws whatever the trainer throws */
+export async function runTree(job: RunJob, method: TreeMethod): Promise<FinishedRun | null> {
+  const { signal, onProgress, recipe: { lr, epochs, options, batch } } = job;
+  const trainer = await AlrTrainer.create({ ...trainerOptions(job), ...method.tree({ lr, epochs, options }) });
+  try {
+    const log = new RunLog(trainer.stepsPerEpoch);
+    const { steps, forwards, aborted } = await trainer.run({
+      signal,
+      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps),
+      onSteps: (some) => log.addSteps(some),
+      onEvent: (event) => log.addEvent(asEvent(event, trainer.stepsPerEpoch)),
+      onEvaluation: (evaluation) => log.addEvaluation(evaluation),
+    });
+    if (aborted && steps < trainer.totalSteps) return null;
+    return resultOf(job, log, { steps, divergence: null, cost: treeCost(batch, steps, forwards) });
+  } finally {
+    await trainer.close();
+  }
+}
