@@ -116,7 +116,8 @@ describe('forkstep train --scheduler alr', () => {
     expect(summary).toMatchObject({ steps: 24, epochs: 3, seed: 3, diverged: null, forwards: 3 * 8 * (2 + 4 + 4) });
     const lines = linesOf(at);
     expect(lines.map(({ type }) => type)).toEqual([1, 2, 3].flatMap(() => [...new Array(8).fill('step'), 'alr', 'eval']));
-    const epochs = lines.filter(({ type }) => type === 'alr') as unknown as { step: number; candidates: { lr: number; loss: number }[]; kept: number[]; rates: number[] }[];
+    type Epoch = Line & { candidates: { lr: number; loss: number }[]; kept: number[]; rates: number[] };
+    const epochs = lines.filter((line): line is Epoch => line.type === 'alr');
     expect(epochs.map(({ step }) => step)).toEqual([8, 16, 24]);
     expect(epochs[0].candidates.map(({ lr }) => lr)).toEqual([0.08, 0.02]);
     for (const { candidates, kept, rates } of epochs) {
