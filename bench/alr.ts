@@ -13,7 +13,8 @@ const values = options({
   width: { type: 'string', default: '8' }, batch: { type: 'string', default: '8' }, stem: { type: 'string', default: 'cifar' },
   branches: { type: 'string', default: '3' }, steps: { type: 'string', default: '4' }, samples: { type: 'string', default: '15' },
 });
-const [width, batchSize, branches, steps, samples] = (['width', 'batch', 'branches', 'steps', 'samples'] as const).map((name) => positive(name, values[name]));
+const names = ['width', 'batch', 'branches', 'steps', 'samples'] as const;
+const [width, batchSize, branches, steps, samples] = names.map((name) => positive(name, values[name]));
 /** Small, so that roundings do not grow in the steps that are compared. */
 const lr = 0.005;
 const device = await openDevice();
@@ -25,7 +26,10 @@ const common = { device, dataset, batchSize, epochs: 1_000_000, optimizer: sgdOp
 const model = () => resnet18({ stem: values.stem as Stem, width });
 
 const apart: Trainer[] = [];
-for (const factor of factors) apart.push(await Trainer.create({ ...common, model: model(), schedule: new ConstantSchedule({ lr: lr * factor }) }));
+for (const factor of factors) {
+  const schedule = new ConstantSchedule({ lr: lr * factor });
+  apart.push(await Trainer.create({ ...common, model: model(), schedule }));
+}
 const together = await AlrTrainer.create({ ...common, model: model(), lr, factors });
 
 /** Some steps of each, whose losses must agree before anything is measured. */

@@ -18,16 +18,17 @@ function checkLoss(loss: Tensor, wrt: readonly Tensor[]): void {
   };
   if (loss.shape.length !== 0) refuse('must be one scalar', loss, 'take its mean() or sum()');
   const shared = wrt.find(({ trials }) => trials !== loss.trials);
-  if (shared) refuse(`must have as many trials as ${shared}`, loss, 'give each trial its own by stackModels(), or differentiate before trials()');
+  if (shared) refuse(`must have as many trials as ${shared}`, loss, 'differentiate before trials(), or give each trial its own');
 }
 
 /**
- * The gradients of a scalar with respect to tensors of its graph. A tensor used several times gets the sum over its uses. With a trial axis each
- * trial's loss is differentiated with respect to the trial's own.
+ * The gradients of a scalar with respect to tensors of its graph. A tensor used several times gets the sum over its uses. With a trial axis
+ * each trial's loss is differentiated with respect to the trial's own.
  * @param loss f32 [], of as many trials as each of `wrt`
  * @param wrt parameters or any other tensors of the graph
  * @returns one tensor for each of `wrt`, of its shape and trials; zeros where the loss does not depend on it
- * @throws ShapeError if `loss` is no scalar or is that of other trials, AttrError if the path leads through an operation that has no gradient
+ * @throws ShapeError if `loss` is no scalar or is that of other trials, AttrError if the path leads through an operation that has no
+ * gradient
  */
 export function grad(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   checkLoss(loss, wrt);

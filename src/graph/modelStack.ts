@@ -1,4 +1,7 @@
-/** Several models of one shape side by side in memory: of every variable the models' values one behind the other, as tensors with a trial axis lie. */
+/**
+ * Several models of one shape side by side in memory: of every variable the models' values one behind the other, as tensors with a trial
+ * axis lie.
+ */
 import { Arena, type Memory } from './memory.ts';
 import { externalTensor } from './ops.ts';
 import { upload } from './plan.ts';
@@ -33,7 +36,8 @@ export class ModelStack {
     this.variables = { parameters, momentum: momentum ? parameters : [], statistics };
     const arena = (part: ModelPart, category: 'parameters' | 'optimizer' | 'statistics'): Partial<Record<ModelPart, Arena>> => {
       const own = this.variables[part];
-      return own.length === 0 ? {} : { [part]: new Arena(memory, category, `${part} of ${label}`, own.map((one) => models * sizeBytes(one))) };
+      const sizes = own.map((one) => models * sizeBytes(one));
+      return own.length === 0 ? {} : { [part]: new Arena(memory, category, `${part} of ${label}`, sizes) };
     };
     this.arenas = { ...arena('parameters', 'parameters'), ...arena('momentum', 'optimizer'), ...arena('statistics', 'statistics') };
   }
@@ -91,7 +95,13 @@ export const stackedTensor = (storage: Storage, { shape, dtype }: Variable, mode
   externalTensor(storage, { shape, dtype, trials: models });
 
 /** For each segment of some models' values, where it is told which model a vec4 is of: a byte a vec4. */
-export function uploadOwners(memory: Memory, label: string, arena: Pick<Arena, 'segments' | 'at'>, items: number, models: number): Storage[] {
+export function uploadOwners(
+  memory: Memory,
+  label: string,
+  arena: Pick<Arena, 'segments' | 'at'>,
+  items: number,
+  models: number,
+): Storage[] {
   return arena.segments.map((segment) => {
     const owners = new Uint8Array(Math.ceil(segment.size / 16 / 4) * 4);
     for (let index = 0; index < items; index++) {

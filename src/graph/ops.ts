@@ -228,7 +228,8 @@ function ownTrials(op: string, [first, ...others]: readonly Tensor[]): number {
   const wrong = others.find(({ trials }) => trials !== first.trials);
   if (!wrong) return first.trials;
   const got = `${wrong} beside ${first}`;
-  throw new ShapeError({ op, arg: 'inputs', rule: 'must have one number of trials', got, fix: 'differentiate the losses of all trials at once' });
+  const fix = 'differentiate the losses of all trials at once';
+  throw new ShapeError({ op, arg: 'inputs', rule: 'must have one number of trials', got, fix });
 }
 
 /** Fewest rows of a tensor that one pair of partial sums is of, whatever the adapter: of the tiles of any convolution. */

@@ -235,7 +235,9 @@ export type MaskBy = 'none' | 'output' | 'affine';
 
 export const maskBindings: Record<MaskBy, Record<string, Binding>> = { none: {}, output: { y: readFloats('vec4f') }, affine: { affine: read('vec4f') } };
 
-/** WGSL that masks `dz`, a vec4 of dy at `at`, where there is an activation; `value` is the vec4 of x, `channel` that of the trial `wid.z`. */
+/**
+ * WGSL that masks `dz`, a vec4 of dy at `at`, where there is an activation; `value` is the vec4 of x, `channel` that of the trial `wid.z`.
+ */
 export const maskWgsl: Record<MaskBy, string> = {
   none: '',
   output: 'dz = select(vec4f(), dz, load_y(at) > vec4f());',
@@ -246,8 +248,9 @@ export const maskWgsl: Record<MaskBy, string> = {
 export const maskName: Record<MaskBy, string> = { none: '', output: '_masked', affine: '_maskedByX' };
 
 /**
- * partials[t, chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. For a kernel that adds them itself, `carries` mean, invStd
- * and weight as three more rows behind. Here and in what follows x and the weight may be one for all trials; all else has the trial axis.
+ * partials[t, chunk, 0 | 1, c] = Σ dz | Σ dz·x̂ over the chunk's rows; dz = dy·[y > 0]. For a kernel that adds them itself, `carries` mean,
+ * invStd and weight as three more rows behind. Here and in what follows x and the weight may be one for all trials; all else has the trial
+ * axis.
  */
 export const batchNormBackwardPartials = (mask: MaskBy, carries: boolean) =>
   defineKernel({
@@ -256,7 +259,9 @@ export const batchNormBackwardPartials = (mask: MaskBy, carries: boolean) =>
       dy: readFloats('vec4f'), x: readFloats('vec4f'), ...maskBindings[mask], mean: read('vec4f'), inv_std: read('vec4f'),
       ...(carries ? { weight: read('vec4f') } : {}), partials: write('vec4f'),
     } as Record<string, Binding>,
-    uniforms: { rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', partials_stride: 'u32', x_stride: 'u32', weight_stride: 'u32' },
+    uniforms: {
+      rows: 'u32', c4: 'u32', rows_per_chunk: 'u32', chunks: 'u32', partials_stride: 'u32', x_stride: 'u32', weight_stride: 'u32',
+    },
     wgsl: /* wgsl */ `
 @compute @workgroup_size(64)
 fn main(${builtins}) {

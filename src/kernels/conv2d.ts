@@ -150,8 +150,8 @@ const backwardInputUniforms = {
 } as const;
 
 /**
- * Input gradient. z = (trial · classes + parity class) · splits + split: the input pixels of one class (i mod s, j mod s) meet the same taps, so
- * no tap is tested and dropped; a class without taps (1×1 at stride 2) writes zeros. dx [T · splits][N·H·W][cin4].
+ * Input gradient. z = (trial · classes + parity class) · splits + split: the input pixels of one class (i mod s, j mod s) meet the same
+ * taps, so no tap is tested and dropped; a class without taps (1×1 at stride 2) writes zeros. dx [T · splits][N·H·W][cin4].
  */
 export function conv2dBackwardInput(tile: Tile, epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${fastDivide}
@@ -221,7 +221,9 @@ const backwardWeightUniforms = {
   x_trial_stride: 'u32', dy_trial_stride: 'u32', affine_trial_stride: 'u32', inv_plane: 'f32', inv_w_out: 'f32',
 } as const;
 
-/** Weight gradient: rows are (tap, input channel), k runs over output pixels. z = trial · splits + split; dw [T · splits][kH·kW·Cin][cout4]. */
+/**
+ * Weight gradient: rows are (tap, input channel), k runs over output pixels. z = trial · splits + split; dw [T · splits][kH·kW·Cin][cout4].
+ */
 export function conv2dBackwardWeight(tile: Tile, input: ConvInput = 'plain', epilogue: Epilogue = noEpilogue): Kernel {
   const wgsl = /* wgsl */ `${divide}${inputFunctions(input)}${pixelOfX(input)}
 ${mainOf({

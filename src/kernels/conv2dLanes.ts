@@ -158,7 +158,8 @@ ${igemmLanesMain({
   out: {
     storeRow: `let in_m = m < m_class; let image = divide(m, plane, inv_plane); let rest = m - image * plane;
     let row_in = divide(rest, w_class, inv_w_class);
-    let row = ((((trial * u.splits + split) * u.images + image) * u.h + ph + row_in * u.stride) * u.w + pw + (rest - row_in * w_class) * u.stride) * u.cin4;`,
+    let line = ((trial * u.splits + split) * u.images + image) * u.h + ph + row_in * u.stride;
+    let row = (line * u.w + pw + (rest - row_in * w_class) * u.stride) * u.cin4;`,
     place: 'row + n4',
     exists: 'in_m && n4 < u.cin4',
     put: 'store_dx(at, value);',

@@ -53,7 +53,9 @@ export function gradientEpilogue({ addend, mask }: GradientEpilogue, c4: string)
     ...(addend ? ['value += load_addend(at);'] : []),
     ...(mask === 'output' ? ['value = select(vec4f(), value, load_norm_y(at) > vec4f());'] : []),
     ...(mask === null ? [] : [`let of_norm = trial * 4u * ${c4} + n4; let centered = load_norm_x(at) - norm_affine[of_norm];`]),
-    ...(mask === 'affine' ? [`value = select(vec4f(), value, centered * norm_affine[of_norm + ${c4}] + norm_affine[of_norm + 2u * ${c4}] > vec4f());`] : []),
+    ...(mask === 'affine'
+      ? [`value = select(vec4f(), value, centered * norm_affine[of_norm + ${c4}] + norm_affine[of_norm + 2u * ${c4}] > vec4f());`]
+      : []),
   ];
   return {
     name: `${addend ? '_addend' : ''}${mask === null ? '' : `_sums_${mask}`}`,

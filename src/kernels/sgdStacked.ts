@@ -1,9 +1,10 @@
 /**
- * SGD of several models side by side over one flat memory: what `sgd.ts` has, for models that each have a learning rate, a first step and divergence
- * flags of their own. A model with a flag stays as it is, momentum and statistics too; the others go on.
+ * SGD of several models side by side over one flat memory: what `sgd.ts` has, for models that each have a learning rate, a first step and
+ * divergence flags of their own. A model with a flag stays as it is, momentum and statistics too; the others go on.
  *
- * Which model a vec4 of the memory belongs to is told by `owners`, a byte a vec4. settings[m] = (learning rate, 1 before the model's first step);
- * flags[m] are its divergence bits. Models of one launch begin at `first_model` of both. `n` counts vec4s of all models; z is unused.
+ * Which model a vec4 of the memory belongs to is told by `owners`, a byte a vec4. settings[m] = (learning rate, 1 before the model's first
+ * step); flags[m] are its divergence bits. Models of one launch begin at `first_model` of both. `n` counts vec4s of all models; z is
+ * unused.
  */
 import { builtins, defineKernel, linearIndex, nonFinite, read, write, type Binding, type UniformType } from './contract.ts';
 import { flagNonFiniteDirection, flagNonFiniteLoss, flagNonFiniteWeight } from './sgd.ts';

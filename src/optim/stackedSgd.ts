@@ -22,8 +22,8 @@ export interface StackedSgdMemory {
 }
 
 /**
- * Of every model w ← w − lr·direction, the direction as PyTorch's `optim.SGD` makes it; where a gradient or a weight to be is not finite the model's
- * flag is set. Models with a flag stay as they are, momentum too.
+ * Of every model w ← w − lr·direction, the direction as PyTorch's `optim.SGD` makes it; where a gradient or a weight to be is not finite
+ * the model's flag is set. Models with a flag stay as they are, momentum too.
  */
 export function stackedSgd(memory: StackedSgdMemory, options: Required<SgdOptions>): Launch<Ref>[] {
   const { stack, gradients, owners, settings, flags, first } = memory;

@@ -1,12 +1,13 @@
 /**
- * The ALR technique: a breadth-first beam search over learning rates, a whole epoch a branch (Takase, Oyama, Kurihara, *Effective neural network
- * training with adaptive learning rate based on training loss*, Neural Networks 2018). This is its arithmetic: rates out, training losses in, the
- * branches that are kept out. `AlrTrainer` trains the branches.
+ * The ALR technique: a breadth-first beam search over learning rates, a whole epoch a branch (Takase, Oyama, Kurihara, *Effective neural
+ * network training with adaptive learning rate based on training loss*, Neural Networks 2018). This is its arithmetic: rates out, training
+ * losses in, the branches that are kept out. `AlrTrainer` trains the branches.
  *
  *   branch (m, n) trains beam m's weights for an epoch at η_m·r_n; the M branches of the least mean training loss are the next beams
  *
  * The paper leaves open what ties and branches that diverge do; here
- *   a tie      goes to the factor nearest 1 in ratio, then to the smaller rate, then to the earlier beam: epochs that tell nothing leave η alone
+ *   a tie      goes to the factor nearest 1 in ratio, then to the smaller rate, then to the earlier beam: an epoch that tells nothing
+ *              leaves η alone
  *   diverged   a loss that is not finite counts as +∞ and is never kept: there are fewer beams then, until branches fill them again
  *   all of them  the beams stay what they were when the epoch began, and their rates are multiplied by the least factor
  *   twins      the beams begin with the same weights, where branches of one rate are one branch
@@ -51,7 +52,9 @@ export interface AlrEvent {
 }
 
 /** An event in JSON, where Infinity is null. */
-export type AlrEventJson = Omit<AlrEvent, 'candidates'> & { readonly candidates: readonly (AlrBranch & { readonly loss: number | null })[] };
+export type AlrEventJson = Omit<AlrEvent, 'candidates'> & {
+  readonly candidates: readonly (AlrBranch & { readonly loss: number | null })[];
+};
 
 export const alrEventToJson = (event: AlrEvent): AlrEventJson => ({
   ...event,
@@ -120,7 +123,8 @@ export class AlrTree {
    */
   next(losses: readonly number[]): AlrEvent {
     const branches = this.branches();
-    if (losses.length !== branches.length) refuse('losses', `must be ${branches.length}, one a branch`, losses.length, 'pass them in the order of branches()');
+    if (losses.length !== branches.length)
+      refuse('losses', `must be ${branches.length}, one a branch`, losses.length, 'pass them in the order of branches()');
     const candidates = branches.map((one, i) => ({ ...one, loss: Number.isFinite(losses[i]) ? losses[i] : Infinity }));
     const finite = [...candidates.keys()].filter((i) => candidates[i].loss < Infinity);
     const kept = finite.sort((i, j) => compare(candidates[i], candidates[j]) || i - j).slice(0, this.beam);
@@ -143,8 +147,11 @@ export class AlrTree {
   load(state: ScheduleState): void {
     checkKind('AlrTree', state, 'alr');
     const { rates, epoch, isRoot } = state as AlrState;
-    const isGood = Array.isArray(rates) && rates.length > 0 && rates.length <= this.beam && Number.isInteger(epoch) && typeof isRoot === 'boolean';
-    if (!isGood) refuse('state', `must have 1 … ${this.beam} rates, an epoch and isRoot`, JSON.stringify(state), 'load the state of a tree with as many beams');
+    const hasRates = Array.isArray(rates) && rates.length > 0 && rates.length <= this.beam;
+    if (!hasRates || !Number.isInteger(epoch) || typeof isRoot !== 'boolean') {
+      const fix = 'load the state of a tree with as many beams';
+      refuse('state', `must have 1 … ${this.beam} rates, an epoch and isRoot`, JSON.stringify(state), fix);
+    }
     for (const rate of rates) checkLr('AlrTree', rate);
     this.#rates = [...rates];
     this.#epoch = epoch;

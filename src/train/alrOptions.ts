@@ -24,8 +24,9 @@ export interface AlrTrainerOptions extends AlrOptions {
   readonly shuffle?: boolean;
   readonly seed?: number;
   /**
-   * Bytes of GPU memory that activations and their gradients of branches side by side may take: where more would be needed they run in groups, one
-   * after another, with the same results. A single branch is always taken. Weights, momentum and statistics of all branches come on top. @default 1 GiB
+   * Bytes of GPU memory that activations and their gradients of branches side by side may take: where more would be needed they run in
+   * groups, one after another, with the same results. A single branch is always taken. Weights, momentum and statistics of all branches
+   * come on top. @default 1 GiB
    */
   readonly memoryBudget?: number;
   /** Goes on where another trainer of the same options has left off. @default from the model's own weights */
@@ -34,8 +35,8 @@ export interface AlrTrainerOptions extends AlrOptions {
 }
 
 const optionNames: Record<keyof AlrTrainerOptions, true> = {
-  model: true, dataset: true, lr: true, beam: true, factors: true, device: true, batchSize: true, epochs: true, maxSteps: true, optimizer: true,
-  labelSmoothing: true, augment: true, shuffle: true, seed: true, memoryBudget: true, resume: true, onCompile: true,
+  model: true, dataset: true, lr: true, beam: true, factors: true, device: true, batchSize: true, epochs: true, maxSteps: true,
+  optimizer: true, labelSmoothing: true, augment: true, shuffle: true, seed: true, memoryBudget: true, resume: true, onCompile: true,
 };
 
 /** A run at the end of an epoch. */

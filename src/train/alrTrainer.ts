@@ -9,7 +9,15 @@ import { readStorage } from '../graph/run.ts';
 import type { Variable } from '../graph/tensor.ts';
 import { flagNonFiniteLoss } from '../kernels/sgd.ts';
 import { AlrTree, type AlrBranch } from '../sched/index.ts';
-import { checkAlrOptions, checkAlrRun, type AlrCallbacks, type AlrCheckpoint, type AlrEpoch, type AlrResult, type AlrTrainerOptions } from './alrOptions.ts';
+import {
+  checkAlrOptions,
+  checkAlrRun,
+  type AlrCallbacks,
+  type AlrCheckpoint,
+  type AlrEpoch,
+  type AlrResult,
+  type AlrTrainerOptions,
+} from './alrOptions.ts';
 import { evaluateTest } from './evaluationPlan.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import type { StackedStep } from './stackedLog.ts';
@@ -66,8 +74,8 @@ export class AlrTrainer {
    */
   static async create(options: AlrTrainerOptions): Promise<AlrTrainer> {
     checkAlrOptions(options);
-    const { model, dataset, lr, beam, factors, batchSize = 32, shuffle = true, seed = 0, augment = 'none', memoryBudget = defaultBudget } = options;
-    const { optimizer, labelSmoothing, onCompile } = options;
+    const { model, dataset, lr, beam, factors, optimizer, labelSmoothing, onCompile } = options;
+    const { batchSize = 32, shuffle = true, seed = 0, augment = 'none', memoryBudget = defaultBudget } = options;
     const tree = new AlrTree({ lr, beam, factors });
     const device = options.device ?? (await defaultDevice());
     const memory = new Memory(device);
@@ -203,7 +211,8 @@ export class AlrTrainer {
   async endEpoch(): Promise<{ event: AlrEpoch; steps: LoggedStep[] }> {
     const { plans, tree } = this;
     if (this.#begun === null) {
-      throw new AttrError({ op: 'AlrTrainer', arg: 'endEpoch', rule: 'must follow a step', got: 'none in this epoch', fix: 'call trainStep() first' });
+      const [rule, got] = ['must follow a step', 'none in this epoch'];
+      throw new AttrError({ op: 'AlrTrainer', arg: 'endEpoch', rule, got, fix: 'call trainStep() first' });
     }
     await this.#readLog();
     const logged = this.#logged;
@@ -220,15 +229,16 @@ export class AlrTrainer {
     });
     const [best] = event.kept;
     const begun = this.#begun;
-    const steps = best === undefined ? [] : logged.map((models, i) => ({ step: begun + i, loss: models[best].loss, lr: event.candidates[best].lr }));
+    const stepOf = (models: StackedStep[], i: number) => ({ step: begun + i, loss: models[best].loss, lr: event.candidates[best].lr });
+    const steps = best === undefined ? [] : logged.map(stepOf);
     this.#begun = null;
     return { event: { ...event, step: this.#step, forwards: this.#forwards }, steps };
   }
 
   /** Mean loss and accuracy of the best beam over the test images, in inference mode: as the last epoch that has ended left it. */
   async evaluate(): Promise<Evaluation> {
-    const { plans: { control, totals, evaluation }, device, sampler } = this;
-    const measured = await evaluateTest({ device, control, plan: evaluation, totals, count: this.test.set.count, batchSize: sampler.batchSize });
+    const { plans: { control, totals, evaluation: plan }, device, sampler: { batchSize } } = this;
+    const measured = await evaluateTest({ device, control, plan, totals, count: this.test.set.count, batchSize });
     return { step: this.#step, ...measured };
   }
 
@@ -285,7 +295,8 @@ export class AlrTrainer {
       const values = tensors.get(name);
       if (values?.length !== variable.data.length) {
         const got = values ? `${values.length} values` : 'none';
-        throw new AttrError({ op: 'AlrTrainer', arg: `resume: ${name}`, rule: `must hold ${variable.data.length} values`, got, fix: 'use the options of the run' });
+        const rule = `must hold ${variable.data.length} values`;
+        throw new AttrError({ op: 'AlrTrainer', arg: `resume: ${name}`, rule, got, fix: 'use the options of the run' });
       }
       this.plans.beams.write(part, index, beam, values);
     }

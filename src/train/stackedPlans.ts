@@ -1,7 +1,8 @@
 /**
- * Training of several models side by side on the same batches: every layer is one dispatch for all models of a group, forward, backward and SGD. Each
- * model has its own weights, momentum, statistics, learning rate and divergence flags. Where all models at once would pass the memory or the
- * adapter's bindings there are several groups, whose steps run one after another in the same slots, with gradients in the same memory.
+ * Training of several models side by side on the same batches: every layer is one dispatch for all models of a group, forward, backward and
+ * SGD. Each model has its own weights, momentum, statistics, learning rate and divergence flags. Where all models at once would pass the
+ * memory or the adapter's bindings there are several groups, whose steps run one after another in the same slots, with gradients in the
+ * same memory.
  *
  * The models that a branch begins with lie apart, in `beams`; the first of them is the model that was given, and is what is evaluated.
  */
@@ -12,7 +13,18 @@ import { fuse } from '../graph/fuse/index.ts';
 import { emit, type LowerContext, type Ref } from '../graph/lower/context.ts';
 import { Arena, type Memory } from '../graph/memory.ts';
 import { ModelStack, stackedTensor, uploadOwners } from '../graph/modelStack.ts';
-import { allocateSlots, buildPlan, compileKernels, draft, lowerContextOf, placeDrafts, type Draft, type OnCompile, type Output, type Plan } from '../graph/plan.ts';
+import {
+  allocateSlots,
+  buildPlan,
+  compileKernels,
+  draft,
+  lowerContextOf,
+  placeDrafts,
+  type Draft,
+  type OnCompile,
+  type Output,
+  type Plan,
+} from '../graph/plan.ts';
 import { sizeBytes, type Storage, type Tensor, type Variable } from '../graph/tensor.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
 import { flagNonFiniteStatistics } from '../kernels/sgd.ts';
@@ -131,15 +143,18 @@ export class StackedPlans {
     const largest = Math.max(...this.#parameters.map(sizeBytes));
     const most = Math.max(1, Math.min(options.models, mostOwners, Math.floor(limits.bindingBytes / largest)));
     // Drafts are tried with memory that stands for what a group will have.
-    const rooms = ['weights', 'gradients', 'statistics', 'batch statistics', 'loss'].map((label) => memory.device.createBuffer(label, scalarBytes, GPUBufferUsage.STORAGE));
-    const [weights, gradients, statistics, batchStatistics, loss] = rooms.map((buffer): Storage => ({ buffer, offset: 0, size: buffer.size }));
+    const labels = ['weights', 'gradients', 'statistics', 'batch statistics', 'loss'];
+    const rooms = labels.map((label) => memory.device.createBuffer(label, scalarBytes, GPUBufferUsage.STORAGE));
+    const storages = rooms.map((buffer): Storage => ({ buffer, offset: 0, size: buffer.size }));
+    const [weights, gradients, statistics, batchStatistics, loss] = storages;
     try {
       const draftOf = (models: number): Draft => {
         const tensors = [
           ...this.#parameters.map((one) => [one, stackedTensor(weights, one, models)] as const),
           ...this.#statistics.map((one) => [one, stackedTensor(statistics, one, models)] as const),
         ];
-        return this.#draftGraph(traced, { weights: new Map(tensors), loss, gradient: () => gradients, batchStatistic: () => batchStatistics }, []);
+        const to = { weights: new Map(tensors), loss, gradient: () => gradients, batchStatistic: () => batchStatistics };
+        return this.#draftGraph(traced, to, []);
       };
       return largestPass(most, draftOf, limits);
     } finally {
@@ -148,7 +163,8 @@ export class StackedPlans {
   }
 
   /** Forward and backward of a group, then `extra`. */
-  #draftGraph({ loss, updates }: Traced, { weights, loss: lossPlace, gradient, batchStatistic }: Destinations, extra: readonly Launch<Ref>[]): Draft {
+  #draftGraph({ loss, updates }: Traced, to: Destinations, extra: readonly Launch<Ref>[]): Draft {
+    const { weights, loss: lossPlace, gradient, batchStatistic } = to;
     const batchSays = updates.flatMap(({ runningMean, runningVar, statistics }) => [
       { variable: runningMean, tensor: statistics.mean },
       { variable: runningVar, tensor: statistics.variance },
@@ -171,7 +187,8 @@ export class StackedPlans {
     const arena = (category: 'gradients' | 'statistics', label: string, variables: readonly Variable[]) =>
       new Arena(memory, category, label, variables.map((one) => models * sizeBytes(one)));
     const batchStatistics = this.#statistics.length > 0 ? arena('statistics', 'batch statistics', this.#statistics) : null;
-    const owners = (part: Arena | null | undefined, label: string, items: number) => (part ? uploadOwners(memory, label, part, items, models) : []);
+    const owners = (part: Arena | null | undefined, label: string, items: number) =>
+      part ? uploadOwners(memory, label, part, items, models) : [];
     return {
       gradients: arena('gradients', 'gradients', this.#parameters),
       batchStatistics,
@@ -198,8 +215,13 @@ export class StackedPlans {
       ...(batchStatistics ? this.#runningUpdates(traced.updates, group, batchStatistics, statisticOwners) : []),
       this.log.launch(group, control),
     ];
-    const destinations = { weights: stack.tensors(), loss, gradient: (i: number) => gradients.at(i), batchStatistic: (i: number) => batchStatistics!.at(i) };
-    return this.#draftGraph(traced, destinations, launches);
+    const to: Destinations = {
+      weights: stack.tensors(),
+      loss,
+      gradient: (i) => gradients.at(i),
+      batchStatistic: (i) => batchStatistics!.at(i),
+    };
+    return this.#draftGraph(traced, to, launches);
   }
 
   /** One launch for all running statistics of a momentum that all share, else one each. */

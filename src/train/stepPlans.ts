@@ -189,7 +189,8 @@ export class StepPlans {
     const first = this.scaler?.first ?? this.control.at('first');
     const direction = draft(memory, 'direction', [], [...(this.adaptive?.before() ?? []), ...sgd.direction(first, this.flags, tried)]);
     const placed = [gradient, direction];
-    if (graphs.evaluation) placed.push(draftEvaluation(graphs.evaluation, { memory, control: this.control, totals: this.totals, lowering }));
+    const { control, totals } = this;
+    if (graphs.evaluation) placed.push(draftEvaluation(graphs.evaluation, { memory, control, totals, lowering }));
     const gathered = this.adaptive?.gatheredBatches ?? 0;
     const gatherer = gathered > 0 ? new StatisticsGatherer(memory, store, batch, model, gathered, batchStatistics, lowering) : null;
     if (gatherer) placed.push(gatherer.draft);

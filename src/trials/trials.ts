@@ -125,13 +125,18 @@ export function stackModels(outputs: readonly Tensor[], own: ReadonlyMap<Variabl
     const [arg, got] = [`values of ${variable.name}`, String(own.get(variable))];
     if (dtype !== 'f32') throw new DtypeError({ op: 'stackModels', arg, rule: 'must be f32', got, fix: 'parameters are' });
     if (String(shape) === String(variable.shape)) continue;
-    throw new ShapeError({ op: 'stackModels', arg, rule: `must be ${variable}`, got, fix: 'models differ in their values, not in their shapes' });
+    const fix = 'models differ in their values, not in their shapes';
+    throw new ShapeError({ op: 'stackModels', arg, rule: `must be ${variable}`, got, fix });
   }
   return withVariables('stackModels', outputs, (variable) => own.get(variable) ?? null);
 }
 
 /** The graph with other tensors in the place of variables; null leaves one. */
-function withVariables(transform: 'trials' | 'stackModels', outputs: readonly Tensor[], insteadOf: (variable: Variable) => Tensor | null): Tensor[] {
+function withVariables(
+  transform: 'trials' | 'stackModels',
+  outputs: readonly Tensor[],
+  insteadOf: (variable: Variable) => Tensor | null,
+): Tensor[] {
   const rebuilt = new Map<Node, readonly Tensor[]>();
   for (const node of topologicalOrder(outputs)) {
     const instead = node.op === 'variable' ? insteadOf(node.outputs[0] as Variable) : null;

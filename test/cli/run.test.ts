@@ -116,7 +116,8 @@ describe('forkstep train --scheduler alr', () => {
     expect(summary).toMatchObject({ steps: 24, epochs: 3, seed: 3, diverged: null, forwards: 3 * 8 * (2 + 4 + 4) });
     const lines = linesOf(at);
     expect(lines.map(({ type }) => type)).toEqual([1, 2, 3].flatMap(() => [...new Array(8).fill('step'), 'alr', 'eval']));
-    const epochs = lines.filter(({ type }) => type === 'alr') as unknown as { step: number; candidates: { lr: number; loss: number }[]; kept: number[]; rates: number[] }[];
+    type Epoch = Line & { candidates: { lr: number; loss: number }[]; kept: number[]; rates: number[] };
+    const epochs = lines.filter((line): line is Epoch => line.type === 'alr');
     expect(epochs.map(({ step }) => step)).toEqual([8, 16, 24]);
     expect(epochs[0].candidates.map(({ lr }) => lr)).toEqual([0.08, 0.02]);
     for (const { candidates, kept, rates } of epochs) {
@@ -134,13 +135,19 @@ describe('forkstep train --scheduler alr', () => {
 
   it.each([
     [['--every', '1epoch'], '--every'], [['--preset', 'robust'], '--preset'], [['--precision', 'mixed'], '--precision'], [['--tune'], '--tune'],
-    [['--resume'], '--resume'], [['--checkpoint-every', '1epoch'], '--checkpoint-every'],
+    [['--checkpoint-every', '1epoch'], '--checkpoint-every'],
     [['--schedule', 'constantLr'], '--schedule'], [['--beam', '0'], '--beam'],
   ])('refuses %s', (more, flag) => {
     const { code, stdout, stderr } = forkstep(['train', '--scheduler', 'alr', ...more]);
     expect([code, stdout]).toEqual([2, '']);
     expect(stderr).toContain(flag);
     expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  it('refuses to go on with a run, as it leaves no checkpoints', () => {
+    const { code, stderr } = forkstep(['train', '--scheduler', 'alr', '--resume', '--out', join(folder, 'nothing')]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/--resume must go with another scheduler/);
   });
 
   it('refuses a beam without it', () => {

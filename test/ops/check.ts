@@ -157,8 +157,8 @@ export async function checkTrials(device: Device, row: ValueCase, seed: number):
 }
 
 /**
- * Values and gradients of T models side by side, each with inputs and a cotangent of its own, against T separate runs: not a bit apart. Also with
- * the first input, a batch say, one for all.
+ * Values and gradients of T models side by side, each with inputs and a cotangent of its own, against T separate runs: not a bit apart.
+ * Also with the first input, a batch say, one for all.
  */
 export async function checkSideBySide(device: Device, row: ValueCase, seed: number): Promise<void> {
   const inputs = row.inputs();
@@ -173,7 +173,8 @@ export async function checkSideBySide(device: Device, row: ValueCase, seed: numb
       const y = row.build(tensors);
       return [y, ...grad(sum(mul(y, dy)), wanted.map((i) => tensors[i]))];
     };
-    const together = outputsOf(inputs.map((input, i) => (own.includes(i) ? sideBySide(models.map((one) => one[i])) : constant(input))), sideBySide(dys));
+    const given = inputs.map((input, i) => (own.includes(i) ? sideBySide(models.map((one) => one[i])) : constant(input)));
+    const together = outputsOf(given, sideBySide(dys));
     const apart = models.map((one, t) => outputsOf(one.map(constant), constant(dys[t])));
     // Sums are cut as for all models at once.
     const lowering = { ...(row.lowering ?? lowerContextOf(device)), trials: trialCount };
@@ -183,7 +184,8 @@ export async function checkSideBySide(device: Device, row: ValueCase, seed: numb
       expect(count).toBe(trialCount);
       const expected = Float32Array.from(apart.flatMap((_, t) => [...values[n * (t + 1) + k]]));
       const what = k === 0 ? 'value' : `gradient of input ${wanted[k - 1]}`;
-      expect(firstDifference(bits(values[k]), bits(expected)), `${what}: first number that differs from separate models, own ${own}`).toBe(-1);
+      const label = `${what}: first number that differs from separate models, own ${own}`;
+      expect(firstDifference(bits(values[k]), bits(expected)), label).toBe(-1);
     });
     expect(row.isConstant || firstDifference(bits(values[n]), bits(values[2 * n])) >= 0, 'models differ').toBe(true);
   }

@@ -25,7 +25,9 @@ interface Net {
   readonly name: string;
   readonly x: number[];
   readonly build: (x: Tensor, w: Weights) => Tensor;
-  /** A norm's input is one for all models: its gradient is summed apart from the convolution's then, and rounds otherwise. @default false */
+  /**
+   * A norm's input is one for all models: its gradient is summed apart from the convolution's then, and rounds otherwise. @default false
+   */
   readonly isNormShared?: boolean;
   /** Launches by a part of their kernel's name, forward and backward, with all fusions. */
   readonly kernels: Record<string, number>;

@@ -9,4 +9,6 @@ export const parameter = (value: Nd, name = 'p'): Variable => new Variable('para
 
 /** Values of several models side by side, as a tensor with the trial axis. */
 export const sideBySide = (values: readonly Nd[]): Tensor =>
-  op('constant', [], { data: Float32Array.from(values.flatMap(({ data }) => [...data])), shape: values[0].shape, trials: values.length })[0];
+  op('constant', [], {
+    data: Float32Array.from(values.flatMap(({ data }) => [...data])), shape: values[0].shape, trials: values.length,
+  })[0];

@@ -30,7 +30,7 @@ export async function runAlr(job: AlrJob): Promise<FinishedRun> {
     const record = RunFolder.begin(job.folder, { tensorboard: values.tensorboard });
     const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
     const branches = trainer.tree.branchesPerEpoch;
-    progress.event(`${name}: ${trainer.totalSteps} steps of ${batch} images, ${branches === 1 ? 'a branch' : `up to ${branches} branches side by side`}`);
+    progress.event(`${name}: ${trainer.totalSteps} steps of ${batch} images, up to ${branches} branches side by side`);
     const watch = new Stopwatch();
     let told = 0;
     const result = await trainer.run({
@@ -42,7 +42,8 @@ export async function runAlr(job: AlrJob): Promise<FinishedRun> {
         const rate = watch.rate(batch) ?? undefined;
         const secondsLeft = rate && ((trainer.totalSteps - step - 1) * batch) / rate;
         const finite = losses.filter(Number.isFinite);
-        progress.update({ step: step + 1, loss: finite.length > 0 ? Math.min(...finite) : NaN, lr: trainer.tree.rates[0], imagesPerSecond: rate, secondsLeft });
+        const loss = finite.length > 0 ? Math.min(...finite) : NaN;
+        progress.update({ step: step + 1, loss, lr: trainer.tree.rates[0], imagesPerSecond: rate, secondsLeft });
       },
       onSteps: (steps) => record.addSteps(steps),
       onEvent: (epoch) => {
@@ -51,14 +52,16 @@ export async function runAlr(job: AlrJob): Promise<FinishedRun> {
       },
       onEvaluation: (evaluation) => {
         record.addEvaluation(evaluation);
-        progress.event(`step ${evaluation.step}: test loss ${formatLoss(evaluation.testLoss)}, accuracy ${(evaluation.testAccuracy * 100).toFixed(1)} %`);
+        const { step, testLoss, testAccuracy } = evaluation;
+        progress.event(`step ${step}: test loss ${formatLoss(testLoss)}, accuracy ${(testAccuracy * 100).toFixed(1)} %`);
         watch.restart();
       },
     });
     progress.done();
     const summary = summarize(trainer, record, job, watch.rate(batch));
     await trainer.close();
-    saveModel(job.folder, model, trainer.step, { model: values.model, stem: values.stem, width: String(values.width), dataset: dataset.name });
+    const { model: network, stem, width } = values;
+    saveModel(job.folder, model, trainer.step, { model: network, stem, width: String(width), dataset: dataset.name });
     return { name, record, summary, aborted: result.aborted };
   } catch (error) {
     await trainer.close().catch(() => undefined);

@@ -257,7 +257,8 @@ export function writeReport(folder: string, title: string, runs: readonly Finish
       : typeof value === 'object'
         ? JSON.stringify(value)
         : (value as string | number | boolean);
-  const alr = 'scheduler' in values && values.scheduler === 'alr' ? { factors: show(values.factors ?? 'factor3'), beam: values.beam ?? 1 } : {};
+  const isAlr = 'scheduler' in values && values.scheduler === 'alr';
+  const alr = isAlr ? { factors: show(values.factors ?? 'factor3'), beam: values.beam ?? 1 } : {};
   const isSet = ([name, value]: [string, unknown]) =>
     !(name === 'schedule' || name === 'beam' || Object.hasOwn(trainParameters, name)) || (value !== undefined && value !== false);
   const entries = [

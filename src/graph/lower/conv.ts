@@ -132,10 +132,12 @@ const lowered = (planned: Planned, context: LowerContext): Launch<Ref>[] => plan
 
 export const lowerConv2d: LowerRule<'conv2d'> = (node, context) => lowered(forward(node, context), context);
 export const lowerConv2dBackwardInput: LowerRule<'conv2dBackwardInput'> = (node, context) => lowered(inputGradient(node, context), context);
-export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) => lowered(weightGradient(node, context), context);
+export const lowerConv2dBackwardWeight: LowerRule<'conv2dBackwardWeight'> = (node, context) =>
+  lowered(weightGradient(node, context), context);
 
 /** How the rows of a convolution's output are cut into chunks, each with the pair of sums that its second output holds. */
 export function chunksOf(node: Node, context: LowerContext): Chunks {
-  const planned = node.op === 'conv2d' ? forward(node as Node<'conv2d'>, context) : inputGradient(node as Node<'conv2dBackwardInput'>, context);
+  const planned =
+    node.op === 'conv2d' ? forward(node as Node<'conv2d'>, context) : inputGradient(node as Node<'conv2dBackwardInput'>, context);
   return chunksOfChoice(planned.problem, chosen(planned, context));
 }
