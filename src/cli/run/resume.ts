@@ -76,8 +76,8 @@ export function continued(now: ParsedTrain): Continued {
   if (!from) {
     const says = [...now.given].some((key) => !free.has(key));
     if (!says) refuse('must hold a checkpoint', 'none', 'check the path, or say what to train');
-    process.stderr.write(`no checkpoint in ${out} yet: the run begins\n`);
     checkTrain(command, now as Parsed<typeof trainOptions>);
+    process.stderr.write(`no checkpoint in ${out} yet: the run begins\n`);
     return { ...now, from, result: null };
   }
   const all = joined(now, from.notes);
