@@ -241,7 +241,7 @@ describe('a checkpoint', () => {
     const checkpoint = await made(of({}));
     const others = [
       [{ every: { steps: 3 } }, 'schedule.every.steps'],
-      [{ score: ownScore, normalize: 'none' }, 'schedule.score'],
+      [{ score: ownScore, normalize: 'none' }, 'schedule.normalize'],
       [{ normalize: 'zScore' }, 'schedule.normalize'],
       [{ envelope: 'linear' }, 'schedule.envelope'],
     ] as const;
