@@ -179,7 +179,8 @@ describe.skipIf(reasonAgainst !== null)('a kit, with an empty environment,', () 
     const { status, stdout, stderr } = run('train', ...small, '--json');
     expect(status, stderr).toBe(0);
     expect(JSON.parse(stdout.trimEnd().split('\n').at(-1)!)).toMatchObject({ steps: 1, diverged: null });
-    expect(readdirSync(join(temporary, 'runs/train')).sort()).toEqual(['events.jsonl', 'model.safetensors', 'report.html']);
+    const written = ['checkpoint.safetensors', 'events.jsonl', 'model.safetensors', 'report.html', 'result.json'];
+    expect(readdirSync(join(temporary, 'runs/train')).sort()).toEqual(written);
   });
 
   it('has every bench', () => {
