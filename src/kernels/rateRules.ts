@@ -5,6 +5,7 @@
  */
 import { defineKernel, nonFinite, read, write, type Kernel, type UniformType } from './contract.ts';
 import { flagNonFiniteDirection, flagNonFiniteLoss } from './sgd.ts';
+import { rootOf } from './trialEvidence.ts';
 
 /** f32 of a record before its log: the rule's words. */
 export const recordHead = 8;
@@ -195,11 +196,7 @@ fn facts_of() -> Facts {
   let hypergradient = product(u.gp) + u.weight_decay * product(u.wp);
   return Facts(loss[0], product(u.gg), slope, product(u.dd), hypergradient, product(u.distance));
 }
-fn root(x: f32) -> f32 {
-  let guess = sqrt(x);
-  if (guess == 0.0) { return 0.0; }
-  return 0.5 * (guess + x / guess);
-}`;
+${rootOf}`;
 
 const wordsOf = ({ words }: Row): string => words.map((name, i) => `const w_${name} = ${i}u;`).join('\n');
 

@@ -5,7 +5,10 @@
 import { builtins, defineKernel, linearIndex, nonFinite, read, write } from './contract.ts';
 import { flagNonFiniteWeight } from './sgd.ts';
 
-/** average ← (1 − w)·average + w·value, w = record[share_word]; nothing when a flag is set. n vec4s. */
+/**
+ * average ← (1 − w)·average + w·value, w = record[share_word]; with w = 1 value, whatever the average held. Nothing when a flag is set. n
+ * vec4s.
+ */
 export const averageStep = defineKernel({
   name: 'averageStep',
   bindings: { value: read('vec4f'), record: read('f32'), flags: read('u32'), average: write('vec4f') },
@@ -16,7 +19,7 @@ fn main(${builtins}) {
   let i = ${linearIndex};
   if (i >= u.n || flags[0] != 0u) { return; }
   let share = record[u.share_word];
-  average[i] = (1.0 - share) * average[i] + share * value[i];
+  average[i] = select((1.0 - share) * average[i] + share * value[i], value[i], share == 1.0);
 }`,
 });
 

@@ -113,6 +113,7 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   checkScoring(op, options);
   checkFloat32(op, 'tau', options.tau, '1 is usual');
   if (options.kappa !== null) checkFloat32(op, 'kappa', options.kappa, '1 is usual');
+  if (options.c !== null) checkFloat32(op, 'c', options.c, '0.5 is usual');
   checkName(op, 'batch', options.batch, batchNames);
   checkName(op, 'direction', options.direction, directionNames);
   checkName(op, 'envelope', options.envelope, envelopes);

@@ -25,8 +25,8 @@ export interface AlrTrainerOptions extends AlrOptions {
   readonly seed?: number;
   /**
    * Bytes of GPU memory that activations and their gradients of branches side by side may take: where more would be needed they run in
-   * groups, one after another, with the same results. A single branch is always taken. Weights, momentum and statistics of all branches
-   * come on top. @default 1 GiB
+   * groups, one after another, with the same results. A single branch is always taken. Weights, momentum and statistics of all branches,
+   * and the gradients of a group, come on top. @default 1 GiB
    */
   readonly memoryBudget?: number;
   /** Goes on where another trainer of the same options has left off. @default from the model's own weights */

@@ -168,11 +168,16 @@ export class AlrTrainer {
   /**
    * One step of all branches, in one submit, after an epoch is begun where one is due. Nothing is read back but the log when it is full.
    * Resolves once the GPU has done the step before the last one.
+   * @throws AttrError where the epoch is over and was not ended
    */
   async trainStep(): Promise<void> {
     const { plans, device, sampler } = this;
     device.check();
     if (this.#begun === null) this.#beginEpoch();
+    else if (this.#step > this.#begun && this.#step % this.stepsPerEpoch === 0) {
+      const [rule, got] = ['must not go beyond the epoch', `step ${this.#step} of one that began at ${this.#begun}`];
+      throw new AttrError({ op: 'AlrTrainer', arg: 'trainStep', rule, got, fix: 'call endEpoch() first' });
+    }
     if (plans.log.isFull) await this.#readLog();
     const step = this.#step;
     const cursor = (step % this.stepsPerEpoch) * sampler.batchSize;

@@ -1,7 +1,7 @@
 /** From a trainer to a checkpoint and back. */
 import type { ImageDataset, ImageSet } from '../data/dataset.ts';
 import { AttrError, DataError } from '../gpu/errors.ts';
-import type { Variable } from '../graph/tensor.ts';
+import type { Storage, Variable } from '../graph/tensor.ts';
 import type { Module } from '../nn/module.ts';
 import type { SafetensorsTensor } from '../nn/safetensors.ts';
 import { stateDict, stateDictValues, toTorch, valuesOf } from '../nn/stateDict.ts';
@@ -111,6 +111,12 @@ function checkLength(options: TrainerOptions, { step, updates, totalSteps: was }
   if (is === was) return;
   const arg = is === maxSteps ? 'maxSteps' : 'epochs';
   if (is < step) refuse(arg, `must be no less than the ${step} steps that were made`, `${is} steps`);
+  if (schedule instanceof AdaptiveSchedule) {
+    // What a rule is told of the run's length, as a warm-up in per cent is.
+    const told = (totalSteps: number) => JSON.stringify(schedule.spec.uniforms({ stepsPerEpoch, totalSteps, startNorm: 1, hasStatistics: true }));
+    if (told(is) === told(was)) return;
+    refuse(arg, `must make a run of ${was} steps, as ${schedule.spec.kind} depends on its length`, `${is} steps`);
+  }
   const rateAt = (update: number, total: number): number =>
     schedule instanceof TrialScheduler ? schedule.envelopeAt(update, total, stepsPerEpoch) : schedule.lrAt(update, total, stepsPerEpoch);
   for (let update = 0; update < updates; update++) {
@@ -152,23 +158,25 @@ export function checkResume(options: TrainerOptions, { tensors, state }: Checkpo
   return { model, momentum: resolveSgdOptions(options.optimizer).momentum > 0 ? momentumOf(options.model, tensors) : null };
 }
 
-/** Brings what a rule held to the GPU. @throws DataError for another model's */
-function restoreRule({ plans, device }: TrainerParts, tensors: Checkpoint['tensors']): void {
+/** What a checkpoint has of a rule's memory, and where it goes. @throws DataError for another model's, or where the adapter cuts memory elsewhere */
+export function ruleMemory({ plans }: TrainerParts, { tensors }: Checkpoint): { storage: Storage; data: Float32Array<ArrayBuffer> }[] {
   const own = below(rulePrefix, tensors);
-  for (const { name, storage } of plans.adaptive?.storages ?? []) {
+  return (plans.adaptive?.storages ?? []).map(({ name, storage }) => {
     const tensor = own.get(name);
-    if (tensor?.data.byteLength !== storage.size) {
-      const details = { arg: `tensor ${rulePrefix}${name}`, rule: `must have ${storage.size} bytes`, got: tensor?.data.byteLength ?? 'nothing' };
-      throw new DataError({ op: 'Trainer', ...details, fix: 'build the model that the checkpoint is of' });
-    }
-    device.gpu.queue.writeBuffer(storage.buffer, storage.offset, tensor.data as Float32Array<ArrayBuffer>);
-  }
+    if (tensor?.data.byteLength === storage.size) return { storage, data: tensor.data as Float32Array<ArrayBuffer> };
+    const details = { arg: `tensor ${rulePrefix}${name}`, rule: `must have ${storage.size} bytes`, got: tensor?.data.byteLength ?? 'nothing' };
+    throw new DataError({ op: 'Trainer', ...details, fix: 'build the model that the checkpoint is of, on an adapter with its binding limits' });
+  });
 }
 
-/** Brings weights, running statistics, momentum, loss scale and what a rule holds to the GPU. @throws DataError for another model's */
-export function restore(parts: TrainerParts, { state, tensors }: Checkpoint, { model, momentum }: Restored): void {
-  const { store, sgd, scaler } = parts.plans;
-  restoreRule(parts, tensors);
+/** Brings weights, running statistics, momentum, loss scale and what a rule holds to the GPU. */
+export function restore(
+  { plans: { store, sgd, scaler }, device }: TrainerParts,
+  { state }: Checkpoint,
+  { model, momentum }: Restored,
+  rule: ReturnType<typeof ruleMemory>,
+): void {
+  for (const { storage, data } of rule) device.gpu.queue.writeBuffer(storage.buffer, storage.offset, data);
   for (const [variable, values] of model) store.write(variable, values);
   if (sgd.buffer && momentum) store.writeArena(sgd.buffer, store.parameters, momentum);
   if (scaler && state.lossScaler) scaler.write({ ...state.lossScaler, isFirst: state.updates === 0, skipped: state.skipped });

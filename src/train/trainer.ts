@@ -5,8 +5,9 @@ import { AttrError } from '../gpu/errors.ts';
 import type { MemoryReport } from '../graph/memory.ts';
 import type { TrialEvent } from '../sched/index.ts';
 import type { Checkpoint, TrainerState } from './checkpoint.ts';
+import { evaluateTest } from './evaluationPlan.ts';
 import { Journal } from './journal.ts';
-import { capture, checkResume, restore } from './resume.ts';
+import { capture, checkResume, restore, ruleMemory } from './resume.ts';
 import { runToEnd } from './runLoop.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
 import type { StepPlans } from './stepPlans.ts';
@@ -54,8 +55,9 @@ export class Trainer {
     const restored = checkResume(options, resume);
     const parts = await makeParts(options);
     try {
+      const rule = ruleMemory(parts, resume);
       schedule.load(resume.state.schedule);
-      restore(parts, resume, restored);
+      restore(parts, resume, restored, rule);
     } catch (error) {
       await release(parts);
       throw error;
@@ -118,17 +120,11 @@ export class Trainer {
 
   /** Mean loss and accuracy over the test images, in inference mode; where the schedule evaluates at another point than it trains at, there. */
   async evaluate(): Promise<Evaluation> {
-    const { plans, device, batchSize } = this;
-    const { count } = this.parts.test.set;
-    device.gpu.queue.writeBuffer(plans.totals.buffer, plans.totals.offset, new Float32Array(3));
+    const { plans: { control, totals, evaluation, secondPoint }, device, batchSize } = this;
     this.#stepper.enterEvaluation();
-    for (let cursor = 0; cursor < count; cursor += batchSize) {
-      plans.control.write({ cursor, counter: 0, rows: Math.min(batchSize, count - cursor) });
-      this.#stepper.submit([plans.evaluation!]);
-    }
-    if (plans.secondPoint) this.#stepper.submit([plans.secondPoint.leave]);
-    const [loss, right, seen] = new Float32Array(await device.read(plans.totals.buffer, plans.totals.offset, 12));
-    return { step: this.step, testLoss: loss / seen, testAccuracy: right / seen };
+    const measured = await evaluateTest({ device, control, plan: evaluation!, totals, count: this.parts.test.set.count, batchSize });
+    if (secondPoint) this.#stepper.submit([secondPoint.leave]);
+    return { step: this.step, ...measured };
   }
 
   /** Trains to the end of the run, or until it diverges or the signal says stop. */

@@ -86,7 +86,7 @@ const lent = new WeakSet<MovedSchedule>();
 
 /**
  * Takes a schedule for one trainer.
- * @throws AttrError where another has it, or where a scheduler has had events and steps begin at 0; a checkpoint brings its own
+ * @throws AttrError where another has it, or where it has had events or steps and steps begin at 0; a checkpoint brings its own
  */
 function lend(schedule: MovedSchedule, isResumed: boolean): void {
   const refuse = (rule: string, got: string): never => {
@@ -95,6 +95,7 @@ function lend(schedule: MovedSchedule, isResumed: boolean): void {
   if (lent.has(schedule)) refuse('must be of one trainer alone', 'that of another that is not closed');
   const events = schedule instanceof TrialScheduler ? schedule.events.length : 0;
   if (!isResumed && events > 0) refuse('must have had no events', `${events} events`);
+  if (!isResumed && schedule instanceof AdaptiveSchedule && schedule.hasSteps) refuse('must have made no steps', 'that of a run before');
   lent.add(schedule);
 }
 

@@ -261,6 +261,10 @@ describe('a schedule', () => {
       await expect(Trainer.create(options(schedule))).rejects.toThrow(expect.objectContaining({ constructor: AttrError, arg: 'schedule' }));
     });
     await withTrainer(options(schedule), (trainer) => take(trainer, 1));
+    // What it knows is of that run.
+    await expect(Trainer.create(options(schedule))).rejects.toMatchObject({ arg: 'schedule', expected: 'must have made no steps' });
+    schedule.load(sps().state());
+    await withTrainer(options(schedule), (trainer) => take(trainer, 1));
   });
 
   test('that is loaded during a run goes on from what was loaded, whatever the GPU has made meanwhile', async () => {

@@ -277,6 +277,19 @@ describe('the tree on the GPU', () => {
   });
 });
 
+test('a loop of one\'s own ends an epoch before it goes on', async () => {
+  const trainer = await AlrTrainer.create(options());
+  try {
+    for (let i = 0; i < trainer.stepsPerEpoch; i++) await trainer.trainStep();
+    await expect(trainer.trainStep()).rejects.toMatchObject({ arg: 'trainStep', fix: 'call endEpoch() first' });
+    await trainer.endEpoch();
+    await trainer.trainStep();
+    expect(trainer.step).toBe(trainer.stepsPerEpoch + 1);
+  } finally {
+    await trainer.close();
+  }
+});
+
 describe('refuses', () => {
   test.each<[string, Partial<AlrTrainerOptions>, string]>([
     ['a rate of 0', { lr: 0 }, 'lr'],

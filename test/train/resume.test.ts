@@ -75,8 +75,6 @@ const recipes: Record<string, Recipe> = {
   'mixed precision with skipped steps': {
     schedule: () => cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), precision: 'mixed', lossScaling: f16Scaling, optimizer: { momentum: 0.9 },
   },
-  'trials scored by paired noise': { schedule: trial({ score: 'pairedNoise', normalize: 'none', batch: 'heldOut' }), augment: 'crop-flip' },
-  'trials behind an Armijo gate': { schedule: trial({ score: 'armijo', normalize: 'none' }), optimizer: { momentum: 0.9 } },
   'a rule with words of its own': { schedule: () => slsArmijo({ trials: 4 }), model: conv },
   'a rule that keeps the direction before': { schedule: () => hypergradient({ lr: 0.02, hypergradLr: 1e-3 }), optimizer: { momentum: 0.9, nesterov: true } },
   'a rule with a start and an average': { schedule: () => dog({ repsRel: 1e-2 }), model: conv },
@@ -277,6 +275,9 @@ describe('a checkpoint', () => {
     const shorter = await withTrainer({ ...optionsOf({ ...constant, maxSteps: 6 }), resume: checkpoint }, (trainer) => follow(trainer));
     expect(shorter.steps).toEqual([]);
     expect(await refusal(checkpoint, { ...constant, maxSteps: 5 })).toMatchObject({ arg: 'maxSteps', got: '5 steps' });
+    const rule: Recipe = { ...recipe, optimizer: {}, schedule: () => scheduleFree({ lr: 0.1, warmupSteps: percent(20) }) };
+    const ruled = await made(rule);
+    expect(await refusal(ruled, { ...rule, epochs: 5 })).toMatchObject({ arg: 'epochs', got: '25 steps' });
     const annealed = await made();
     expect(await refusal(annealed, { epochs: 5 })).toMatchObject({ arg: 'epochs', got: '25 steps', expected: expect.stringContaining('15 steps') as string });
     // Its rates have not changed yet.

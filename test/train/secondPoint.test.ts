@@ -63,6 +63,17 @@ describe.each([0, 8])('with flags %d', (flagged) => {
     expect(average).toEqual(flagged ? before : value);
   });
 
+  test('averageStep with share 1 is rid of what is not finite', async () => {
+    const spoilt = before.map((old, i) => (i % 3 === 0 ? Infinity : i % 3 === 1 ? NaN : old));
+    const [average] = await run([spoilt], ([target], input) => [
+      emit(averageStep, {
+        bindings: { value: input(value), record: input([1]), flags: input(flags), average: target },
+        uniforms: { n, share_word: 0 }, ...sizes,
+      }),
+    ]);
+    expect(average).toEqual(flagged ? spoilt : value);
+  });
+
   test('keepStep', async () => {
     const [kept] = await run([before], ([target], input) => [
       emit(keepStep, { bindings: { value: input(value), flags: input(flags), kept: target }, uniforms: { n }, ...sizes }),

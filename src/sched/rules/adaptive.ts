@@ -87,6 +87,7 @@ export interface RuleSpec {
 export class AdaptiveSchedule implements Schedule {
   #lr: number;
   #words: RuleWords;
+  #hasSteps = false;
 
   constructor(readonly spec: RuleSpec) {
     this.#lr = spec.lr;
@@ -103,6 +104,11 @@ export class AdaptiveSchedule implements Schedule {
     return this.#words;
   }
 
+  /** Whether it was told of steps, since a state was loaded if one was. */
+  get hasSteps(): boolean {
+    return this.#hasSteps;
+  }
+
   /** The rate of the last step that was told of: that of a step to come is not known. */
   lrAt(): number {
     return this.#lr;
@@ -117,6 +123,7 @@ export class AdaptiveSchedule implements Schedule {
   record({ lr, words }: RuleStep): void {
     this.#lr = lr;
     this.#words = words;
+    this.#hasSteps = true;
   }
 
   state(): ScheduleState {
@@ -138,6 +145,7 @@ export class AdaptiveSchedule implements Schedule {
     const isSame = Object.keys(words).join() === names.join() && names.every((name) => Number.isFinite(words[name]));
     if (!isSame) refuse('words', `must hold finite numbers ${names.join(', ')}`, 'pass what state() gave');
     this.#lr = state.lr;
+    this.#hasSteps = false;
     this.#words = { ...words } as RuleWords;
   }
 }
