@@ -1,4 +1,4 @@
-/** Kernels whose activations are stored as f16: the WGSL of every variant. What they compute, `ops.test.ts` checks. */
+/** Kernels whose activations are stored as f16: the WGSL of every variant. What they compute, `opsHalf.test.ts` checks. */
 import { describe, expect, test } from 'vitest';
 import * as kernels from '../../src/kernels/index.ts';
 import { withHalves, type Kernel } from '../../src/kernels/contract.ts';
