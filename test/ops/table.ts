@@ -1,5 +1,6 @@
 /**
- * One row record an op: a forward op without rows does not compile. To add an op, add its rows here; `ops.test.ts`, `opsHalf.test.ts` and `opsSideBySide.test.ts` do the rest.
+ * One row record an op: a forward op without rows does not compile. To add an op, add its rows here; `ops.test.ts`, `opsHalf.test.ts` and
+ * `opsSideBySide.test.ts` do the rest.
  *
  * Tolerances. Element-by-element ops are rounded once or twice: `rounded`. A float32 sum of n products of standard normal numbers has a
  * standard error of 0.42·n·2⁻²⁴ (each partial sum, of size √k, is rounded once); `sumOf(n)` allows seven times that, far below the size of any one term.
