@@ -205,10 +205,12 @@ describe('what a result keeps', () => {
     const rates = [1, 1, 1, 2, 2, 3, 3, 3];
     expect(thinTrace(rates.map((lr, step) => ({ step, lr })), 100)).toEqual([[0, 1], [2, 1], [3, 2], [4, 2], [5, 3], [7, 3]]);
     const falling = thinTrace(Array.from({ length: 1000 }, (_, step) => ({ step, lr: 1000 - step })), 50);
-    expect(falling).toHaveLength(50);
-    expect([falling[0], falling[49]]).toEqual([[0, 1000], [999, 1]]);
-    expect(evenly([1, 2, 3], 3)).toEqual([1, 2, 3]);
-    expect(evenly(Array.from({ length: 100 }, (_, i) => i), 4)).toEqual([0, 33, 66, 99]);
+    // 32 is the least power of two of which 1000 steps have at most 49.
+    expect(falling).toEqual([...Array.from({ length: 32 }, (_, i) => [32 * i, 1000 - 32 * i]), [999, 1]]);
+    const steps = (...all: number[]) => all.map((step) => ({ step }));
+    expect(evenly(steps(1, 2, 3), 3)).toEqual(steps(1, 2, 3));
+    expect(evenly(steps(...Array(100).keys()), 5)).toEqual(steps(0, 32, 64, 96, 99));
+    expect(evenly(steps(5, 6, 7, 90, 91, 92), 4)).toEqual(steps(5, 90, 92));
   });
 
   it('survives JSON', () => {
