@@ -100,9 +100,10 @@ describe('forkstep study', () => {
     expect([filesOf(none), existsSync(join(none, '.lock'))]).toEqual([[], false]);
   });
 
-  it('ends on Ctrl-C with what is done, and the runs in progress as they are', async () => {
-    const stopped = join(folder, 'stopped');
-    const child = spawn(process.execPath, [cli, 'study', 'robustness', '--out', stopped, '--jobs', '2'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  it.each(['SIGINT', 'SIGTERM'] as const)('ends on %s to all its processes with what is done, and the runs in progress as they are', async (by) => {
+    const stopped = join(folder, `stopped-${by}`);
+    const all = ['study', 'robustness', '--out', stopped, '--jobs', '2'];
+    const child = spawn(process.execPath, [cli, ...all], { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     let stderr = '';
     child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
     const ended = new Promise((resolve) => child.on('close', resolve));
@@ -110,7 +111,7 @@ describe('forkstep study', () => {
       expect(child.exitCode, stderr).toBeNull();
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
-    child.kill('SIGINT');
+    process.kill(-child.pid!, by);
     expect(await ended).toBe(130);
     expect(stderr).toContain('stopping');
     expect(resultsOf(stopped).every(({ status }) => status === 'done')).toBe(true);
