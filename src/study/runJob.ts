@@ -29,6 +29,8 @@ export interface RunJob {
    * @default none is made
    */
   readonly keeper?: RunKeeper;
+  /** Called where there is a checkpoint that cannot be gone on from, with why: the run begins anew, which has the same result. */
+  readonly onAnew?: (why: string) => void;
 }
 
 /** What every trainer of a recipe is made with. */

@@ -8,7 +8,7 @@ import type { Executor } from './runner.ts';
 import type { RunKeeper } from './runJob.ts';
 
 type Request = { readonly recipe: Recipe } | { readonly stop: true };
-type Reply = { readonly share: number } | { readonly result: StudyResult | null } | { readonly refused: string };
+type Reply = { readonly share: number } | { readonly told: string } | { readonly result: StudyResult | null } | { readonly refused: string };
 
 /** How a worker process is started: a script of Node's and its arguments, which must lead to `serve`. */
 export interface WorkerCommand {
@@ -23,6 +23,8 @@ export class WorkerExecutor implements Executor {
   constructor(
     readonly command: WorkerCommand,
     readonly version: string,
+    /** Takes a line that is no result. */
+    readonly tell: (line: string) => void,
   ) {}
 
   #start(): ChildProcess {
@@ -41,6 +43,7 @@ export class WorkerExecutor implements Executor {
     return new Promise<StudyResult | null>((resolve, reject) => {
       const answered = (reply: Reply) => {
         if ('share' in reply) return onProgress(reply.share);
+        if ('told' in reply) return this.tell(reply.told);
         leave();
         if ('result' in reply) return resolve(reply.result);
         refuse('must be able to make runs', reply.refused, 'mend what it tells, or try --jobs 1');
@@ -85,14 +88,14 @@ export class WorkerExecutor implements Executor {
 
 /** A worker's side: makes the runs that it is told, until the other side goes. */
 export async function serve(data: string | undefined, version: string, keeper: RunKeeper): Promise<void> {
-  const executor = new LocalExecutor(new Datasets(data), version, keeper);
+  const send = (reply: Reply) => void (process.connected && process.send!(reply));
+  const executor = new LocalExecutor(new Datasets(data), version, keeper, (told) => send({ told }));
   const stopping = new AbortController();
   // Ctrl-C reaches every process of a terminal, and an end of all a group's; the other side says what they mean.
   for (const by of ['SIGINT', 'SIGTERM'] as const) process.on(by, () => undefined);
   let busy: Promise<void> = Promise.resolve();
   process.on('message', (request: Request) => {
     if ('stop' in request) return stopping.abort();
-    const send = (reply: Reply) => void (process.connected && process.send!(reply));
     busy = executor.run(request.recipe, stopping.signal, (share) => send({ share })).then(
       (result) => send({ result }),
       (error) => send({ refused: error instanceof Error ? error.message : String(error) }),

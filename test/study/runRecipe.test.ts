@@ -1,8 +1,11 @@
 /** One run on the GPU: its result is what the trainer did. */
 import { describe, expect, it } from 'vitest';
 import { proceduralDataset } from '../../src/data/procedural.ts';
+import { openDevice } from '../../src/gpu/device.ts';
+import { DeviceError, FileError } from '../../src/gpu/errors.ts';
 import { expectedCost } from '../../src/study/cost.ts';
 import { methodNames } from '../../src/study/methods.ts';
+import { Datasets, LocalExecutor } from '../../src/study/local.node.ts';
 import type { Recipe } from '../../src/study/recipe.ts';
 import { parseResult, type FinishedRun } from '../../src/study/result.ts';
 import type { RunJob } from '../../src/study/runJob.ts';
@@ -84,7 +87,35 @@ describe('a run', () => {
     const damaged = whole.slice();
     damaged[damaged.length - 1] ^= 1;
     const { testLoss } = await told({ seed: 4 });
-    for (const bytes of [whole, damaged]) expect(await run({ seed: 4 }, { keeper: { load: () => bytes, save } })).toMatchObject({ testLoss });
+    const reasons: string[] = [];
+    const job = (bytes: Uint8Array) => ({ keeper: { load: () => bytes, save }, onAnew: (why: string) => void reasons.push(why) });
+    for (const bytes of [whole, damaged]) expect(await run({ seed: 4 }, job(bytes))).toMatchObject({ testLoss });
+    expect(reasons).toHaveLength(2);
+    for (const why of reasons) expect(why).toMatch(/^[^\n]+: .+, got .+; .+$/);
+  });
+
+  it('does not begin anew where it is the device that fails', async () => {
+    const kept: Uint8Array[] = [];
+    await run({ epochs: 1 }, { keeper: { load: () => null, save: (_, bytes) => void kept.push(bytes) } });
+    const closed = await openDevice();
+    closed.close();
+    const why: string[] = [];
+    const again = run({ epochs: 1 }, { device: closed, keeper: { load: () => kept[0], save: () => {} }, onAnew: (one) => why.push(one) });
+    await expect(again).rejects.toThrow(DeviceError);
+    expect(why).toEqual([]);
+  });
+
+  it('whose checkpoint cannot be written is no failed run: the study ends', async () => {
+    const keeper = {
+      load: () => null,
+      save: () => {
+        throw new FileError({ op: 'forkstep', arg: '/x', rule: 'must be a file that can be written', got: 'ENOSPC', fix: 'free some space' });
+      },
+    };
+    const executor = new LocalExecutor(new Datasets(undefined), '1.2.3', keeper, () => {});
+    const controller = new AbortController();
+    await expect(executor.run(base, controller.signal, () => controller.abort())).rejects.toThrow(FileError);
+    await executor.close();
   });
 
   it('of every method ends, at the cost that was told before', async () => {

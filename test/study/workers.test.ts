@@ -11,10 +11,10 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const [{ recipe, id }] = makeStudy('factors', 'smoke', 1).runs;
 /** A worker that does this with a request. */
-function executor(name: string, body: string): WorkerExecutor {
+function executor(name: string, body: string, tell: (line: string) => void = () => {}): WorkerExecutor {
   const script = join(folder, `${name}.cjs`);
   writeFileSync(script, `process.on('message', (request) => { ${body} });\n`);
-  return new WorkerExecutor({ script, args: [] }, '1.2.3');
+  return new WorkerExecutor({ script, args: [] }, '1.2.3', tell);
 }
 const run = (one: WorkerExecutor, signal = new AbortController().signal) => one.run(recipe, signal, () => {});
 /** Answers with its number in the place of an error, and ends once the answer is on its way. */
@@ -38,6 +38,13 @@ describe('a worker process', () => {
     expect(await run(one)).toBeNull();
     await pause(100);
     expect(await run(one)).toBeNull();
+    await one.close();
+  });
+
+  it('tells lines on the way', async () => {
+    const lines: string[] = [];
+    const one = executor('tells', "process.send({ told: 'begins anew' }); process.send({ result: null })", (line) => lines.push(line));
+    expect([await run(one), lines]).toEqual([null, ['begins anew']]);
     await one.close();
   });
 

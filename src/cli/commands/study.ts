@@ -60,11 +60,11 @@ function listRuns(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<st
   return `${table}\n${study.title}, ${study.scale}: ${rows.length} runs, ${left.length} to be made: ${cost}\n`;
 }
 
-function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number): Executor[] {
-  if (jobs === 1) return [new LocalExecutor(new Datasets(data), version, folder)];
+function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number, tell: (line: string) => void): Executor[] {
+  if (jobs === 1) return [new LocalExecutor(new Datasets(data), version, folder, tell)];
   const args = ['study', 'worker', '--out', folder.path, ...(data === undefined ? [] : ['--data', data])];
   const command = { script: process.argv[1], args };
-  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, version));
+  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, version, tell));
 }
 
 async function makeRuns(values: StudyValues, study: Study, runs: readonly StudyRun[], folder: StudyFolder): Promise<Outcome> {
@@ -72,8 +72,8 @@ async function makeRuns(values: StudyValues, study: Study, runs: readonly StudyR
   const missing = missingRuns(runs, known).length;
   if (missing === 0) return { made: 0, failed: 0, left: 0 };
   const { signal, release } = interruptible('stopping; the runs in progress are kept as they are (press Ctrl-C again to leave at once)');
-  const executors = makeExecutors(values, folder, missing);
   const progress = new StudyProgress(process.stderr, study.name);
+  const executors = makeExecutors(values, folder, missing, (line) => progress.tell(line));
   try {
     return await runAll({
       runs, known, executors, signal,
