@@ -11,8 +11,8 @@ export interface EpochResult {
   /** From 1: so many were made. */
   readonly epoch: number;
   readonly step: number;
-  /** Mean over the epoch's steps. */
-  readonly trainLoss: number;
+  /** Mean over the epoch's steps; null where that is not finite, as a branch of a tree may go on from such a loss. */
+  readonly trainLoss: number | null;
   readonly testLoss: number;
   /** 0…1 */
   readonly testAccuracy: number;

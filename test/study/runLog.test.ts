@@ -54,6 +54,13 @@ describe('the log of a run', () => {
     }
   });
 
+  it('has null for a mean of losses that is not finite, as JSON has', () => {
+    const log = new RunLog(2);
+    log.addSteps([{ step: 0, loss: 1, lr: 1 }, { step: 1, loss: Infinity, lr: 1 }]);
+    log.addEvaluation({ step: 2, testLoss: 1, testAccuracy: 0.1 });
+    expect(log.end().epochs).toEqual([{ epoch: 1, step: 2, trainLoss: null, testLoss: 1, testAccuracy: 0.1 }]);
+  });
+
   it('leaves an evaluation out that is not finite', () => {
     const log = new RunLog(1);
     log.addSteps([{ step: 0, loss: 1, lr: 1 }]);

@@ -1,7 +1,6 @@
 /** One run on the GPU: its result is what the trainer did. */
 import { describe, expect, it } from 'vitest';
 import { proceduralDataset } from '../../src/data/procedural.ts';
-import { openDevice } from '../../src/gpu/device.ts';
 import { DeviceError, FileError } from '../../src/gpu/errors.ts';
 import { expectedCost } from '../../src/study/cost.ts';
 import { methodNames } from '../../src/study/methods.ts';
@@ -48,6 +47,19 @@ describe('a run', () => {
     expect(result.divergence!.step).toBe(result.steps);
     expect(result.divergence!.reason).toMatch(/not finite/);
     expect(result.cost.training).toBe(3 * 8 * result.steps);
+  });
+
+  it('of a tree that diverges has no accuracy either', async () => {
+    const result = await told({ method: 'alr', lr: 1000, train: 16, epochs: 1 });
+    expect(result).toMatchObject({ status: 'diverged', testAccuracy: null, testLoss: null, steps: 2, divergence: { step: 2 } });
+    expect(result.divergence!.reason).toMatch(/^the test loss is not finite/);
+    expect(parseResult(JSON.stringify(result), 'file')).toEqual(result);
+  });
+
+  it('of a tree whose losses are none from the first weights on has them as no number', async () => {
+    const result = await told({ method: 'alr', lr: 1e12, train: 16, epochs: 1 });
+    expect(result).toMatchObject({ status: 'done', epochs: [{ epoch: 1, trainLoss: null }] });
+    expect(result.testLoss).toBeLessThan(3);
   });
 
   it('that is stopped has no result; one that was done by then has', async () => {
@@ -97,12 +109,19 @@ describe('a run', () => {
   it('does not begin anew where it is the device that fails', async () => {
     const kept: Uint8Array[] = [];
     await run({ epochs: 1 }, { keeper: { load: () => null, save: (_, bytes) => void kept.push(bytes) } });
-    const closed = await openDevice();
-    closed.close();
+    const set = proceduralDataset({ seed: 3 });
+    let asked = 0;
+    const dataset = {
+      ...set,
+      get train() {
+        if (asked++ > 0) return set.train;
+        throw new DeviceError({ op: 'upload', arg: 'device', rule: 'must have memory', got: 'too little', fix: 'use a smaller batch' });
+      },
+    };
     const why: string[] = [];
-    const again = run({ epochs: 1 }, { device: closed, keeper: { load: () => kept[0], save: () => {} }, onAnew: (one) => why.push(one) });
+    const again = run({ epochs: 1 }, { dataset, keeper: { load: () => kept[0], save: () => {} }, onAnew: (one) => why.push(one) });
     await expect(again).rejects.toThrow(DeviceError);
-    expect(why).toEqual([]);
+    expect([kept.length > 0, why]).toEqual([true, []]);
   });
 
   it('whose checkpoint cannot be written is no failed run: the study ends', async () => {
