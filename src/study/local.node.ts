@@ -8,7 +8,7 @@ import { runId, type Recipe } from './recipe.ts';
 import { resultFormat } from './result.ts';
 import type { RunKeeper } from './runJob.ts';
 import { runRecipe } from './runRecipe.ts';
-import type { Executor } from './runner.ts';
+import type { Executor, ShareListener } from './runner.ts';
 
 /** Reads data sets, each once. */
 export class Datasets {
@@ -45,13 +45,13 @@ export class LocalExecutor implements Executor {
    * @throws DataError, AttrError, DeviceError where data or adapter are not there, FileError where a checkpoint cannot be written: no other run
    * would fare better
    */
-  async run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void) {
+  async run(recipe: Recipe, signal: AbortSignal, onProgress: ShareListener) {
     const { version, keeper } = this;
     const dataset = this.datasets.of(recipe);
     this.#device ??= await openDevice();
     const adapter = this.#device.adapter.description;
     try {
-      const onSteps = (done: number, total: number) => onProgress(done / total);
+      const onSteps = (done: number, total: number, before: number) => onProgress(done / total, before / total);
       const onAnew = (why: string) => this.tell(`${runId(recipe)} begins anew: ${why}`);
       return await runRecipe({ recipe, dataset, device: this.#device, version, signal, keeper, onAnew, onProgress: onSteps });
     } catch (error) {

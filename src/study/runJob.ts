@@ -22,8 +22,8 @@ export interface RunJob {
   readonly version: string;
   /** Ends the run after the step in progress: it then has no result. */
   readonly signal?: AbortSignal;
-  /** Called as steps are logged. */
-  readonly onProgress?: (done: number, total: number) => void;
+  /** Called as steps are logged: steps done, of all, and those that a checkpoint had. */
+  readonly onProgress?: (done: number, total: number, before: number) => void;
   /**
    * Takes a checkpoint now and then and where the signal ends the run, which goes on from it bit for bit; a tree of trainings begins anew.
    * @default none is made

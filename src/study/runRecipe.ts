@@ -42,13 +42,14 @@ async function begin(job: RunJob, method: ScheduledMethod): Promise<{ trainer: T
 async function runScheduled(job: RunJob, method: ScheduledMethod): Promise<FinishedRun | null> {
   const { signal, onProgress, keeper, recipe } = job;
   const { trainer, log } = await begin(job, method);
+  const before = trainer.step;
   const keep = (checkpoint: Checkpoint) => keeper?.save(runId(recipe), encodeCheckpoint(checkpoint, JSON.stringify(log.notes())));
   try {
     const { steps, divergence, aborted } = await trainer.run({
       signal,
       onSteps: (some) => {
         log.addSteps(some);
-        onProgress?.(some[some.length - 1].step + 1, trainer.totalSteps);
+        onProgress?.(some[some.length - 1].step + 1, trainer.totalSteps, before);
       },
       onEvent: (event) => log.addEvent(event),
       onEvaluation: (evaluation) => log.addEvaluation(evaluation),

@@ -30,7 +30,7 @@ export async function runTree(job: RunJob, method: TreeMethod): Promise<Finished
     const log = new RunLog(trainer.stepsPerEpoch);
     const { steps, forwards, aborted, evaluation } = await trainer.run({
       signal,
-      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps),
+      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps, 0),
       onSteps: (some) => log.addSteps(some),
       onEvent: (event) => log.addEvent(asEvent(event, trainer.stepsPerEpoch)),
       onEvaluation: (evaluation) => log.addEvaluation(evaluation),

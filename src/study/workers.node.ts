@@ -4,11 +4,15 @@ import { DeviceError } from '../gpu/errors.ts';
 import { Datasets, LocalExecutor } from './local.node.ts';
 import { runId, type Recipe } from './recipe.ts';
 import { resultFormat, type StudyResult } from './result.ts';
-import type { Executor } from './runner.ts';
+import type { Executor, ShareListener } from './runner.ts';
 import type { RunKeeper } from './runJob.ts';
 
 type Request = { readonly recipe: Recipe } | { readonly stop: true };
-type Reply = { readonly share: number } | { readonly told: string } | { readonly result: StudyResult | null } | { readonly refused: string };
+type Reply =
+  | { readonly share: number; readonly before?: number }
+  | { readonly told: string }
+  | { readonly result: StudyResult | null }
+  | { readonly refused: string };
 
 /** How a worker process is started: a script of Node's and its arguments, which must lead to `serve`. */
 export interface WorkerCommand {
@@ -34,7 +38,7 @@ export class WorkerExecutor implements Executor {
     return child.on('exit', forget).on('error', forget);
   }
 
-  run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void): Promise<StudyResult | null> {
+  run(recipe: Recipe, signal: AbortSignal, onProgress: ShareListener): Promise<StudyResult | null> {
     const child = (this.#child = this.#child?.connected ? this.#child : this.#start());
     let stderr = '';
     const collect = (text: Buffer) => void (stderr = (stderr + text.toString()).slice(-2000));
@@ -42,7 +46,7 @@ export class WorkerExecutor implements Executor {
     const stop = () => void child.send({ stop: true } satisfies Request, () => {});
     return new Promise<StudyResult | null>((resolve, reject) => {
       const answered = (reply: Reply) => {
-        if ('share' in reply) return onProgress(reply.share);
+        if ('share' in reply) return onProgress(reply.share, reply.before);
         if ('told' in reply) return this.tell(reply.told);
         leave();
         if ('result' in reply) return resolve(reply.result);
@@ -96,7 +100,7 @@ export async function serve(data: string | undefined, version: string, keeper: R
   let busy: Promise<void> = Promise.resolve();
   process.on('message', (request: Request) => {
     if ('stop' in request) return stopping.abort();
-    busy = executor.run(request.recipe, stopping.signal, (share) => send({ share })).then(
+    busy = executor.run(request.recipe, stopping.signal, (share, before) => send({ share, before })).then(
       (result) => send({ result }),
       (error) => send({ refused: error instanceof Error ? error.message : String(error) }),
     );

@@ -81,13 +81,15 @@ describe('a run', () => {
       const controller = new AbortController();
       let steps = 0;
       // After the third step that is told: within an epoch, and behind its end.
-      const onProgress = (done: number) => {
-        if (steps++ === 0) begun.push(done);
+      const onProgress = (_: number, __: number, before: number) => {
+        if (steps++ === 0) begun.push(before);
         if (steps === 1) controller.abort();
       };
       result = await run({ method: 'robust' }, { keeper, signal: controller.signal, onProgress });
     }
+    expect(begun[0]).toBe(0);
     expect(begun.length).toBeGreaterThan(1);
+    expect(begun.slice(1).every((before, i) => before > begun[i])).toBe(true);
     expect(bare(result)).toEqual(bare(await told({ method: 'robust' })));
   });
 

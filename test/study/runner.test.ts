@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StudyFolder } from '../../src/study/folder.node.ts';
 import { runId, type Recipe } from '../../src/study/recipe.ts';
 import { evenly, parseResult, resultFormat, thinTrace, type StudyResult } from '../../src/study/result.ts';
-import { missingRuns, runAll, type Executor, type Progress } from '../../src/study/runner.ts';
+import { missingRuns, runAll, type Executor, type Progress, type ShareListener } from '../../src/study/runner.ts';
 import { makeStudy, type StudyRun } from '../../src/study/studies.ts';
 import { madeRun } from './made.ts';
 
@@ -18,11 +18,12 @@ const failedRun = (recipe: Recipe): StudyResult =>
 /** Makes runs at once, but for those that it is told to fail. */
 class FakeExecutor implements Executor {
   readonly made: string[] = [];
-  constructor(readonly fails: (recipe: Recipe) => boolean = () => false, readonly before: () => Promise<void> = async () => {}) {}
+  constructor(readonly fails: (recipe: Recipe) => boolean = () => false, readonly before: () => Promise<void> = async () => {},
+    readonly kept?: number) {}
 
-  async run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void): Promise<StudyResult | null> {
+  async run(recipe: Recipe, signal: AbortSignal, onProgress: ShareListener): Promise<StudyResult | null> {
     await this.before();
-    onProgress(0.5);
+    onProgress(0.5 + 0.5 * (this.kept ?? 0), this.kept);
     if (signal.aborted) return null;
     this.made.push(runId(recipe));
     return this.fails(recipe) ? failedRun(recipe) : madeRun(runId(recipe), recipe, 0.5);
@@ -100,12 +101,12 @@ describe('the runner', () => {
     expect(executor.made).toHaveLength(1);
   });
 
-  it('ends for all executors where one finds what every run lacks, once the runs in progress have ended', async () => {
+  it('ends for all executors where one finds what every run lacks, and stops the runs in progress', async () => {
     const pause = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
     const busy = new FakeExecutor(undefined, pause);
     const lost = new FakeExecutor(undefined, () => Promise.reject(new Error('no adapter')));
     await expect(make([lost, busy])).rejects.toThrow('no adapter');
-    expect(busy.made).toEqual([runs[1].id]);
+    expect(busy.made).toEqual([]);
   });
 
   it('tells how much is left, by the pace so far', async () => {
@@ -122,6 +123,21 @@ describe('the runner', () => {
     // One second for the first; the two others weigh about as much.
     expect(afterFirst.secondsLeft).toBeGreaterThan(1.5);
     expect(afterFirst.secondsLeft).toBeLessThan(2.5);
+  });
+
+  it('tells how much is left of runs that go on, by what was made of them now', async () => {
+    let now = 0;
+    const progress: Progress[] = [];
+    await runAll({
+      runs: runs.slice(0, 4).filter(({ recipe }) => recipe.method !== 'published7'), known: new Map(),
+      executors: [new FakeExecutor(undefined, async () => void (now += 1000), 0.9)], signal: new AbortController().signal,
+      onResult: () => {}, onProgress: (one) => progress.push(one), now: () => now,
+    });
+    const left = (after: number) => progress.find(({ done }) => done === after)!.secondsLeft;
+    // A second for a tenth of the first: ten for each of the others, of which nothing is known yet.
+    expect(left(1)).toBeGreaterThan(15);
+    expect(left(1)).toBeLessThan(25);
+    expect(left(3)).toBe(0);
   });
 });
 
