@@ -36,6 +36,17 @@ describe('forkstep study', () => {
     expect(existsSync(join(folder, 'none'))).toBe(false);
   });
 
+  it('lists the same as JSON', () => {
+    const { code, stdout } = forkstep([...args, '--dry-run', '--json', '--out', join(folder, 'none')]);
+    expect(code).toBe(0);
+    const { runs: listed, ...all } = JSON.parse(stdout) as { runs: { id: string; forwards: number; seconds: number; state: string }[] };
+    expect(listed.map(({ id, state }) => [id, state]).sort()).toEqual(ids.map((id) => [id, 'to be made']));
+    expect(listed.map(({ forwards }) => forwards)).toEqual(Array(4).fill(768));
+    const seconds = listed.reduce((sum, run) => sum + run.seconds, 0);
+    expect(all).toEqual({ study: 'initial-lr', scale: 'smoke', left: 4, forwards: 3072, seconds, isMeasured: false });
+    expect(existsSync(join(folder, 'none'))).toBe(false);
+  });
+
   it('killed at any moment it leaves whole results, and goes on where it was', async () => {
     const child = spawn(process.execPath, [cli, ...args, '--out', out], { stdio: 'ignore' });
     const ended = new Promise((resolve) => child.on('close', resolve));
