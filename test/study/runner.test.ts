@@ -1,6 +1,6 @@
 /** The runner and the folder: what is made, what is kept, what goes on. With executors that train nothing. */
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StudyFolder } from '../../src/study/folder.node.ts';
@@ -210,9 +210,24 @@ describe('the folder', () => {
     expect(() => new StudyFolder(path).lock()).toThrow(/must be written by one process at a time, got process \d+/);
     unlock();
     expect(existsSync(join(path, '.lock'))).toBe(false);
-    // No process has this number.
-    writeFileSync(join(path, '.lock'), '4194305\n');
-    new StudyFolder(path).lock()();
+    // No process has the first number; this one has the second, but does not hold the folder.
+    for (const text of ['4194305\n', `4194305 ${hostname()}\n`, `${process.pid} ${hostname()}\n`]) {
+      writeFileSync(join(path, '.lock'), text);
+      new StudyFolder(path).lock()();
+    }
+    const unlockAgain = new StudyFolder(path).lock();
+    expect(readFileSync(join(path, '.lock'), 'utf8')).toBe(`${process.pid} ${hostname()}\n`);
+    unlockAgain();
+  });
+
+  it.each([
+    ['a process of another machine, of which nothing is known here', '4194305 another-host\n', 'process 4194305 of another-host'],
+    ['one that has not written its number yet', '', 'a process that is just starting'],
+  ])('is held by %s', (_, text, got) => {
+    writeFileSync(join(path, '.lock'), text);
+    const fix = expect.stringContaining(`remove ${realpathSync(path)}`) as string;
+    expect(() => new StudyFolder(path).lock()).toThrow(expect.objectContaining({ arg: path, got, fix }));
+    expect(readFileSync(join(path, '.lock'), 'utf8')).toBe(text);
   });
 });
 
