@@ -46,8 +46,12 @@ export class StudyProgress {
   result(result: StudyResult): void {
     const line = resultLine(result);
     const { total = 0, done = 0, secondsLeft = NaN } = this.#last ?? {};
-    if (this.stream.isTTY === true) this.stream.write(`\r\x1b[2K${line}\n`);
-    else this.stream.write(`${done + 1}/${total}  ${line}  (${formatDuration(secondsLeft)} left)\n`);
+    this.tell(this.stream.isTTY === true ? line : `${done + 1}/${total}  ${line}  (${formatDuration(secondsLeft)} left)`);
+  }
+
+  /** A line that stays. */
+  tell(line: string): void {
+    this.stream.write(this.stream.isTTY === true ? `\r\x1b[2K${line}\n` : `${line}\n`);
   }
 
   done(): void {

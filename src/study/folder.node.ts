@@ -2,7 +2,8 @@
  * A study's folder: `runs/ID.json`, one result each, `runs/ID.checkpoint` of a run that was broken off, and `studies.json`, what was asked. Files
  * are written whole or not at all; the folder belongs to one process, and to those that it starts.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, realpathSync, rmSync, writeSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DataError } from '../gpu/errors.ts';
 import { readIfThere, writeWhole } from '../train/files.node.ts';
@@ -30,6 +31,20 @@ const isRunning = (pid: number): boolean => {
     return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 };
+
+/** Lock files that this process holds. */
+const held = new Set<string>();
+
+/** Who holds a folder by its lock file's text, 'PID HOST'; null where that is nobody any more. */
+function holderOf(text: string, file: string): string | null {
+  const [pid, host = hostname()] = text.trim().split(' ');
+  // Made a moment ago, and not written yet.
+  if (!(Number(pid) > 0)) return 'a process that is just starting';
+  if (host !== hostname()) return `process ${pid} of ${host}`;
+  // Of this number was an earlier process, too, such as one of another container.
+  const runs = Number(pid) === process.pid ? held.has(file) : isRunning(Number(pid));
+  return runs ? `process ${pid}, which runs` : null;
+}
 
 const isAsked = (value: Partial<Asked> | null): value is Asked =>
   typeof value === 'object' && value !== null && studyNames.includes(value.name!) && scaleNames.includes(value.scale!) && Number.isInteger(value.seeds);
@@ -90,22 +105,26 @@ export class StudyFolder implements RunKeeper {
     writeWhole(this.#checkpoint(id), checkpoint);
   }
 
-  /** Takes the folder for this process; returns what gives it back. @throws DataError where another process has it */
+  /** Takes the folder for this process; returns what gives it back. @throws DataError where another process has it, or one of another machine had */
   lock(): () => void {
-    const file = join(this.path, lockFile);
     mkdirSync(this.path, { recursive: true });
+    const file = join(realpathSync(this.path), lockFile);
     for (let isSecond = false; ; isSecond = true) {
       try {
         const handle = openSync(file, 'wx');
-        writeSync(handle, `${process.pid}\n`);
+        writeSync(handle, `${process.pid} ${hostname()}\n`);
         closeSync(handle);
-        return () => rmSync(file, { force: true });
+        held.add(file);
+        return () => {
+          rmSync(file, { force: true });
+          held.delete(file);
+        };
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-        const pid = Number(readFileSync(file, 'utf8'));
-        if (isSecond || (pid > 0 && isRunning(pid))) {
+        const got = holderOf(readFileSync(file, 'utf8'), file) ?? (isSecond ? 'one that came between' : null);
+        if (got !== null) {
           const fix = `let it end, or where it is none of forkstep's remove ${file}`;
-          throw new DataError({ op: 'study', arg: this.path, rule: 'must be written by one process at a time', got: `process ${pid}, which runs`, fix });
+          throw new DataError({ op: 'study', arg: this.path, rule: 'must be written by one process at a time', got, fix });
         }
         rmSync(file, { force: true });
       }

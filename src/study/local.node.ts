@@ -2,13 +2,13 @@
 import { readCifar10, readCifar100 } from '../data/cifar.node.ts';
 import type { ImageDataset } from '../data/dataset.ts';
 import { proceduralDataset } from '../data/procedural.ts';
-import { AttrError } from '../gpu/errors.ts';
+import { AttrError, FileError } from '../gpu/errors.ts';
 import { openDevice, type Device } from '../gpu/device.ts';
 import { runId, type Recipe } from './recipe.ts';
 import { resultFormat } from './result.ts';
 import type { RunKeeper } from './runJob.ts';
 import { runRecipe } from './runRecipe.ts';
-import type { Executor } from './runner.ts';
+import type { Executor, ShareListener } from './runner.ts';
 
 /** Reads data sets, each once. */
 export class Datasets {
@@ -37,19 +37,26 @@ export class LocalExecutor implements Executor {
     readonly version: string,
     /** Of runs that are broken off. */
     readonly keeper: RunKeeper,
+    /** Takes a line that is no result. */
+    readonly tell: (line: string) => void,
   ) {}
 
-  /** @throws DataError, AttrError, DeviceError where data or adapter are not there, which no other run would find either */
-  async run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void) {
+  /**
+   * @throws DataError, AttrError, DeviceError where data or adapter are not there, FileError where a checkpoint cannot be written: no other run
+   * would fare better
+   */
+  async run(recipe: Recipe, signal: AbortSignal, onProgress: ShareListener) {
     const { version, keeper } = this;
     const dataset = this.datasets.of(recipe);
     this.#device ??= await openDevice();
     const adapter = this.#device.adapter.description;
     try {
-      const onSteps = (done: number, total: number) => onProgress(done / total);
-      return await runRecipe({ recipe, dataset, device: this.#device, version, signal, keeper, onProgress: onSteps });
+      const onSteps = (done: number, total: number, before: number) => onProgress(done / total, before / total);
+      const onAnew = (why: string) => this.tell(`${runId(recipe)} begins anew: ${why}`);
+      return await runRecipe({ recipe, dataset, device: this.#device, version, signal, keeper, onAnew, onProgress: onSteps });
     } catch (error) {
       await this.close();
+      if (error instanceof FileError) throw error;
       const message = error instanceof Error ? error.message : String(error);
       return { format: resultFormat, id: runId(recipe), status: 'failed' as const, recipe, version, adapter, error: message } as const;
     }

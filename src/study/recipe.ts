@@ -1,4 +1,7 @@
-/** A run of a study, whole: what a fresh checkout needs to make the same weights again. Plain data, and its name. */
+/**
+ * A run of a study: what a checkout of the same version needs to make the same weights again. Plain data, and its name. A method stands in it by
+ * name, not by what that means: where an entry of methods.ts, or a preset of the schedules, is changed, results that are there stay as they were.
+ */
 import type { DatasetName } from '../data/dataset.ts';
 import type { Stem } from '../nn/resnet.ts';
 import type { SgdOptions } from '../optim/sgd.ts';

@@ -11,8 +11,8 @@ export interface EpochResult {
   /** From 1: so many were made. */
   readonly epoch: number;
   readonly step: number;
-  /** Mean over the epoch's steps. */
-  readonly trainLoss: number;
+  /** Mean over the epoch's steps; null where that is not finite, as a branch of a tree may go on from such a loss. */
+  readonly trainLoss: number | null;
   readonly testLoss: number;
   /** 0…1 */
   readonly testAccuracy: number;
@@ -38,7 +38,7 @@ export interface FinishedRun extends Common {
   readonly divergence: { readonly step: number; readonly reason: string } | null;
   /** [step, rate in force], thinned. */
   readonly lr: readonly (readonly [number, number])[];
-  /** Scheduling events, evenly chosen of all. */
+  /** Scheduling events, of all evenly chosen by step. */
   readonly events: readonly TrialEventJson[];
   readonly eventCount: number;
   /** Forwards of one image, of what was made. Evaluations are not in it. */
@@ -57,10 +57,16 @@ export type StudyResult = FinishedRun | FailedRun;
 
 export const isFinished = (result: StudyResult): result is FinishedRun => result.status !== 'failed';
 
-/** Evenly chosen ones, with the first and the last; all where there are no more than `most`. */
-export function evenly<T>(all: readonly T[], most: number): T[] {
+/**
+ * The first of every so many steps, and the last; all where there are no more than `most`. By step and not by place in the list, and so many are
+ * a power of two: what was thinned before and goes on is thinned to what it would be, had it been thinned once.
+ */
+export function evenly<T extends { readonly step: number }>(all: readonly T[], most: number): T[] {
   if (all.length <= most) return [...all];
-  return Array.from({ length: most }, (_, i) => all[Math.round((i * (all.length - 1)) / (most - 1))]);
+  const cell = ({ step }: T, width: number) => Math.floor(step / width);
+  let width = 1;
+  while (cell(all[all.length - 1], width) - cell(all[0], width) + 2 > most) width *= 2;
+  return all.filter((one, i) => i === 0 || i === all.length - 1 || cell(one, width) !== cell(all[i - 1], width));
 }
 
 /** A trace of rates without the points between equal neighbours, then at most `most` of it. */

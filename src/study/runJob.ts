@@ -22,13 +22,15 @@ export interface RunJob {
   readonly version: string;
   /** Ends the run after the step in progress: it then has no result. */
   readonly signal?: AbortSignal;
-  /** Called as steps are logged. */
-  readonly onProgress?: (done: number, total: number) => void;
+  /** Called as steps are logged: steps done, of all, and those that a checkpoint had. */
+  readonly onProgress?: (done: number, total: number, before: number) => void;
   /**
    * Takes a checkpoint now and then and where the signal ends the run, which goes on from it bit for bit; a tree of trainings begins anew.
    * @default none is made
    */
   readonly keeper?: RunKeeper;
+  /** Called where there is a checkpoint that cannot be gone on from, with why: the run begins anew, which has the same result. */
+  readonly onAnew?: (why: string) => void;
 }
 
 /** What every trainer of a recipe is made with. */

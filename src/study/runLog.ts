@@ -59,7 +59,8 @@ export class RunLog {
   /** Comes right after the steps before it, so that the time since then is its own. */
   addEvaluation({ step, testLoss, testAccuracy }: Evaluation): void {
     this.#evaluationMs += this.#lap();
-    const trainLoss = this.#losses.reduce((sum, loss) => sum + loss, 0) / this.#losses.length;
+    const mean = this.#losses.reduce((sum, loss) => sum + loss, 0) / this.#losses.length;
+    const trainLoss = Number.isFinite(mean) ? mean : null;
     this.#losses = [];
     // One that is not finite is a divergence, and JSON holds no such number.
     if (Number.isFinite(testLoss)) this.#epochs.push({ epoch: Math.round(step / this.stepsPerEpoch), step, trainLoss, testLoss, testAccuracy });

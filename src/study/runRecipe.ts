@@ -1,5 +1,5 @@
 /** One run of a study: a trainer made by the recipe, and what came of it. */
-import { ForkstepError } from '../gpu/errors.ts';
+import { AttrError, DataError, ShapeError } from '../gpu/errors.ts';
 import { decodeCheckpoint, encodeCheckpoint, Trainer, type Checkpoint } from '../train/index.ts';
 import { costOf } from './cost.ts';
 import { methods, type ScheduledMethod } from './methods.ts';
@@ -20,7 +20,7 @@ export function runRecipe(job: RunJob): Promise<FinishedRun | null> {
 
 /** The trainer of a run and its log: as they were kept, or where that is nothing, or nothing to go on from, new ones. */
 async function begin(job: RunJob, method: ScheduledMethod): Promise<{ trainer: Trainer; log: RunLog }> {
-  const { keeper, recipe } = job;
+  const { keeper, recipe, onAnew } = job;
   const { lr, options, epochs } = recipe;
   const make = () => ({ ...trainerOptions(job), schedule: method.schedule({ lr, epochs, options }) });
   const kept = keeper?.load(runId(recipe)) ?? null;
@@ -30,8 +30,9 @@ async function begin(job: RunJob, method: ScheduledMethod): Promise<{ trainer: T
       const trainer = await Trainer.create({ ...make(), resume: checkpoint });
       return { trainer, log: RunLog.from(JSON.parse(String(notes)) as RunNotes, trainer.stepsPerEpoch) };
     } catch (error) {
-      // Damaged, or of another version: the run from its beginning has the same result.
-      if (!(error instanceof ForkstepError)) throw error;
+      // Damaged, or of another version. A device that is lost or out of memory says nothing of the checkpoint, which stays.
+      if (!(error instanceof DataError || error instanceof AttrError || error instanceof ShapeError)) throw error;
+      onAnew?.(error.message);
     }
   }
   const trainer = await Trainer.create(make());
@@ -41,13 +42,14 @@ async function begin(job: RunJob, method: ScheduledMethod): Promise<{ trainer: T
 async function runScheduled(job: RunJob, method: ScheduledMethod): Promise<FinishedRun | null> {
   const { signal, onProgress, keeper, recipe } = job;
   const { trainer, log } = await begin(job, method);
+  const before = trainer.step;
   const keep = (checkpoint: Checkpoint) => keeper?.save(runId(recipe), encodeCheckpoint(checkpoint, JSON.stringify(log.notes())));
   try {
     const { steps, divergence, aborted } = await trainer.run({
       signal,
       onSteps: (some) => {
         log.addSteps(some);
-        onProgress?.(some[some.length - 1].step + 1, trainer.totalSteps);
+        onProgress?.(some[some.length - 1].step + 1, trainer.totalSteps, before);
       },
       onEvent: (event) => log.addEvent(event),
       onEvaluation: (evaluation) => log.addEvaluation(evaluation),

@@ -1,6 +1,6 @@
 /** A run whose rate is searched as a tree of trainings, side by side. */
 import type { TrialEvent } from '../sched/index.ts';
-import { AlrTrainer, type AlrEpoch } from '../train/index.ts';
+import { AlrTrainer, type AlrEpoch, type Evaluation } from '../train/index.ts';
 import { treeCost } from './cost.ts';
 import type { TreeMethod } from './methods.ts';
 import { resultOf, trainerOptions, type RunJob } from './runJob.ts';
@@ -18,21 +18,25 @@ function asEvent({ step, candidates, kept, rates, allNonFinite }: AlrEpoch, step
   };
 }
 
+/** As of other runs: one whose last test loss is not finite has diverged, whatever earlier epochs had. */
+const divergenceOf = (last: Evaluation | null): FinishedRun['divergence'] =>
+  (last && !Number.isFinite(last.testLoss) ? { step: last.step, reason: `the test loss is not finite (${last.testLoss})` } : null);
+
 /** Null where the signal ended it. @throws whatever the trainer throws */
 export async function runTree(job: RunJob, method: TreeMethod): Promise<FinishedRun | null> {
   const { signal, onProgress, recipe: { lr, epochs, options, batch } } = job;
   const trainer = await AlrTrainer.create({ ...trainerOptions(job), ...method.tree({ lr, epochs, options }) });
   try {
     const log = new RunLog(trainer.stepsPerEpoch);
-    const { steps, forwards, aborted } = await trainer.run({
+    const { steps, forwards, aborted, evaluation } = await trainer.run({
       signal,
-      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps),
+      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps, 0),
       onSteps: (some) => log.addSteps(some),
       onEvent: (event) => log.addEvent(asEvent(event, trainer.stepsPerEpoch)),
       onEvaluation: (evaluation) => log.addEvaluation(evaluation),
     });
     if (aborted && steps < trainer.totalSteps) return null;
-    return resultOf(job, log, { steps, divergence: null, cost: treeCost(batch, steps, forwards) });
+    return resultOf(job, log, { steps, divergence: divergenceOf(evaluation), cost: treeCost(batch, steps, forwards) });
   } finally {
     await trainer.close();
   }

@@ -4,10 +4,13 @@ import type { Recipe } from './recipe.ts';
 import type { StudyResult } from './result.ts';
 import type { StudyRun } from './studies.ts';
 
+/** Takes the share of a run that is made, and what of it a checkpoint had, @default nothing. */
+export type ShareListener = (share: number, before?: number) => void;
+
 /** Makes one run at a time. What goes wrong in a run is its result; null where the signal ended it. */
 export interface Executor {
   /** @throws what would go wrong in every run, such as data that are not there */
-  run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void): Promise<StudyResult | null>;
+  run(recipe: Recipe, signal: AbortSignal, onProgress: ShareListener): Promise<StudyResult | null>;
   close(): Promise<void>;
 }
 
@@ -18,7 +21,7 @@ export interface Progress {
   readonly failed: number;
   /** In progress, with the share that is made. */
   readonly running: readonly { readonly run: StudyRun; readonly share: number }[];
-  /** By the pace so far, each run weighed by its cost; NaN before anything has been made. */
+  /** By the pace so far, each run weighed by its cost, and less what checkpoints had of it; NaN before anything has been made. */
   readonly secondsLeft: number;
 }
 
@@ -48,31 +51,40 @@ export function missingRuns(runs: readonly StudyRun[], known: ReadonlyMap<string
   return [...byId.values()].filter(({ id }) => (known.get(id)?.status ?? 'failed') === 'failed');
 }
 
-/** @throws what onResult or an executor throws, once the runs in progress have ended */
+/** @throws what onResult or an executor throws, once the runs in progress have ended, which are stopped as by the signal */
 export async function runAll(options: RunnerOptions): Promise<Outcome> {
   const { runs, known, executors, signal, onResult, onProgress, now = () => performance.now() } = options;
   const queue = missingRuns(runs, known);
   const total = new Set(runs.map(({ id }) => id)).size;
   const weights = new Map(queue.map(({ id, recipe }) => [id, roughSeconds(recipe)]));
-  const running = new Map<Executor, { run: StudyRun; share: number }>();
+  const running = new Map<Executor, { run: StudyRun; share: number; before: number }>();
   const before = total - queue.length;
   const start = now();
-  let [made, failed, madeWeight, next] = [0, 0, 0, 0];
+  // What ended, and what of it was made since the start.
+  let [made, failed, endedWeight, madeWeight, next] = [0, 0, 0, 0, 0];
   let problem: { cause: unknown } | null = null;
+  const stopping = new AbortController();
+  const stop = AbortSignal.any([signal, stopping.signal]);
 
   const tell = (): void => {
     const all = [...weights.values()].reduce((sum, weight) => sum + weight, 0);
-    const weighed = madeWeight + [...running.values()].reduce((sum, { run, share }) => sum + share * weights.get(run.id)!, 0);
-    const secondsLeft = weighed > 0 ? ((now() - start) / 1000) * ((all - weighed) / weighed) : NaN;
-    onProgress?.({ total, done: before + made, failed, running: [...running.values()], secondsLeft });
+    const inProgress = (of: (one: { share: number; before: number }) => number) =>
+      [...running.values()].reduce((sum, one) => sum + of(one) * weights.get(one.run.id)!, 0);
+    const left = all - endedWeight - inProgress(({ share }) => share);
+    const weighed = madeWeight + inProgress((one) => one.share - one.before);
+    const secondsLeft = weighed > 0 ? ((now() - start) / 1000) * (left / weighed) : NaN;
+    const runsNow = [...running.values()].map(({ run, share }) => ({ run, share }));
+    onProgress?.({ total, done: before + made, failed, running: runsNow, secondsLeft });
   };
   const work = async (executor: Executor): Promise<void> => {
-    while (next < queue.length && !signal.aborted && !problem) {
+    while (next < queue.length && !stop.aborted) {
       const run = queue[next++];
-      running.set(executor, { run, share: 0 });
+      let hadBefore = 0;
+      running.set(executor, { run, share: 0, before: 0 });
       tell();
-      const result = await executor.run(run.recipe, signal, (share) => {
-        running.set(executor, { run, share });
+      const result = await executor.run(run.recipe, stop, (share, before = 0) => {
+        hadBefore = before;
+        running.set(executor, { run, share, before });
         tell();
       });
       running.delete(executor);
@@ -80,11 +92,16 @@ export async function runAll(options: RunnerOptions): Promise<Outcome> {
       onResult(result);
       made++;
       failed += Number(result.status === 'failed');
-      madeWeight += weights.get(run.id)!;
+      endedWeight += weights.get(run.id)!;
+      madeWeight += (1 - hadBefore) * weights.get(run.id)!;
       tell();
     }
   };
-  await Promise.all(executors.map((executor) => work(executor).catch((cause) => void (problem ??= { cause }))));
+  const end = (cause: unknown): void => {
+    problem ??= { cause };
+    stopping.abort();
+  };
+  await Promise.all(executors.map((executor) => work(executor).catch(end)));
   if (problem) throw (problem as { cause: unknown }).cause;
   return { made, failed, left: queue.length - made };
 }

@@ -68,7 +68,7 @@ type Change = Partial<Omit<Recipe, 'seed' | 'method'>>;
 
 function rowOf(base: Scale['base'], method: MethodName, change: Change, named: Omit<Row, 'recipe'>): Row {
   const { epochShare = 1 } = methods[method];
-  return { ...named, recipe: { ...base, epochs: Math.max(1, Math.floor(base.epochs * epochShare)), options: {}, ...change, method } };
+  return { ...named, recipe: { ...base, epochs: Math.max(1, Math.round(base.epochs * epochShare)), options: {}, ...change, method } };
 }
 
 /** Every method from the paper's first rate; constant and cosine from a grid of others, of which the best are rows too. */

@@ -1,5 +1,5 @@
 /** A study's results as tables of text: the same cells for the page, for Markdown and for CSV. */
-import { totalCost } from './cost.ts';
+import { expectedCost, totalCost } from './cost.ts';
 import { methods } from './methods.ts';
 import { linesOf, mainRows, type RowSummary, type Stat, type StudySummary } from './summary.ts';
 
@@ -50,7 +50,8 @@ function settingsTable(summary: StudySummary): Table {
   const { study, rows, bests } = summary;
   const hasPaper = rows.some(({ row }) => row.paper !== undefined);
   const hasGroups = new Set(rows.map(({ row }) => row.group)).size > 1;
-  const plain = Math.min(...rows.flatMap(({ forwards }) => forwards ?? []));
+  // Of the recipe, not of what was made: a run that diverged made less, and a row may have none.
+  const plain = totalCost(expectedCost({ ...study.rows[0].recipe, method: 'constant', options: {}, seed: 0 }));
   const cells = (group: string, title: string, own: RowSummary | null, paper?: number) => [
     ...(hasGroups ? [group] : []),
     title,
@@ -78,7 +79,7 @@ function settingsTable(summary: StudySummary): Table {
     rows: [...shown.map((own) => cells(own.row.group, own.row.title, own, own.row.paper)), ...named],
     notes: [
       'Mean ± standard deviation over seeds; a run that diverged counts as chance. '
-      + `Cost: forward-equivalents of training and trials over those of the cheapest row, ${unit}.`,
+      + `Cost: forward-equivalents of training and trials over those of a whole run of constant, ${unit}.`,
       ...searches,
       ...(hasPaper ? [paperNote] : []),
     ],
@@ -124,11 +125,11 @@ export function methodsTable(summaries: readonly StudySummary[]): Table {
 
 const csvCell = (value: string | number): string => (/[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
 
-/** A line a run that ended or failed, with its recipe: for a notebook or a spreadsheet. Lines end in \n. */
+/** A line a run that ended, those that diverged among them, with its recipe: for a notebook or a spreadsheet. Lines end in \n. */
 export function runsCsv(summaries: readonly StudySummary[]): string {
   const head = [
-    'study', 'scale', 'row', 'method', 'options', 'dataset', 'train', 'test', 'stem', 'width', 'batch', 'epochs', 'momentum', 'weightDecay', 'augment',
-    'lr', 'seed', 'status', 'testAccuracy', 'testLoss', 'steps', 'events', 'trainingForwards', 'trialForwards', 'forwards', 'trainSeconds',
+    'study', 'scale', 'row', 'method', 'options', 'dataset', 'train', 'test', 'stem', 'width', 'batch', 'epochs', 'momentum', 'weightDecay', 'nesterov',
+    'augment', 'lr', 'seed', 'status', 'testAccuracy', 'testLoss', 'steps', 'events', 'trainingForwards', 'trialForwards', 'forwards', 'trainSeconds',
     'evaluationSeconds', 'lastLr', 'adapter', 'version', 'id',
   ];
   const lines = summaries.flatMap(({ study, rows }) => rows.flatMap(({ row, results }) => results.map((run) => {
@@ -136,9 +137,9 @@ export function runsCsv(summaries: readonly StudySummary[]): string {
     const { optimizer } = recipe;
     return [
       study.name, study.scale, row.key, recipe.method, JSON.stringify(recipe.options), recipe.dataset, recipe.train, recipe.test, recipe.stem,
-      recipe.width, recipe.batch, recipe.epochs, optimizer.momentum, optimizer.weightDecay, recipe.augment, recipe.lr, recipe.seed, run.status,
-      run.testAccuracy ?? '', run.testLoss ?? '', run.steps, run.eventCount, cost.training, cost.trials, totalCost(cost), run.trainMs / 1000,
-      run.evaluationMs / 1000, run.lr.at(-1)?.[1] ?? '', run.adapter, run.version, run.id,
+      recipe.width, recipe.batch, recipe.epochs, optimizer.momentum, optimizer.weightDecay, String(optimizer.nesterov), recipe.augment, recipe.lr,
+      recipe.seed, run.status, run.testAccuracy ?? '', run.testLoss ?? '', run.steps, run.eventCount, cost.training, cost.trials, totalCost(cost),
+      run.trainMs / 1000, run.evaluationMs / 1000, run.lr.at(-1)?.[1] ?? '', run.adapter, run.version, run.id,
     ];
   })));
   return [head, ...lines].map((cells) => `${cells.map(csvCell).join(',')}\n`).join('');

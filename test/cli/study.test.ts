@@ -36,6 +36,17 @@ describe('forkstep study', () => {
     expect(existsSync(join(folder, 'none'))).toBe(false);
   });
 
+  it('lists the same as JSON', () => {
+    const { code, stdout } = forkstep([...args, '--dry-run', '--json', '--out', join(folder, 'none')]);
+    expect(code).toBe(0);
+    const { runs: listed, ...all } = JSON.parse(stdout) as { runs: { id: string; forwards: number; seconds: number; state: string }[] };
+    expect(listed.map(({ id, state }) => [id, state]).sort()).toEqual(ids.map((id) => [id, 'to be made']));
+    expect(listed.map(({ forwards }) => forwards)).toEqual(Array(4).fill(768));
+    const seconds = listed.reduce((sum, run) => sum + run.seconds, 0);
+    expect(all).toEqual({ study: 'initial-lr', scale: 'smoke', left: 4, forwards: 3072, seconds, isMeasured: false });
+    expect(existsSync(join(folder, 'none'))).toBe(false);
+  });
+
   it('killed at any moment it leaves whole results, and goes on where it was', async () => {
     const child = spawn(process.execPath, [cli, ...args, '--out', out], { stdio: 'ignore' });
     const ended = new Promise((resolve) => child.on('close', resolve));
@@ -100,9 +111,10 @@ describe('forkstep study', () => {
     expect([filesOf(none), existsSync(join(none, '.lock'))]).toEqual([[], false]);
   });
 
-  it('ends on Ctrl-C with what is done, and the runs in progress as they are', async () => {
-    const stopped = join(folder, 'stopped');
-    const child = spawn(process.execPath, [cli, 'study', 'robustness', '--out', stopped, '--jobs', '2'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  it.each(['SIGINT', 'SIGTERM'] as const)('ends on %s to all its processes with what is done, and the runs in progress as they are', async (by) => {
+    const stopped = join(folder, `stopped-${by}`);
+    const all = ['study', 'robustness', '--out', stopped, '--jobs', '2'];
+    const child = spawn(process.execPath, [cli, ...all], { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     let stderr = '';
     child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
     const ended = new Promise((resolve) => child.on('close', resolve));
@@ -110,7 +122,7 @@ describe('forkstep study', () => {
       expect(child.exitCode, stderr).toBeNull();
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
-    child.kill('SIGINT');
+    process.kill(-child.pid!, by);
     expect(await ended).toBe(130);
     expect(stderr).toContain('stopping');
     expect(resultsOf(stopped).every(({ status }) => status === 'done')).toBe(true);

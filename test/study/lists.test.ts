@@ -191,6 +191,19 @@ describe('costs', () => {
     expect(cost(equal) / cost(plain)).toBeCloseTo(0.99, 12);
   });
 
+  it('at equal cost are what the note of that method says', () => {
+    const times = scaleNames.map((scale) => {
+      const { rows } = makeStudy('table', scale, 1);
+      const [plain, equal] = ['constant', 'alrEqualCost'].map((name) => rows.find(({ recipe: { method } }) => method === name)!);
+      const cost = (row: typeof plain) => totalCost(expectedCost({ ...row.recipe, seed: 0 }));
+      return [scale, Number((cost(equal) / cost(plain)).toFixed(2))] as const;
+    });
+    expect(times).toEqual([['smoke', 1.5], ['small', 0.9], ['paper', 0.99]]);
+    const [[first, most], ...others] = times;
+    const said = [`${most} times the cost of other runs at ${first}`, ...others.map(([scale, cost]) => `${cost} at ${scale}`)].join(', ');
+    expect(methods.alrEqualCost.note).toContain(said);
+  });
+
   it('count the trial at the weights that some scores ask for', () => {
     const made = scheduleOf('published3', { lr: 0.1, epochs: 1, options: { score: 'relGain', normalize: 'none' } });
     expect(eventForwards(made, 10)).toBe(40);

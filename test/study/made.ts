@@ -1,5 +1,6 @@
 /** Results that nobody trained: what tests of tables and pages are made of. */
-import { costOf, treeCost } from '../../src/study/cost.ts';
+import { ConstantSchedule } from '../../src/sched/index.ts';
+import { costOf, expectedCost, lengthOf } from '../../src/study/cost.ts';
 import { methods } from '../../src/study/methods.ts';
 import type { Recipe } from '../../src/study/recipe.ts';
 import { resultFormat, type FinishedRun, type StudyResult } from '../../src/study/result.ts';
@@ -7,10 +8,10 @@ import type { Study } from '../../src/study/studies.ts';
 
 /** A run that ended with this accuracy, in 0…1, or with null: one that diverged. */
 export function madeRun(id: string, recipe: Recipe, testAccuracy: number | null): FinishedRun {
-  const { lr, epochs, options, batch } = recipe;
-  const method = methods[recipe.method];
-  const [steps, events] = [100, method.family === 'trial' ? 2 : 0];
-  const cost = 'tree' in method ? treeCost(batch, steps, 9 * steps) : costOf(method.schedule({ lr, epochs, options }), batch, steps, events);
+  const { lr, batch } = recipe;
+  const steps = testAccuracy === null ? 7 : lengthOf(recipe).totalSteps;
+  const events = methods[recipe.method].family === 'trial' ? 2 : 0;
+  const cost = testAccuracy === null ? costOf(new ConstantSchedule({ lr }), batch, steps, 0) : expectedCost(recipe);
   const event = (step: number) => ({
     step, lrBefore: lr, lrAfter: 2 * lr, multiplier: 2, factors: [2, 1], losses: [1, 'NaN'] as [number, 'NaN'], weights: [1, 0],
     baseLoss: null, clamped: false, nonFinite: 1, held: false, allNonFinite: false, path: 'gpu' as const,

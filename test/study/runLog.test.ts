@@ -23,11 +23,23 @@ describe('the log of a run', () => {
     const log = new RunLog(100);
     logSteps(log, 0, 5000);
     const { lr, events, eventCount, epochs } = log.end();
-    expect([lr.length, lr[0], lr.at(-1)![0]]).toEqual([200, [0, 1], 4999]);
-    expect(lr.every(([step], i) => i === 0 || step > lr[i - 1][0])).toBe(true);
-    expect([events.length, events[0].step, events.at(-1)!.step, eventCount]).toEqual([100, 0, 4998, 2500]);
+    expect([lr.length, lr[0], lr.at(-1)![0]]).toEqual([158, [0, 1], 4999]);
+    expect([events.length, events[0].step, events.at(-1)!.step, eventCount]).toEqual([80, 0, 4998, 2500]);
     expect(epochs).toHaveLength(50);
     expect(epochs[1]).toEqual({ epoch: 2, step: 200, trainLoss: 149.5, testLoss: 0.5, testAccuracy: 0.25 });
+  });
+
+  it('keeps them evenly spaced over the whole, however often it was thinned', () => {
+    const [log, last] = [new RunLog(1562), 156_200];
+    for (let step = 0; step < last; step++) {
+      log.addSteps([{ step, loss: 1, lr: 1 + step }]);
+      log.addEvent(event(step));
+    }
+    const { lr, events } = log.end();
+    const largest = (steps: number[]) => Math.max(...steps.map((step, i) => step - (steps[i - 1] ?? 0)));
+    expect(largest(lr.map(([step]) => step))).toBeLessThanOrEqual((2.1 * last) / 200);
+    expect(largest(events.map(({ step }) => step))).toBeLessThanOrEqual((2.1 * last) / 100);
+    expect([lr.length >= 100, events.length >= 50]).toEqual([true, true]);
   });
 
   it('goes on from its notes as if it had not been broken off, wherever that was', () => {
@@ -40,6 +52,13 @@ describe('the log of a run', () => {
       logSteps(second, at, 1234);
       expect(bare(second), `broken off at ${at}`).toEqual(bare(whole));
     }
+  });
+
+  it('has null for a mean of losses that is not finite, as JSON has', () => {
+    const log = new RunLog(2);
+    log.addSteps([{ step: 0, loss: 1, lr: 1 }, { step: 1, loss: Infinity, lr: 1 }]);
+    log.addEvaluation({ step: 2, testLoss: 1, testAccuracy: 0.1 });
+    expect(log.end().epochs).toEqual([{ epoch: 1, step: 2, trainLoss: null, testLoss: 1, testAccuracy: 0.1 }]);
   });
 
   it('leaves an evaluation out that is not finite', () => {

@@ -1,8 +1,10 @@
 /** One run on the GPU: its result is what the trainer did. */
 import { describe, expect, it } from 'vitest';
 import { proceduralDataset } from '../../src/data/procedural.ts';
+import { DeviceError, FileError } from '../../src/gpu/errors.ts';
 import { expectedCost } from '../../src/study/cost.ts';
 import { methodNames } from '../../src/study/methods.ts';
+import { Datasets, LocalExecutor } from '../../src/study/local.node.ts';
 import type { Recipe } from '../../src/study/recipe.ts';
 import { parseResult, type FinishedRun } from '../../src/study/result.ts';
 import type { RunJob } from '../../src/study/runJob.ts';
@@ -47,6 +49,19 @@ describe('a run', () => {
     expect(result.cost.training).toBe(3 * 8 * result.steps);
   });
 
+  it('of a tree that diverges has no accuracy either', async () => {
+    const result = await told({ method: 'alr', lr: 1000, train: 16, epochs: 1 });
+    expect(result).toMatchObject({ status: 'diverged', testAccuracy: null, testLoss: null, steps: 2, divergence: { step: 2 } });
+    expect(result.divergence!.reason).toMatch(/^the test loss is not finite/);
+    expect(parseResult(JSON.stringify(result), 'file')).toEqual(result);
+  });
+
+  it('of a tree whose losses are none from the first weights on has them as no number', async () => {
+    const result = await told({ method: 'alr', lr: 1e12, train: 16, epochs: 1 });
+    expect(result).toMatchObject({ status: 'done', epochs: [{ epoch: 1, trainLoss: null }] });
+    expect(result.testLoss).toBeLessThan(3);
+  });
+
   it('that is stopped has no result; one that was done by then has', async () => {
     const controller = new AbortController();
     const stopped = await run({}, { signal: controller.signal, onProgress: (done) => void (done >= 3 && controller.abort()) });
@@ -66,13 +81,15 @@ describe('a run', () => {
       const controller = new AbortController();
       let steps = 0;
       // After the third step that is told: within an epoch, and behind its end.
-      const onProgress = (done: number) => {
-        if (steps++ === 0) begun.push(done);
+      const onProgress = (_: number, __: number, before: number) => {
+        if (steps++ === 0) begun.push(before);
         if (steps === 1) controller.abort();
       };
       result = await run({ method: 'robust' }, { keeper, signal: controller.signal, onProgress });
     }
+    expect(begun[0]).toBe(0);
     expect(begun.length).toBeGreaterThan(1);
+    expect(begun.slice(1).every((before, i) => before > begun[i])).toBe(true);
     expect(bare(result)).toEqual(bare(await told({ method: 'robust' })));
   });
 
@@ -84,7 +101,42 @@ describe('a run', () => {
     const damaged = whole.slice();
     damaged[damaged.length - 1] ^= 1;
     const { testLoss } = await told({ seed: 4 });
-    for (const bytes of [whole, damaged]) expect(await run({ seed: 4 }, { keeper: { load: () => bytes, save } })).toMatchObject({ testLoss });
+    const reasons: string[] = [];
+    const job = (bytes: Uint8Array) => ({ keeper: { load: () => bytes, save }, onAnew: (why: string) => void reasons.push(why) });
+    for (const bytes of [whole, damaged]) expect(await run({ seed: 4 }, job(bytes))).toMatchObject({ testLoss });
+    expect(reasons).toHaveLength(2);
+    for (const why of reasons) expect(why).toMatch(/^[^\n]+: .+, got .+; .+$/);
+  });
+
+  it('does not begin anew where it is the device that fails', async () => {
+    const kept: Uint8Array[] = [];
+    await run({ epochs: 1 }, { keeper: { load: () => null, save: (_, bytes) => void kept.push(bytes) } });
+    const set = proceduralDataset({ seed: 3 });
+    let asked = 0;
+    const dataset = {
+      ...set,
+      get train() {
+        if (asked++ > 0) return set.train;
+        throw new DeviceError({ op: 'upload', arg: 'device', rule: 'must have memory', got: 'too little', fix: 'use a smaller batch' });
+      },
+    };
+    const why: string[] = [];
+    const again = run({ epochs: 1 }, { dataset, keeper: { load: () => kept[0], save: () => {} }, onAnew: (one) => why.push(one) });
+    await expect(again).rejects.toThrow(DeviceError);
+    expect([kept.length > 0, why]).toEqual([true, []]);
+  });
+
+  it('whose checkpoint cannot be written is no failed run: the study ends', async () => {
+    const keeper = {
+      load: () => null,
+      save: () => {
+        throw new FileError({ op: 'forkstep', arg: '/x', rule: 'must be a file that can be written', got: 'ENOSPC', fix: 'free some space' });
+      },
+    };
+    const executor = new LocalExecutor(new Datasets(undefined), '1.2.3', keeper, () => {});
+    const controller = new AbortController();
+    await expect(executor.run(base, controller.signal, () => controller.abort())).rejects.toThrow(FileError);
+    await executor.close();
   });
 
   it('of every method ends, at the cost that was told before', async () => {

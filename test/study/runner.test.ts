@@ -1,12 +1,12 @@
 /** The runner and the folder: what is made, what is kept, what goes on. With executors that train nothing. */
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StudyFolder } from '../../src/study/folder.node.ts';
 import { runId, type Recipe } from '../../src/study/recipe.ts';
 import { evenly, parseResult, resultFormat, thinTrace, type StudyResult } from '../../src/study/result.ts';
-import { missingRuns, runAll, type Executor, type Progress } from '../../src/study/runner.ts';
+import { missingRuns, runAll, type Executor, type Progress, type ShareListener } from '../../src/study/runner.ts';
 import { makeStudy, type StudyRun } from '../../src/study/studies.ts';
 import { madeRun } from './made.ts';
 
@@ -18,11 +18,12 @@ const failedRun = (recipe: Recipe): StudyResult =>
 /** Makes runs at once, but for those that it is told to fail. */
 class FakeExecutor implements Executor {
   readonly made: string[] = [];
-  constructor(readonly fails: (recipe: Recipe) => boolean = () => false, readonly before: () => Promise<void> = async () => {}) {}
+  constructor(readonly fails: (recipe: Recipe) => boolean = () => false, readonly before: () => Promise<void> = async () => {},
+    readonly kept?: number) {}
 
-  async run(recipe: Recipe, signal: AbortSignal, onProgress: (share: number) => void): Promise<StudyResult | null> {
+  async run(recipe: Recipe, signal: AbortSignal, onProgress: ShareListener): Promise<StudyResult | null> {
     await this.before();
-    onProgress(0.5);
+    onProgress(0.5 + 0.5 * (this.kept ?? 0), this.kept);
     if (signal.aborted) return null;
     this.made.push(runId(recipe));
     return this.fails(recipe) ? failedRun(recipe) : madeRun(runId(recipe), recipe, 0.5);
@@ -100,12 +101,12 @@ describe('the runner', () => {
     expect(executor.made).toHaveLength(1);
   });
 
-  it('ends for all executors where one finds what every run lacks, once the runs in progress have ended', async () => {
+  it('ends for all executors where one finds what every run lacks, and stops the runs in progress', async () => {
     const pause = () => new Promise<void>((resolve) => setTimeout(resolve, 5));
     const busy = new FakeExecutor(undefined, pause);
     const lost = new FakeExecutor(undefined, () => Promise.reject(new Error('no adapter')));
     await expect(make([lost, busy])).rejects.toThrow('no adapter');
-    expect(busy.made).toEqual([runs[1].id]);
+    expect(busy.made).toEqual([]);
   });
 
   it('tells how much is left, by the pace so far', async () => {
@@ -122,6 +123,21 @@ describe('the runner', () => {
     // One second for the first; the two others weigh about as much.
     expect(afterFirst.secondsLeft).toBeGreaterThan(1.5);
     expect(afterFirst.secondsLeft).toBeLessThan(2.5);
+  });
+
+  it('tells how much is left of runs that go on, by what was made of them now', async () => {
+    let now = 0;
+    const progress: Progress[] = [];
+    await runAll({
+      runs: runs.slice(0, 4).filter(({ recipe }) => recipe.method !== 'published7'), known: new Map(),
+      executors: [new FakeExecutor(undefined, async () => void (now += 1000), 0.9)], signal: new AbortController().signal,
+      onResult: () => {}, onProgress: (one) => progress.push(one), now: () => now,
+    });
+    const left = (after: number) => progress.find(({ done }) => done === after)!.secondsLeft;
+    // A second for a tenth of the first: ten for each of the others, of which nothing is known yet.
+    expect(left(1)).toBeGreaterThan(15);
+    expect(left(1)).toBeLessThan(25);
+    expect(left(3)).toBe(0);
   });
 });
 
@@ -194,9 +210,24 @@ describe('the folder', () => {
     expect(() => new StudyFolder(path).lock()).toThrow(/must be written by one process at a time, got process \d+/);
     unlock();
     expect(existsSync(join(path, '.lock'))).toBe(false);
-    // No process has this number.
-    writeFileSync(join(path, '.lock'), '4194305\n');
-    new StudyFolder(path).lock()();
+    // No process has the first number; this one has the second, but does not hold the folder.
+    for (const text of ['4194305\n', `4194305 ${hostname()}\n`, `${process.pid} ${hostname()}\n`]) {
+      writeFileSync(join(path, '.lock'), text);
+      new StudyFolder(path).lock()();
+    }
+    const unlockAgain = new StudyFolder(path).lock();
+    expect(readFileSync(join(path, '.lock'), 'utf8')).toBe(`${process.pid} ${hostname()}\n`);
+    unlockAgain();
+  });
+
+  it.each([
+    ['a process of another machine, of which nothing is known here', '4194305 another-host\n', 'process 4194305 of another-host'],
+    ['one that has not written its number yet', '', 'a process that is just starting'],
+  ])('is held by %s', (_, text, got) => {
+    writeFileSync(join(path, '.lock'), text);
+    const fix = expect.stringContaining(`remove ${realpathSync(path)}`) as string;
+    expect(() => new StudyFolder(path).lock()).toThrow(expect.objectContaining({ arg: path, got, fix }));
+    expect(readFileSync(join(path, '.lock'), 'utf8')).toBe(text);
   });
 });
 
@@ -205,10 +236,12 @@ describe('what a result keeps', () => {
     const rates = [1, 1, 1, 2, 2, 3, 3, 3];
     expect(thinTrace(rates.map((lr, step) => ({ step, lr })), 100)).toEqual([[0, 1], [2, 1], [3, 2], [4, 2], [5, 3], [7, 3]]);
     const falling = thinTrace(Array.from({ length: 1000 }, (_, step) => ({ step, lr: 1000 - step })), 50);
-    expect(falling).toHaveLength(50);
-    expect([falling[0], falling[49]]).toEqual([[0, 1000], [999, 1]]);
-    expect(evenly([1, 2, 3], 3)).toEqual([1, 2, 3]);
-    expect(evenly(Array.from({ length: 100 }, (_, i) => i), 4)).toEqual([0, 33, 66, 99]);
+    // 32 is the least power of two of which 1000 steps have at most 49.
+    expect(falling).toEqual([...Array.from({ length: 32 }, (_, i) => [32 * i, 1000 - 32 * i]), [999, 1]]);
+    const steps = (...all: number[]) => all.map((step) => ({ step }));
+    expect(evenly(steps(1, 2, 3), 3)).toEqual(steps(1, 2, 3));
+    expect(evenly(steps(...Array(100).keys()), 5)).toEqual(steps(0, 32, 64, 96, 99));
+    expect(evenly(steps(5, 6, 7, 90, 91, 92), 4)).toEqual(steps(5, 90, 92));
   });
 
   it('survives JSON', () => {

@@ -36,7 +36,7 @@ describe('a row', () => {
     const own = rowOf(table, resultsOf(table, { cosine: [40, 44, null] }), 'cosine');
     expect(own.accuracy!.mean).toBeCloseTo((40 + 44 + 10) / 3, 12);
     expect(own.testLoss!.mean).toBeCloseTo((0.6 + 0.56) / 2, 12);
-    expect(own).toMatchObject({ diverged: 1, failed: 0, missing: 0, forwards: 3 * 32 * 100, trainSeconds: 2 });
+    expect(own).toMatchObject({ diverged: 1, failed: 0, missing: 0, forwards: (3 * 32 * (1250 + 1250 + 7)) / 3, trainSeconds: 2 });
     const factors = makeStudy('factors', 'small', 1);
     // 100 classes.
     expect(rowOf(factors, resultsOf(factors, { constant: [null] }), 'constant').accuracy!.mean).toBe(1);
@@ -54,6 +54,24 @@ describe('a row', () => {
   });
 });
 
+describe('the cost of a row', () => {
+  const column = (known: Map<string, StudyResult>) => {
+    const { head, rows, notes } = tableOf(summarize(table, known));
+    const cost = (title: string) => rows.find(([method]) => method === title)![head.indexOf('cost')];
+    return { of: [cost('constant'), cost('ALR'), cost('ALR at equal cost'), cost('cosine')], notes: notes.join() };
+  };
+
+  it('is over that of a whole run of constant, though the one that is there diverged, or others cost less', () => {
+    const { of, notes } = column(resultsOf(table, { constant: [null], alr: [50], alrEqualCost: [50] }));
+    expect(of).toEqual(['0.006', '3.000', '0.900', '–']);
+    expect(notes).toContain('over those of a whole run of constant, 120 k forwards of one image.');
+  });
+
+  it('is a number of forwards where nothing has been made, too', () => {
+    expect(column(new Map())).toMatchObject({ of: ['–', '–', '–', '–'], notes: expect.stringContaining('120 k forwards') as string });
+  });
+});
+
 describe('a tuned row', () => {
   const grid = {
     constant: [30, 30, 30], 'constant@0.015': [40, 41, 42], 'constant@0.05': [44, 44, 30], 'constant@0.15': [41, 41, 41],
@@ -64,10 +82,10 @@ describe('a tuned row', () => {
   it('is the row of the highest mean over seeds, and costs the search', () => {
     const { chosen, searchForwards } = bestOf(resultsOf(table, grid));
     // Ties go to the first of the grid.
-    expect([chosen!.row.key, searchForwards]).toEqual(['constant@0.015', 5 * 3 * 32 * 100]);
+    expect([chosen!.row.key, searchForwards]).toEqual(['constant@0.015', 4 * 120_000 + 3 * 32 * 7]);
     const { rows, notes } = tableOf(summarize(table, resultsOf(table, grid)));
     expect(rows.find(([method]) => method.startsWith('constant, tuned'))!.slice(0, 3)).toEqual(['constant, tuned: 0.015', '–', '41.0 ± 1.0']);
-    expect(notes.join('\n')).toContain('of 5, which cost 5.0 runs to find');
+    expect(notes.join('\n')).toContain('of 5, which cost 4.0 runs to find');
   });
 
   it('is none while a rate of its grid lacks a run', () => {
@@ -114,7 +132,8 @@ describe('what is written', () => {
     const [head, first, second] = lines.map((line) => line.match(/("([^"]|"")*"|[^,]*)(,|$)/g)!.map((cell) => cell.replace(/,$/, '')));
     expect(second).toHaveLength(head.length);
     const cell = (row: string[], name: string) => row[head.indexOf(name)];
-    expect([cell(first, 'method'), cell(first, 'options'), cell(first, 'forwards')]).toEqual(['published5', '{}', String(3 * 16 * 100 + 2 * 5 * 16)]);
+    expect([cell(first, 'method'), cell(first, 'options'), cell(first, 'forwards')]).toEqual(['published5', '{}', String(3 * 16 * 16 + 2 * 5 * 16)]);
+    expect([cell(first, 'nesterov'), cell(first, 'augment'), cell(first, 'status')]).toEqual(['false', 'none', 'done']);
     expect([cell(second, 'row'), cell(second, 'options')]).toEqual(['"exp, minMax, anchored"', '"{""anchor"":true}"']);
   });
 

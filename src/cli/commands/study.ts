@@ -44,27 +44,35 @@ function estimator(known: ReadonlyMap<string, StudyResult>): { seconds: (run: St
   return { seconds: (run) => roughSeconds(run.recipe) * (isMeasured(run) ? pace(run) : 1), isMeasured };
 }
 
-function listRuns(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<string, StudyResult>, jobs: number): string {
+/** What a study would make: --dry-run, as text or as JSON. */
+function planOf(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<string, StudyResult>, jobs: number) {
   const missing = new Set(missingRuns(runs, known));
   const { seconds, isMeasured } = estimator(known);
-  const rows = [...new Map(runs.map((run) => [run.id, run])).values()].map((run) => {
+  const listed = [...new Map(runs.map((run) => [run.id, run])).values()].map((run) => {
     const state = missing.has(run) ? (known.has(run.id) ? 'failed, to be made again' : 'to be made') : 'there';
-    return [run.id, showCount(totalCost(expectedCost(run.recipe))), showSeconds(seconds(run)), state];
+    return { id: run.id, forwards: totalCost(expectedCost(run.recipe)), seconds: seconds(run), state };
   });
-  const left = [...missing];
-  const forwards = left.reduce((sum, { recipe }) => sum + totalCost(expectedCost(recipe)), 0);
-  const time = left.reduce((sum, run) => sum + seconds(run), 0) / jobs;
-  const basis = left.every(isMeasured) ? 'by the runs that are there' : 'on 2 cores without a GPU, roughly';
-  const table = textTable({ head: ['run', 'forwards', 'time', ''], rows });
-  const cost = `${showCount(forwards)} forwards of one image, ${showSeconds(time)} ${basis}`;
-  return `${table}\n${study.title}, ${study.scale}: ${rows.length} runs, ${left.length} to be made: ${cost}\n`;
+  const left = listed.filter(({ state }) => state !== 'there');
+  const sum = (of: (run: (typeof left)[number]) => number) => left.reduce((all, run) => all + of(run), 0);
+  return {
+    study: study.name, scale: study.scale, runs: listed, left: left.length, forwards: sum((run) => run.forwards),
+    seconds: sum((run) => run.seconds) / jobs, isMeasured: [...missing].every(isMeasured),
+  };
 }
 
-function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number): Executor[] {
-  if (jobs === 1) return [new LocalExecutor(new Datasets(data), version, folder)];
+function planText({ title, scale }: Study, { runs, left, forwards, seconds, isMeasured }: ReturnType<typeof planOf>): string {
+  const rows = runs.map((run) => [run.id, showCount(run.forwards), showSeconds(run.seconds), run.state]);
+  const basis = isMeasured ? 'by the runs that are there' : 'on 2 cores without a GPU, roughly';
+  const table = textTable({ head: ['run', 'forwards', 'time', ''], rows });
+  const cost = `${showCount(forwards)} forwards of one image, ${showSeconds(seconds)} ${basis}`;
+  return `${table}\n${title}, ${scale}: ${runs.length} runs, ${left} to be made: ${cost}\n`;
+}
+
+function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number, tell: (line: string) => void): Executor[] {
+  if (jobs === 1) return [new LocalExecutor(new Datasets(data), version, folder, tell)];
   const args = ['study', 'worker', '--out', folder.path, ...(data === undefined ? [] : ['--data', data])];
   const command = { script: process.argv[1], args };
-  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, version));
+  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, version, tell));
 }
 
 async function makeRuns(values: StudyValues, study: Study, runs: readonly StudyRun[], folder: StudyFolder): Promise<Outcome> {
@@ -72,8 +80,8 @@ async function makeRuns(values: StudyValues, study: Study, runs: readonly StudyR
   const missing = missingRuns(runs, known).length;
   if (missing === 0) return { made: 0, failed: 0, left: 0 };
   const { signal, release } = interruptible('stopping; the runs in progress are kept as they are (press Ctrl-C again to leave at once)');
-  const executors = makeExecutors(values, folder, missing);
   const progress = new StudyProgress(process.stderr, study.name);
+  const executors = makeExecutors(values, folder, missing, (line) => progress.tell(line));
   try {
     return await runAll({
       runs, known, executors, signal,
@@ -95,7 +103,8 @@ export async function run(values: StudyValues, name: StudyName): Promise<number>
   const runs = chosenRuns(study, values.only);
   const folder = new StudyFolder(defaultFolder(values));
   if (values.dryRun) {
-    process.stdout.write(listRuns(study, runs, folder.results(), values.jobs));
+    const plan = planOf(study, runs, folder.results(), values.jobs);
+    process.stdout.write(values.json ? `${JSON.stringify(plan)}\n` : planText(study, plan));
     return 0;
   }
   makeOutputFolder(folder.path);
