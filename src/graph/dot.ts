@@ -8,6 +8,7 @@ import type { Storage } from './tensor.ts';
 /**
  * result[k] = x_k · y_k over all that two arenas hold, f32 one after the other, for any number of pairs. Arenas of equal sizes and
  * order, with zeros in their gaps, as `Arena` makes them for parameters, gradients and momentum.
+ * @param kernel `distancePartials` for ‖x_k − y_k‖² instead
  * @param category what the partial sums' memory counts as: an f32 for every 64 KiB of a pair
  * @numerics f32 sums in a fixed order: bitwise repeatable on one adapter
  */
@@ -16,6 +17,7 @@ export function dotLaunches(
   category: MemoryCategory,
   pairs: readonly (readonly [Arena, Arena])[],
   result: Storage,
+  kernel: typeof dotPartials = dotPartials,
 ): Launch<Ref>[] {
   const chunksOf = ({ size }: Storage): number => Math.ceil(size / 16 / dotChunk);
   const count = pairs[0][0].segments.reduce((sum, segment) => sum + chunksOf(segment), 0);
@@ -26,7 +28,7 @@ export function dotLaunches(
       const chunks = chunksOf(x);
       const uniforms = { n: x.size / 16, chunks, first };
       first += chunks;
-      return emit(dotPartials, { bindings: { x, y: other.segments[i], partials }, uniforms, grid: grid1d(chunks, 1) });
+      return emit(kernel, { bindings: { x, y: other.segments[i], partials }, uniforms, grid: grid1d(chunks, 1) });
     }),
   );
   return [...products, emit(dotFinish, { bindings: { partials, result }, uniforms: { count }, grid: [pairs.length, 1, 1] })];

@@ -9,7 +9,6 @@ export * from './conv2dLanes.ts';
 export * from './conv2dNaive.ts';
 export * from './convInput.ts';
 export * from './crossEntropy.ts';
-export * from './distance.ts';
 export * from './dot.ts';
 export * from './elementwise.ts';
 export * from './epilogue.ts';

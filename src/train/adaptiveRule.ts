@@ -10,8 +10,7 @@ import { Arena, type Memory } from '../graph/memory.ts';
 import { sizeBytes, type Storage } from '../graph/tensor.ts';
 import type { VariableStore } from '../graph/variables.ts';
 import { grid1d, type Launch } from '../kernels/contract.ts';
-import { distancePartials } from '../kernels/distance.ts';
-import { dotChunk, dotFinish } from '../kernels/dot.ts';
+import { distancePartials } from '../kernels/dot.ts';
 import {
   lineHead, noProduct, rateRule, rateRules, recordHead, ruleProducts, ruleTrials, type RuleProduct, type RuleUniforms,
 } from '../kernels/rateRules.ts';
@@ -162,15 +161,7 @@ export class AdaptiveRule {
     if (!this.#start) return [];
     this.#places.distance = (2 * productsStride) / 4;
     const { memory, store } = this.parts;
-    const chunks = this.#start.segments.map(({ size }) => Math.ceil(size / 16 / dotChunk));
-    const count = chunks.reduce((sum, some) => sum + some, 0);
-    const partials = memory.storage('schedule', 'partial distances', count * 4);
-    const sums = this.#start.segments.map((y, i) => {
-      const uniforms = { n: y.size / 16, chunks: chunks[i], first: chunks.slice(0, i).reduce((sum, some) => sum + some, 0) };
-      const bindings = { x: store.parameterArena.segments[i], y, partials };
-      return emit(distancePartials, { bindings, uniforms, grid: grid1d(chunks[i], 1) });
-    });
-    return [...sums, emit(dotFinish, { bindings: { partials, result: this.#resultAt(2) }, uniforms: { count }, grid: [1, 1, 1] })];
+    return dotLaunches(memory, 'schedule', [[store.parameterArena, this.#start]], this.#resultAt(2), distancePartials);
   }
 
   #uniforms(): RuleUniforms & Record<string, number> {

@@ -1,8 +1,7 @@
 /** Squared distances of flat memory against float64: sizes around the chunk, each element, values near one another. */
 import { expect, test } from 'vitest';
 import { emit } from '../../src/graph/lower/context.ts';
-import { distancePartials } from '../../src/kernels/distance.ts';
-import { dotChunk, dotFinish } from '../../src/kernels/dot.ts';
+import { distancePartials, dotChunk, dotFinish } from '../../src/kernels/dot.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { runLaunches } from '../support/launch.ts';
