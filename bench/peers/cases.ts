@@ -1,5 +1,5 @@
 /** What the libraries are given to do: whole training steps of ResNet18, and its ops one by one. */
-import { windowOut } from '../../src/graph/ops.ts';
+import { windowOut } from '../../src/graph/opShapes.ts';
 import type { Shape } from '../../src/graph/tensor.ts';
 import { convName, convShapes, type ConvShape } from '../support/convShapes.ts';
 

@@ -5,7 +5,7 @@ import { tileName, type Tile } from '../../kernels/igemm.ts';
 import { laneRows } from '../../kernels/igemmLanes.ts';
 import { linesPerPanel } from '../../kernels/igemmPanel.ts';
 import { KernelError } from '../../gpu/errors.ts';
-import { leastChunkRows } from '../ops.ts';
+import { leastChunkRows } from '../opShapes.ts';
 import { sumRows } from '../../kernels/reduce.ts';
 
 export type ConvKind = 'forward' | 'backwardInput' | 'backwardWeight';
