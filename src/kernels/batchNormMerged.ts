@@ -5,6 +5,7 @@
  */
 import { mergeMoments, maskBindings, maskName, maskWgsl, type MaskBy } from './batchNorm.ts';
 import { defineKernel, read, readFloats, relu4, write, writeFloats, type Binding } from './contract.ts';
+import { tree } from './fragments.ts';
 
 /** Most chunks that each workgroup merges. */
 export const mostMergedChunks = 128;
@@ -13,14 +14,11 @@ const where = /* wgsl */ `let channel = wid.y * 4u + thread % 4u;
   let slot = thread / 4u;
   let is_channel = channel < u.c4;`;
 
-/** WGSL of a tree over the 16 slots of each channel; `add` puts what thread + apart has to what this one has. */
-const tree = (add: string): string => /* wgsl */ `for (var apart = 32u; apart > 2u; apart /= 2u) {
-    workgroupBarrier();
-    if (thread < apart) { ${add} }
-  }
-  workgroupBarrier();`;
+/** WGSL of a tree over the 16 slots of each channel. */
+const overSlots = (add: string): string => tree(32, 2, add);
 
-const entry = '@compute @workgroup_size(64)\nfn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thread: u32)';
+const entry = `@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thread: u32, @builtin(num_workgroups) grid: vec3u)`;
 
 /** y = act((x − mean)·invStd·weight + bias [+ residual]); mean, invStd and the unbiased variance [c4]. act is relu when `relu` = 1; NaN stays NaN. */
 export const batchNormMergeApply = (residual: boolean) =>
@@ -45,7 +43,7 @@ ${entry} {
     own = merge(own, Moments(f32(min(u.rows_per_chunk, u.rows - chunk * u.rows_per_chunk)), partials[at], partials[at + u.c4]));
   }
   moments[thread] = own;
-  ${tree('moments[thread] = merge(moments[thread], moments[thread + apart]);')}
+  ${overSlots('moments[thread] = merge(moments[thread], moments[thread + apart]);')}
   if (!is_channel) { return; }
   let all = moments[thread % 4u];
   let inv = 1.0 / sqrt(all.m2 / f32(u.rows) + u.eps);
@@ -95,7 +93,7 @@ ${entry} {
   }
   sums[thread] = own_sum;
   dots[thread] = own_dot;
-  ${tree('sums[thread] += sums[thread + apart]; dots[thread] += dots[thread + apart];')}
+  ${overSlots('sums[thread] += sums[thread + apart]; dots[thread] += dots[thread + apart];')}
   if (!is_channel) { return; }
   let sum = sums[thread % 4u];
   let dot = dots[thread % 4u];

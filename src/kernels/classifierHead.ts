@@ -6,6 +6,7 @@
  * fixed order. Overwrites all its outputs; losses 0 in the padding up to `padded`.
  */
 import { defineKernel, read, readFloats, write, writeFloats, type Binding } from './contract.ts';
+import { tree } from './fragments.ts';
 import { directionNames, formPerturbed, perturbedName, readCoefficients } from './perturbed.ts';
 
 /** Most channels and classes: what workgroup memory holds. */
@@ -61,7 +62,7 @@ var<workgroup> means: array<vec4f, ${mostHeadChannels / 4}>;
 var<workgroup> logits: array<vec4f, ${mostHeadClasses / 4}>;
 var<workgroup> parts: array<vec4f, 64>;
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thread: u32, @builtin(num_workgroups) grid: vec3u) {
   let image = wid.x;
   ${readCoefficients(directions, scaled, 'wid.z')}
   for (var c = thread; c < u.c4; c += 64u) {
@@ -78,10 +79,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thre
       total += means[c / 4u][c % 4u] * own_weight;
     }
     parts[thread] = total;
-    for (var apart = 32u; apart > 0u; apart /= 2u) {
-      workgroupBarrier();
-      if (thread < apart) { parts[thread] += parts[thread + apart]; }
-    }
+    ${tree(32, 0, 'parts[thread] += parts[thread + apart];')}
     if (thread == 0u) {
       ${biasAt('g')}
       logits[g] = parts[0] + own_bias;

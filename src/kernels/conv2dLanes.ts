@@ -59,7 +59,7 @@ export function conv2dPanel({ lanes, window, weight, directions = 0, scaled = fa
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32', stride: 'u32',
       padding: 'u32', m: 'u32', m_tiles: 'u32', tiles_per_group: 'u32', n_tiles: 'u32', splits: 'u32', lines: 'u32', lines_per_split: 'u32',
-      fetch_rounds: 'u32', lane_rows: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32', affine_trial_stride: 'u32',
+      fetch_rounds: 'u32', lane_rows: 'u32', lane_groups: 'u32', x_trial_stride: 'u32', weight_trial_stride: 'u32', affine_trial_stride: 'u32',
       inv_cin4: 'f32', inv_plane: 'f32', inv_w_out: 'f32',
     },
     enable: ['subgroups'],
@@ -112,7 +112,7 @@ export function conv2dBackwardInputLanes(lanes: number, epilogue: Epilogue = noE
     hasProduct: true,
     uniforms: {
       images: 'u32', h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_h: 'u32', k_w: 'u32',
-      stride: 'u32', padding: 'u32', m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', fetch_rounds: 'u32', lane_rows: 'u32',
+      stride: 'u32', padding: 'u32', m_tiles: 'u32', n_tiles: 'u32', splits: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', lane_groups: 'u32',
       dy_trial_stride: 'u32', weight_trial_stride: 'u32', inv_cout4: 'f32',
     },
     enable: ['subgroups'],
@@ -178,7 +178,7 @@ export function conv2dBackwardWeightLanes(lanes: number, input: ConvInput = 'pla
     bindings: { x: readFloats('vec4f'), ...inputBindings(input), dy: readFloats('vec4f'), ...epilogue.bindings, dw: write('vec4f') } as Record<string, Binding>,
     uniforms: {
       h: 'u32', w: 'u32', cin: 'u32', cin4: 'u32', h_out: 'u32', w_out: 'u32', cout4: 'u32', k_w: 'u32', stride: 'u32', padding: 'u32',
-      m4: 'u32', n_tiles: 'u32', splits: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32',
+      m4: 'u32', n_tiles: 'u32', splits: 'u32', quads: 'u32', tiles: 'u32', tiles_per_split: 'u32', fetch_rounds: 'u32', lane_rows: 'u32', lane_groups: 'u32',
       x_trial_stride: 'u32', dy_trial_stride: 'u32', affine_trial_stride: 'u32', inv_quads: 'f32', inv_h_out: 'f32',
       ...epilogue.uniforms,
     } as Record<string, UniformType>,

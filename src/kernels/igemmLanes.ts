@@ -102,32 +102,45 @@ export function handRound(lanes: number, along: 'k' | 'n'): string {
 }
 
 /**
- * WGSL that stores a lane's sums acc_r_g, with the epilogue. `first_row` and `n_tile` are in scope. The rows stand in a loop at whose end the
- * sums move on by a row.
+ * A loop over column groups, `n4` in scope, whose body has the group's sums in acc_r_0; before each turn but the first all groups move on by
+ * one. A body for every group would be four times the code, and most of what a kernel takes to compile.
  */
-export function storeLanes({ storeRow, place, exists, put, hasRow, epilogue, chunk }: LaneOutput): string {
+const eachGroup = (body: string): string => `for (var g = 0u; g < u.lane_groups; g += 1u) { let n4 = n_tile * ${laneColumns / 4}u + g;
+    ${body}
+    ${nextGroup}
+  }`;
+
+/** WGSL that moves all groups on by one. */
+export const nextGroup = range(laneRows).flatMap((r) => range(laneColumns / 4 - 1).map((g) => `acc${r}_${g} = acc${r}_${g + 1};`)).join(' ');
+
+/** WGSL that moves the rows of a group on by one. */
+export const nextRow = (g: number): string => range(laneRows - 1).map((r) => `acc${r}_${g} = acc${r + 1}_${g};`).join(' ');
+
+/**
+ * WGSL that stores a lane's sums acc_r_g, with the epilogue. `first_row` and `n_tile` are in scope. Column groups stand in a loop, and rows in
+ * another, at whose ends the sums move on by a group and by a row.
+ * @param isLast WGSL bool: whether the sums are whole, where they may be stored before that, without the epilogue
+ */
+export function storeLanes({ storeRow, place, exists, put, hasRow, epilogue, chunk }: LaneOutput, isLast: string | null = null): string {
   const { change, sums } = epilogue;
-  const groups = range(laneColumns / 4);
   const rows = range(laneRows);
-  const column = (of: (g: number) => string): string =>
-    groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; ${of(g)} }`).join(' ');
-  const add = (g: number) => (sums === null || sums === 'moments' ? '' : `first_${g} += ${sums.first}; second_${g} += ${sums.second};`);
+  const onlyLast = (code: string): string => (isLast === null || code.trim() === '' ? code : `if (${isLast}) { ${code} }`);
+  const add = sums === null || sums === 'moments' ? '' : `first += ${sums.first}; second += ${sums.second};`;
   const store = eachRow(`let m = first_row + r; ${storeRow}
-    ${column((g) => `var value = acc0_${g}; if (${exists}) { let at = ${place}; ${change} ${put} ${add(g)} }`)}
-    ${rows.slice(1).flatMap((r) => groups.map((g) => `acc${r - 1}_${g} = acc${r}_${g};`)).join(' ')}`);
-  if (sums === null) return store;
-  const each = (line: (g: number) => string): string => groups.map(line).join(' ');
-  const declare = each((g) => `var first_${g} = vec4f(); var second_${g} = vec4f();`);
-  const putAll = `if (lane == 0u) { ${column((g) => putSums(chunk, `first_${g}`, `second_${g}`))} }`;
-  const together = (name: string) => each((g) => `${name}_${g} = subgroupAdd(${name}_${g});`);
-  if (sums !== 'moments') return `${declare} ${store} ${together('first')} ${together('second')} ${putAll}`;
+    var value = acc0_0; if (${exists}) { let at = ${place}; ${onlyLast(`${change} ${add}`)} ${put} }
+    ${nextRow(0)}`);
+  if (sums === null) return eachGroup(store);
+  const putAll = `if (lane == 0u) { ${putSums(chunk, 'first', 'second')} }`;
+  if (sums !== 'moments') {
+    return eachGroup(`var first = vec4f(); var second = vec4f();
+    ${store}
+    ${onlyLast(`first = subgroupAdd(first); second = subgroupAdd(second); ${putAll}`)}`);
+  }
   // Rows that do not exist have sums of zero.
-  return `${declare}
-  ${each((g) => `first_${g} = subgroupAdd(${rows.map((r) => `acc${r}_${g}`).join(' + ')}) / f32(max(${chunk.rows}, 1u));`)}
-  ${lines(laneRows, (r) => `{ let m = first_row + ${r}u; if (${hasRow}) {
-    ${each((g) => `let apart_${g} = acc${r}_${g} - first_${g}; second_${g} += apart_${g} * apart_${g};`)} } }`)}
-  ${together('second')} ${putAll}
-  ${store}`;
+  return eachGroup(`${onlyLast(`let first = subgroupAdd(${rows.map((r) => `acc${r}_0`).join(' + ')}) / f32(max(${chunk.rows}, 1u)); var second = vec4f();
+    ${lines(laneRows, (r) => `{ let m = first_row + ${r}u; if (${hasRow}) { let apart = acc${r}_0 - first; second += apart * apart; } }`)}
+    second = subgroupAdd(second); ${putAll}`)}
+    ${store}`);
 }
 
 /** The whole entry point `main`. */

@@ -10,9 +10,22 @@
  *
  * Measured on lavapipe, 3 × 3, 16 to 128 channels: 0.7 of the time of `igemmLanes.ts`; a perturbed weight costs 2 to 5 % more where it cost 10 to 33 %.
  */
-import { noEpilogue } from './epilogue.ts';
 import { range } from './fragments.ts';
-import { abreast, eachRow, fetchLoop, handRound, laneColumns, laneRows, lines, shift, storeLanes, turn, type LaneOutput } from './igemmLanes.ts';
+import {
+  abreast,
+  eachRow,
+  fetchLoop,
+  handRound,
+  laneColumns,
+  laneRows,
+  lines,
+  nextGroup,
+  nextRow,
+  shift,
+  storeLanes,
+  turn,
+  type LaneOutput,
+} from './igemmLanes.ts';
 
 /** Steps (4 of k) that a panel holds: 288 vec4s a lane, of the 512 that WGSL allows in function memory. */
 const panelSteps = (lanes: number): number => 18 * lanes;
@@ -71,9 +84,6 @@ export interface IgemmPanel {
 
 const groups = range(laneColumns / 4);
 
-const column = (of: (g: number) => string): string =>
-  groups.map((g) => `{ let n4 = n_tile * ${groups.length}u + ${g}u; ${of(g)} }`).join(' ');
-
 /** Once a line: the pixels that all its taps look at. */
 function fetchWindow({ window, fetch }: IgemmPanel): string {
   if (window === null) return '';
@@ -96,12 +106,11 @@ function rowsOfTap({ window, fetch, inside, rowState }: IgemmPanel): string {
 /** The whole entry point `main`. */
 export function igemmPanelMain(kernel: IgemmPanel): string {
   const { lanes, window, prologue, line, ofLine, b, prepare, out, readBack } = kernel;
-  const { storeRow, place, exists, epilogue } = out;
-  const isPlain = epilogue === noEpilogue;
+  const { storeRow, place, exists } = out;
   const kept = Object.entries(ofLine);
   const slots = laneColumns / lanes;
   const rows = range(laneRows);
-  const sums = (r: number): string[] => groups.map((g) => `acc${r}_${g}`);
+  const last = groups.length - 1;
   const multiply = (r: number, g: number): string =>
     range(4).map((k) => `acc${r}_${g} = fma(vec4f(a_${r}[${k}]), b${k}_${g}, acc${r}_${g});`).join(' ');
   return /* wgsl */ `
@@ -124,9 +133,9 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
   let first_row = (m_tile * ${lanes}u + lane) * ${laneRows}u;
   ${lines(laneRows, prepare)}
   ${rows.flatMap((r) => groups.map((g) => `var acc${r}_${g} = vec4f();`)).join(' ')}
-  if (first_line > line_begin) { ${eachRow(`let m = first_row + r; ${storeRow}
-    ${rows.slice(1).flatMap((r) => sums(r).map((sum, g) => `acc${r - 1}_${g} = ${sum};`)).join(' ')}
-    ${column((g) => `let at = select(0u, ${place}, ${exists}); acc${laneRows - 1}_${g} = select(vec4f(), ${readBack('at')}, ${exists});`)}`)} }
+  if (first_line > line_begin) { for (var g = 0u; g < u.lane_groups; g += 1u) { let n4 = n_tile * ${groups.length}u + g; ${nextGroup}
+    ${eachRow(`let m = first_row + r; ${storeRow} ${nextRow(last)}
+    let at = select(0u, ${place}, ${exists}); acc${laneRows - 1}_${last} = select(vec4f(), ${readBack('at')}, ${exists});`)} } }
   step = 0u;
   for (var line = first_line; line < last_line; line += 1u) { ${line}
     ${kept.map(([name]) => `let ${name} = kept_${name}[line - first_line];`).join(' ')}
@@ -139,7 +148,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(subgroup_invocation_id) lane
     ${window === null ? '' : shift('pixel', windowSize(window), 1)}
     step += 1u;
   } }
-  ${isPlain ? storeLanes(out) : `if (last_line == line_end) { ${storeLanes(out)} } else { ${storeLanes({ ...out, epilogue: noEpilogue })} }`}
+  ${storeLanes(out, 'last_line == line_end')}
   } }
 }`;
 }

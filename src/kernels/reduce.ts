@@ -1,6 +1,7 @@
 /** Sums in a fixed order: same grid, same bits. */
 import { builtins, defineKernel, linearIndex, maxGridDimension, read, readFloats, treeStart, write, writeFloats, type Binding, type UniformType } from './contract.ts';
 import type { Epilogue } from './epilogue.ts';
+import { tree } from './fragments.ts';
 
 /** y[i] = Σ_s partials[s · n + i], s in index order. Second pass of every split-K. */
 export const sumPartials = defineKernel({
@@ -31,10 +32,10 @@ export const sumPartialsThen = (epilogue: Epilogue) => {
   const four = [0, 1, 2, 3];
   const { change, sums } = epilogue;
   const add = sums === null || sums === 'moments' ? '' : `first += ${sums.first}; second += ${sums.second};`;
-  const moments = `first = add_slots(lid.x, v_0 + v_1 + v_2 + v_3) / f32(max(min(u.rows - first_row, ${sumRows}u), 1u));
+  const moments = `first = add_slots(lid.x, grid, v_0 + v_1 + v_2 + v_3) / f32(max(min(u.rows - first_row, ${sumRows}u), 1u));
   ${four.map((i) => `if (first_row + slot + ${16 * i}u < u.rows) { second += (v_${i} - first) * (v_${i} - first); }`).join(' ')}
-  second = add_slots(lid.x, second);`;
-  const finish = `${sums === 'moments' ? moments : 'first = add_slots(lid.x, first); second = add_slots(lid.x, second);'}
+  second = add_slots(lid.x, grid, second);`;
+  const finish = `${sums === 'moments' ? moments : 'first = add_slots(lid.x, grid, first); second = add_slots(lid.x, grid, second);'}
   if (slot == 0u && n4 < u.c4 && chunk < u.chunks) {
     let at = (wid.z * u.chunks + chunk) * 2u * u.c4 + n4;
     sums[at] = first;
@@ -47,18 +48,14 @@ export const sumPartialsThen = (epilogue: Epilogue) => {
     wgsl: /* wgsl */ `
 var<workgroup> added: array<vec4f, 64>;
 /** Σ of the value over the 16 slots of a column, in every thread of it. */
-fn add_slots(thread: u32, value: vec4f) -> vec4f {
+fn add_slots(thread: u32, grid: vec3u, value: vec4f) -> vec4f {
   workgroupBarrier();
   added[thread] = value;
-  for (var apart = 32u; apart > 2u; apart /= 2u) {
-    workgroupBarrier();
-    if (thread < apart) { added[thread] += added[thread + apart]; }
-  }
-  workgroupBarrier();
+  ${tree(32, 2, 'added[thread] += added[thread + apart];')}
   return added[thread % 4u];
 }
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u) {
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_id) lid: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let groups = (u.c4 + 3u) / 4u;
   let chunk = wid.x + wid.y / groups * ${maxGridDimension}u;
   let n4 = wid.y % groups * 4u + lid.x % 4u;

@@ -1,5 +1,6 @@
 /** What the scores of trials look at beside the trials' mean losses: differences sample by sample, and the slope along the direction. */
 import { builtins, defineKernel, linearIndex, nonFinite, read, write } from './contract.ts';
+import { tree } from './fragments.ts';
 
 /** √x to about one unit in the last place, as WGSL's own may be off by many. */
 export const rootOf = /* wgsl */ `
@@ -49,24 +50,16 @@ export const pairedDifferences = defineKernel({
   uniforms: { n: 'u32', words: 'u32', images: 'u32', padded: 'u32', batches: 'u32' },
   wgsl: /* wgsl */ `${nonFinite}${rootOf}${isLost('u.words')}
 var<workgroup> parts: array<f32, 64>;
-fn sum_of(thread: u32, value: f32) -> f32 {
+fn sum_of(thread: u32, grid: vec3u, value: f32) -> f32 {
   workgroupBarrier();
   parts[thread] = value;
-  for (var apart = 32u; apart > 0u; apart /= 2u) {
-    workgroupBarrier();
-    if (thread < apart) { parts[thread] += parts[thread + apart]; }
-  }
-  workgroupBarrier();
+  ${tree(32, 0, 'parts[thread] += parts[thread + apart];')}
   return parts[0];
 }
-fn largest_of(thread: u32, value: f32) -> f32 {
+fn largest_of(thread: u32, grid: vec3u, value: f32) -> f32 {
   workgroupBarrier();
   parts[thread] = value;
-  for (var apart = 32u; apart > 0u; apart /= 2u) {
-    workgroupBarrier();
-    if (thread < apart) { parts[thread] = max(parts[thread], parts[thread + apart]); }
-  }
-  workgroupBarrier();
+  ${tree(32, 0, 'parts[thread] = max(parts[thread], parts[thread + apart]);')}
   return parts[0];
 }
 fn sample_of(t: u32, j: u32) -> f32 {
@@ -75,7 +68,7 @@ fn sample_of(t: u32, j: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thread: u32, @builtin(num_workgroups) grid: vec3u) {
   let t = wid.x;
   var best = u.n;
   for (var k = 0u; k < u.n; k += 1u) {
@@ -88,7 +81,7 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thre
   let count = u.images * u.batches;
   var most = 0.0;
   for (var j = thread; j < count; j += 64u) { most = max(most, abs(sample_of(t, j) - sample_of(other, j))); }
-  let exponent = clamp((bitcast<u32>(largest_of(thread, most)) >> 23u) & 255u, 1u, 253u);
+  let exponent = clamp((bitcast<u32>(largest_of(thread, grid, most)) >> 23u) & 255u, 1u, 253u);
   let unit = bitcast<f32>((254u - exponent) << 23u);
   var sum = 0.0;
   var squares = 0.0;
@@ -97,8 +90,8 @@ fn main(@builtin(workgroup_id) wid: vec3u, @builtin(local_invocation_index) thre
     sum += d;
     squares += d * d;
   }
-  sum = sum_of(thread, sum);
-  squares = sum_of(thread, squares);
+  sum = sum_of(thread, grid, sum);
+  squares = sum_of(thread, grid, squares);
   if (thread != 0u) { return; }
   let number = f32(count);
   let variance = max(squares - sum * sum / number, 0.0) / (number * (number - 1.0));

@@ -134,6 +134,7 @@ const panel: Lowering<'panel'> = (p, way, operands, to) => {
     lines_per_split: ceilDivide(lines, splits),
     fetch_rounds: fetchRounds(window),
     lane_rows: laneRows,
+    lane_groups: laneColumns / 4,
     ...strides,
     x_trial_stride: p.kind === 'forward' ? strides.x_trial_stride : strides.dy_trial_stride,
     inv_cin4: 1 / vec4s(cin),
@@ -191,6 +192,7 @@ function inputGradient(
     splits,
     fetch_rounds: fetchRounds(null),
     lane_rows: laneRows,
+    lane_groups: laneColumns / 4,
     ...trialStrides(p),
     inv_cout4: 1 / vec4s(p.cout),
   };
@@ -220,6 +222,7 @@ function weightGradient(
     quads,
     fetch_rounds: 4,
     lane_rows: laneRows,
+    lane_groups: laneColumns / 4,
     inv_quads: 1 / quads,
     inv_h_out: 1 / p.hOut,
     inv_plane: 1 / (p.hOut * p.wOut),
