@@ -1,6 +1,6 @@
 /**
  * `npm run kit`: one folder, and its archive, that runs the command, the benches, the examples and the tests on a Linux x86-64 machine with
- * nothing installed and no network. See the README's section on it.
+ * nothing installed and no network. See docs/benches.md, "The portable kit".
  */
 import { chmodSync, copyFileSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';

@@ -1,4 +1,6 @@
 /** What needs files: Node only. */
 export { readCifar10, readCifar100 } from './data/cifar.node.ts';
 export { fetchDataset } from './data/fetch.node.ts';
-export { findRun, readCheckpoint, readResult, RunFolder, writeCheckpoint, type FoundRun, type RunFolderOptions, type RunLog } from './train/runFolder.node.ts';
+export {
+  findRun, readAlrCheckpoint, readCheckpoint, readResult, RunFolder, writeCheckpoint, type FoundRun, type RunFolderOptions, type RunLog,
+} from './train/runFolder.node.ts';

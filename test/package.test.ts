@@ -39,7 +39,7 @@ describe('the package', () => {
     const targets = [...Object.values(packageJson.exports).flatMap((entry) => Object.values(entry)), ...Object.values(packageJson.bin)];
     expect(files).toEqual(expect.arrayContaining(targets.map((target) => target.replace(/^\.\//, ''))));
     const tops = new Set(files.map((name) => name.split('/')[0]));
-    expect([...tops].sort()).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'package.json']);
+    expect([...tops].sort()).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'dist', 'docs', 'package.json']);
     expect(files.filter((name) => /(^|\/)cli\.d\.ts$|\.test\./.test(name))).toEqual([]);
   });
 

@@ -116,7 +116,9 @@ describe("the README's table", () => {
 });
 
 describe('the documents', () => {
-  const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'docs/ARCHITECTURE.md', 'docs/fused-trials.md', 'docs/study.md'];
+  const pages = readdirSync(join(ROOT, 'docs')).filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`);
+  const documents = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...pages];
+  const page = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
   const anchor = (title: string) => title.toLowerCase().replace(/[^\p{L}\p{N} -]/gu, '').replaceAll(' ', '-');
   const headings = (text: string) => [...text.replace(/```[\s\S]*?```/g, '').matchAll(/^#+ (.*)$/gm)].map(([, title]) => anchor(title));
 
@@ -138,12 +140,16 @@ describe('the documents', () => {
     expect(named.filter((path) => !path.startsWith('bench/results') && !existsSync(join(ROOT, path)))).toEqual([]);
   });
 
+  it('are reached from the README', () => {
+    for (const path of pages) expect(readme).toContain(`](${path}`);
+  });
+
   it("give the options of train as its --help does, each example's name, each bench's", () => {
     const help = helpText('forkstep train', 'Train a network, its learning rate set by fused trials.', trainOptions, '');
-    expect(markedBlock(readme, 'train-help', 'text')).toBe(help.trimEnd());
+    expect(markedBlock(page('docs/commands.md'), 'train-help', 'text')).toBe(help.trimEnd());
     const names = (folder: string) => readdirSync(join(ROOT, folder)).flatMap((file) => /^(.*)\.ts$/.exec(file)?.[1] ?? []);
     for (const example of names('examples')) expect(readme).toContain(`[\`${example}\`](examples/${example}.ts)`);
-    for (const bench of names('bench')) expect(readme).toContain(`- \`${bench}\`: `);
+    for (const bench of names('bench')) expect(page('docs/benches.md')).toContain(`- \`${bench}\`: `);
     for (const set of Object.keys(factorSets)) expect(readme).toContain(`\`${set}\``);
   });
 });

@@ -15,7 +15,7 @@ const USAGE = `./run COMMAND […]
   example [NAME …]      an example; without a name it lists them
   train, devices, …     the command forkstep; ./run --help lists them
 
-Forkstep ${kit.commit}, Node ${kit.node}. A GPU's driver is found by itself; other drivers go into driver/ (README.md, "The portable kit").
+Forkstep ${kit.commit}, Node ${kit.node}. A GPU's driver is found by itself; other drivers go into driver/ (docs/benches.md, "The portable kit").
 `;
 
 /** What dist/ was last built from here; not there while it is as the kit came. */
@@ -50,7 +50,7 @@ function findDriver(folder) {
   if (adapter.found) Object.assign(process.env, adapter.env);
   else
     process.stderr.write(
-      `run: no WebGPU adapter found (${adapter.reason}); put a Vulkan driver into driver/ (README.md, "The portable kit")\n`,
+      `run: no WebGPU adapter found (${adapter.reason}); put a Vulkan driver into driver/ (docs/benches.md, "The portable kit")\n`,
     );
 }
 

@@ -237,8 +237,10 @@ function checkAlr(command: string, { values, given }: Pick<Parsed<typeof trainOp
   const idle = (Object.keys(trialOptions) as (keyof typeof trialOptions)[]).find((key) => given.has(key) && !own.includes(key));
   if (idle) refuse(command, flagOf(idle), 'must go with --scheduler trial', '--scheduler alr', `leave ${flagOf(idle)} out`);
   if (values.precision === 'mixed') refuse(command, '--precision', 'must be f32 with --scheduler alr', 'mixed', 'leave --precision out');
-  const later = (['resume', 'checkpointEvery'] as const).find((key) => given.has(key));
-  if (later) refuse(command, flagOf(later), 'must go with another scheduler', '--scheduler alr', `leave ${flagOf(later)} out`);
+  if ('steps' in values.checkpointEvery) {
+    const got = `${values.checkpointEvery.steps}steps`;
+    refuse(command, '--checkpoint-every', 'must be in epochs or minutes with --scheduler alr', got, 'checkpoints of ALR are between epochs');
+  }
   if (values.tune) refuse(command, '--tune', 'must go with another scheduler', '--scheduler alr', 'leave --tune out');
 }
 

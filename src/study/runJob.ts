@@ -1,6 +1,7 @@
 /** What every run of a study begins and ends with, whatever sets its rate. */
 import { limitSet, type ImageDataset } from '../data/dataset.ts';
 import type { Device } from '../gpu/device.ts';
+import { AttrError, DataError, ShapeError } from '../gpu/errors.ts';
 import { resnet18 } from '../nn/index.ts';
 import { runId, type Recipe } from './recipe.ts';
 import { resultFormat, type FinishedRun } from './result.ts';
@@ -25,7 +26,8 @@ export interface RunJob {
   /** Called as steps are logged: steps done, of all, and those that a checkpoint had. */
   readonly onProgress?: (done: number, total: number, before: number) => void;
   /**
-   * Takes a checkpoint now and then and where the signal ends the run, which goes on from it bit for bit; a tree of trainings begins anew.
+   * Takes a checkpoint now and then and where the signal ends the run, of a tree of trainings at the end of an epoch alone: the run goes on
+   * from it bit for bit.
    * @default none is made
    */
   readonly keeper?: RunKeeper;
@@ -39,6 +41,23 @@ export const trainerOptions = ({ recipe, dataset, device }: RunJob) => ({
   dataset: { ...dataset, train: limitSet(dataset.train, recipe.train), test: limitSet(dataset.test, recipe.test) },
   device, batchSize: recipe.batch, epochs: recipe.epochs, optimizer: recipe.optimizer, augment: recipe.augment, seed: recipe.seed,
 });
+
+/** A run of an hour loses little; one of a minute makes none before its end. */
+export const checkpointEvery = { minutes: 5 } as const;
+
+/** A run as it was kept, or where that is nothing, or nothing to go on from, a new one. */
+export async function begin<Begun>({ keeper, recipe, onAnew }: RunJob, goOn: (kept: Uint8Array) => Promise<Begun>, anew: () => Promise<Begun>): Promise<Begun> {
+  const kept = keeper?.load(runId(recipe)) ?? null;
+  if (!kept) return anew();
+  try {
+    return await goOn(kept);
+  } catch (error) {
+    // Damaged, or of another version. A device that is lost or out of memory says nothing of the checkpoint, which stays.
+    if (!(error instanceof DataError || error instanceof AttrError || error instanceof ShapeError)) throw error;
+    onAnew?.(error.message);
+  }
+  return anew();
+}
 
 /** The result of a run whose log has ended. */
 export function resultOf(

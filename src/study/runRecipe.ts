@@ -1,16 +1,12 @@
 /** One run of a study: a trainer made by the recipe, and what came of it. */
-import { AttrError, DataError, ShapeError } from '../gpu/errors.ts';
 import { decodeCheckpoint, encodeCheckpoint, Trainer, type Checkpoint } from '../train/index.ts';
 import { costOf } from './cost.ts';
 import { methods, type ScheduledMethod } from './methods.ts';
 import { runId } from './recipe.ts';
 import type { FinishedRun } from './result.ts';
-import { resultOf, trainerOptions, type RunJob } from './runJob.ts';
+import { begin, checkpointEvery, resultOf, trainerOptions, type RunJob } from './runJob.ts';
 import { RunLog, type RunNotes } from './runLog.ts';
 import { runTree } from './runTree.ts';
-
-/** A run of an hour loses little; one of a minute makes none before its end. */
-const checkpointEvery = { minutes: 5 } as const;
 
 /** Null where the signal ended it. @throws whatever the trainer throws */
 export function runRecipe(job: RunJob): Promise<FinishedRun | null> {
@@ -18,30 +14,20 @@ export function runRecipe(job: RunJob): Promise<FinishedRun | null> {
   return 'tree' in method ? runTree(job, method) : runScheduled(job, method);
 }
 
-/** The trainer of a run and its log: as they were kept, or where that is nothing, or nothing to go on from, new ones. */
-async function begin(job: RunJob, method: ScheduledMethod): Promise<{ trainer: Trainer; log: RunLog }> {
-  const { keeper, recipe, onAnew } = job;
-  const { lr, options, epochs } = recipe;
-  const make = () => ({ ...trainerOptions(job), schedule: method.schedule({ lr, epochs, options }) });
-  const kept = keeper?.load(runId(recipe)) ?? null;
-  if (kept) {
-    try {
-      const { checkpoint, notes } = decodeCheckpoint(kept);
-      const trainer = await Trainer.create({ ...make(), resume: checkpoint });
-      return { trainer, log: RunLog.from(JSON.parse(String(notes)) as RunNotes, trainer.stepsPerEpoch) };
-    } catch (error) {
-      // Damaged, or of another version. A device that is lost or out of memory says nothing of the checkpoint, which stays.
-      if (!(error instanceof DataError || error instanceof AttrError || error instanceof ShapeError)) throw error;
-      onAnew?.(error.message);
-    }
-  }
-  const trainer = await Trainer.create(make());
-  return { trainer, log: new RunLog(trainer.stepsPerEpoch) };
-}
-
 async function runScheduled(job: RunJob, method: ScheduledMethod): Promise<FinishedRun | null> {
   const { signal, onProgress, keeper, recipe } = job;
-  const { trainer, log } = await begin(job, method);
+  const { lr, options, epochs } = recipe;
+  const make = () => ({ ...trainerOptions(job), schedule: method.schedule({ lr, epochs, options }) });
+  const goOn = async (kept: Uint8Array) => {
+    const { checkpoint, notes } = decodeCheckpoint(kept);
+    const trainer = await Trainer.create({ ...make(), resume: checkpoint });
+    return { trainer, log: RunLog.from(JSON.parse(String(notes)) as RunNotes, trainer.stepsPerEpoch) };
+  };
+  const anew = async () => {
+    const trainer = await Trainer.create(make());
+    return { trainer, log: new RunLog(trainer.stepsPerEpoch) };
+  };
+  const { trainer, log } = await begin(job, goOn, anew);
   const before = trainer.step;
   const keep = (checkpoint: Checkpoint) => keeper?.save(runId(recipe), encodeCheckpoint(checkpoint, JSON.stringify(log.notes())));
   try {

@@ -1,11 +1,12 @@
 /** A run whose rate is searched as a tree of trainings, side by side. */
 import type { TrialEvent } from '../sched/index.ts';
-import { AlrTrainer, type AlrEpoch, type Evaluation } from '../train/index.ts';
+import { AlrTrainer, decodeAlrCheckpoint, encodeCheckpoint, type AlrCheckpoint, type AlrEpoch, type Evaluation } from '../train/index.ts';
 import { treeCost } from './cost.ts';
 import type { TreeMethod } from './methods.ts';
-import { resultOf, trainerOptions, type RunJob } from './runJob.ts';
+import { runId } from './recipe.ts';
+import { begin, checkpointEvery, resultOf, trainerOptions, type RunJob } from './runJob.ts';
 import type { FinishedRun } from './result.ts';
-import { RunLog } from './runLog.ts';
+import { RunLog, type RunNotes } from './runLog.ts';
 
 /** The end of an epoch as an event of trials: branches are trials of a whole epoch, and those that are kept weigh alike. */
 function asEvent({ step, candidates, kept, rates, allNonFinite }: AlrEpoch, stepsPerEpoch: number): TrialEvent {
@@ -24,16 +25,29 @@ const divergenceOf = (last: Evaluation | null): FinishedRun['divergence'] =>
 
 /** Null where the signal ended it. @throws whatever the trainer throws */
 export async function runTree(job: RunJob, method: TreeMethod): Promise<FinishedRun | null> {
-  const { signal, onProgress, recipe: { lr, epochs, options, batch } } = job;
-  const trainer = await AlrTrainer.create({ ...trainerOptions(job), ...method.tree({ lr, epochs, options }) });
+  const { signal, onProgress, keeper, recipe } = job;
+  const { lr, epochs, options, batch } = recipe;
+  const create = (resume?: AlrCheckpoint) => AlrTrainer.create({ ...trainerOptions(job), ...method.tree({ lr, epochs, options }), resume });
+  const goOn = async (kept: Uint8Array) => {
+    const { checkpoint, notes } = decodeAlrCheckpoint(kept);
+    const trainer = await create(checkpoint);
+    return { trainer, log: RunLog.from(JSON.parse(String(notes)) as RunNotes, trainer.stepsPerEpoch) };
+  };
+  const anew = async () => {
+    const trainer = await create();
+    return { trainer, log: new RunLog(trainer.stepsPerEpoch) };
+  };
+  const { trainer, log } = await begin(job, goOn, anew);
+  const before = trainer.step;
+  const keep = (checkpoint: AlrCheckpoint) => keeper?.save(runId(recipe), encodeCheckpoint(checkpoint, JSON.stringify(log.notes())));
   try {
-    const log = new RunLog(trainer.stepsPerEpoch);
     const { steps, forwards, aborted, evaluation } = await trainer.run({
       signal,
-      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps, 0),
+      onProgress: ({ step }) => onProgress?.(step + 1, trainer.totalSteps, before),
       onSteps: (some) => log.addSteps(some),
       onEvent: (event) => log.addEvent(asEvent(event, trainer.stepsPerEpoch)),
       onEvaluation: (evaluation) => log.addEvaluation(evaluation),
+      ...(keeper && { checkpointEvery, onCheckpoint: keep }),
     });
     if (aborted && steps < trainer.totalSteps) return null;
     return resultOf(job, log, { steps, divergence: divergenceOf(evaluation), cost: treeCost(batch, steps, forwards) });

@@ -5,9 +5,10 @@ import { AttrError } from '../gpu/errors.ts';
 import type { OnCompile } from '../graph/plan.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
-import { ConstantSchedule, type AlrEvent, type AlrOptions, type AlrState } from '../sched/index.ts';
+import { ConstantSchedule, type AlrEvent, type AlrOptions } from '../sched/index.ts';
+import type { AlrCheckpoint } from './checkpoint.ts';
 import type { LoggedStep } from './stepLog.ts';
-import { checkTrainerOptions, type Evaluation } from './trainerOptions.ts';
+import { checkCheckpoints, checkTrainerOptions, type CheckpointCadence, type Evaluation } from './trainerOptions.ts';
 
 /** Options that are not explained here are those of `TrainerOptions`. */
 export interface AlrTrainerOptions extends AlrOptions {
@@ -39,14 +40,6 @@ const optionNames: Record<keyof AlrTrainerOptions, true> = {
   optimizer: true, labelSmoothing: true, augment: true, shuffle: true, seed: true, memoryBudget: true, resume: true, onCompile: true,
 };
 
-/** A run at the end of an epoch. */
-export interface AlrCheckpoint {
-  /** Survives JSON. */
-  readonly state: { readonly tree: AlrState; readonly step: number; readonly forwards: number };
-  /** Values of each beam by `beam.part.variable`, part being parameters, momentum or statistics; in the engine's layout. */
-  readonly tensors: ReadonlyMap<string, Float32Array>;
-}
-
 /** The end of an epoch. */
 export interface AlrEpoch extends AlrEvent {
   /** Steps before it: updates of each branch that has come so far. */
@@ -61,6 +54,9 @@ export interface AlrProgress {
   readonly losses: readonly number[];
 }
 
+/** Epochs, an integer ≥ 1, or minutes > 0 of the clock: it is made at the next end of an epoch. */
+export type AlrCheckpointCadence = Exclude<CheckpointCadence, { readonly steps: number }>;
+
 export interface AlrCallbacks {
   /** Losses and rates of the branch that is the best, at the end of each epoch. */
   readonly onSteps?: (steps: readonly LoggedStep[]) => void;
@@ -70,6 +66,13 @@ export interface AlrCallbacks {
   readonly onProgress?: (progress: AlrProgress) => void;
   /** ≥ 1, @default 10 */
   readonly logEvery?: number;
+  /**
+   * Takes a checkpoint, which the run waits for, at the end of an epoch where one is due. All before it has been told. An epoch that is cut
+   * short has none: a run that goes on makes it anew.
+   */
+  readonly onCheckpoint?: (checkpoint: AlrCheckpoint) => void | Promise<void>;
+  /** How often one is due; needs onCheckpoint. @default { epochs: 1 } */
+  readonly checkpointEvery?: AlrCheckpointCadence;
   /** Evaluate the best branch after every epoch and at the end. @default true */
   readonly evaluate?: boolean;
   /** Ends the run after the step in progress; the epoch is judged by what it had. */
@@ -96,8 +99,11 @@ export function checkAlrOptions(options: AlrTrainerOptions): void {
   checkTrainerOptions({ ...others, schedule: new ConstantSchedule({ lr: 1 }) });
 }
 
-/** @throws AttrError unless the log is asked for often enough */
-export function checkAlrRun({ logEvery = 10 }: AlrCallbacks): void {
+/** @throws AttrError unless the log is asked for often enough, and for checkpoints within epochs */
+export function checkAlrRun(callbacks: AlrCallbacks): void {
+  const op = 'AlrTrainer.run';
+  checkCheckpoints(op, callbacks, ['epochs', 'minutes']);
+  const { logEvery = 10 } = callbacks;
   if (Number.isInteger(logEvery) && logEvery >= 1) return;
-  throw new AttrError({ op: 'AlrTrainer.run', arg: 'logEvery', rule: 'must be an integer ≥ 1', got: logEvery, fix: 'use 10' });
+  throw new AttrError({ op, arg: 'logEvery', rule: 'must be an integer ≥ 1', got: logEvery, fix: 'use 10' });
 }

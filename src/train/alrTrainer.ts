@@ -8,18 +8,20 @@ import { modelParts, type ModelPart } from '../graph/modelStack.ts';
 import { readStorage } from '../graph/run.ts';
 import type { Variable } from '../graph/tensor.ts';
 import { flagNonFiniteLoss } from '../kernels/sgd.ts';
+import type { SafetensorsTensor } from '../nn/safetensors.ts';
 import { AlrTree, type AlrBranch } from '../sched/index.ts';
 import {
   checkAlrOptions,
   checkAlrRun,
   type AlrCallbacks,
-  type AlrCheckpoint,
   type AlrEpoch,
   type AlrResult,
   type AlrTrainerOptions,
 } from './alrOptions.ts';
+import type { AlrCheckpoint } from './checkpoint.ts';
 import { evaluateTest } from './evaluationPlan.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
+import { alrRecipeOf, checkAlrResume } from './resume.ts';
 import type { StackedStep } from './stackedLog.ts';
 import { StackedPlans, type Group } from './stackedPlans.ts';
 import type { LoggedStep } from './stepLog.ts';
@@ -33,6 +35,17 @@ const stepsAhead = 2;
 const forwardsPerStep = 3;
 
 const defaultBudget = 2 ** 30;
+
+/** Whether a checkpoint is due after so many epochs of the run; one that is told so is made. */
+function cadence(every: AlrCallbacks['checkpointEvery'] = { epochs: 1 }): (epochs: number) => boolean {
+  let since = performance.now();
+  return (epochs) => {
+    if ('epochs' in every) return epochs % every.epochs === 0;
+    const isDue = performance.now() - since >= every.minutes * 60_000;
+    if (isDue) since = performance.now();
+    return isDue;
+  };
+}
 
 /** A variable's values in a beam, by name. */
 interface Named {
@@ -77,6 +90,7 @@ export class AlrTrainer {
     const { model, dataset, lr, beam, factors, optimizer, labelSmoothing, onCompile } = options;
     const { batchSize = 32, shuffle = true, seed = 0, augment = 'none', memoryBudget = defaultBudget } = options;
     const tree = new AlrTree({ lr, beam, factors });
+    if (options.resume) checkAlrResume(options, options.resume.state);
     const device = options.device ?? (await defaultDevice());
     const memory = new Memory(device);
     try {
@@ -250,8 +264,9 @@ export class AlrTrainer {
   /** Trains to the end of the run, or until the signal says stop. */
   async run(callbacks: AlrCallbacks = {}): Promise<AlrResult> {
     checkAlrRun(callbacks);
-    const { onSteps, onEvent, onEvaluation, onProgress, logEvery = 10, evaluate = true, signal } = callbacks;
+    const { onSteps, onEvent, onEvaluation, onProgress, onCheckpoint, checkpointEvery, logEvery = 10, evaluate = true, signal } = callbacks;
     let evaluation: Evaluation | null = null;
+    const isDue = cadence(checkpointEvery);
     while (this.#step < this.totalSteps && !signal?.aborted) {
       await this.trainStep();
       if (onProgress && this.#step % logEvery === 0) onProgress({ step: this.#step - 1, losses: await this.losses() });
@@ -260,9 +275,12 @@ export class AlrTrainer {
       const { event, steps } = await this.endEpoch();
       if (steps.length > 0) onSteps?.(steps);
       onEvent?.(event);
-      if (!evaluate) continue;
-      evaluation = await this.evaluate();
-      onEvaluation?.(evaluation);
+      if (evaluate) {
+        evaluation = await this.evaluate();
+        onEvaluation?.(evaluation);
+      }
+      const isWhole = this.#step % this.stepsPerEpoch === 0;
+      if (isWhole && onCheckpoint && (isDue(event.epoch + 1) || isEnd)) await onCheckpoint(await this.checkpoint());
     }
     return { steps: this.#step, forwards: this.#forwards, aborted: signal?.aborted ?? false, evaluation };
   }
@@ -278,17 +296,22 @@ export class AlrTrainer {
 
   /**
    * All that another trainer of the same options needs to go on, by `resume`, as if there had been no break: bit for bit.
-   * @throws AttrError within an epoch
+   * @throws AttrError within an epoch, and after one that was cut short
    */
   async checkpoint(): Promise<AlrCheckpoint> {
-    if (!this.isAtBoundary) {
+    const { device, tree, options } = this;
+    if (!this.isAtBoundary || this.#step % this.stepsPerEpoch !== 0) {
       const fix = 'call it after endEpoch(), or in onEvent';
       throw new AttrError({ op: 'AlrTrainer', arg: 'checkpoint', rule: 'must be taken between epochs', got: `step ${this.#step}`, fix });
     }
-    const tensors = new Map<string, Float32Array>();
-    for (const { name, part, index, beam, variable } of this.#named())
-      tensors.set(name, (await readStorage(this.device, variable, this.plans.beams.at(part, index, beam))) as Float32Array);
-    return { state: { tree: this.tree.state(), step: this.#step, forwards: this.#forwards }, tensors };
+    const tensors = new Map<string, SafetensorsTensor>();
+    for (const { name, part, index, beam, variable } of this.#named()) {
+      const data = (await readStorage(device, variable, this.plans.beams.at(part, index, beam))) as Float32Array;
+      tensors.set(name, { dtype: 'F32', shape: [...variable.shape], data });
+    }
+    const adapter = device.adapter.description || device.adapter.device;
+    const state = { kind: 'alr', step: this.#step, forwards: this.#forwards, tree: tree.state(), adapter, recipe: alrRecipeOf(options) } as const;
+    return { state, tensors };
   }
 
   /** @throws AttrError where a tensor is missing or of another size */
@@ -297,7 +320,7 @@ export class AlrTrainer {
     this.#step = state.step;
     this.#forwards = state.forwards;
     for (const { name, part, index, beam, variable } of this.#named()) {
-      const values = tensors.get(name);
+      const values = tensors.get(name)?.data as Float32Array | undefined;
       if (values?.length !== variable.data.length) {
         const got = values ? `${values.length} values` : 'none';
         const rule = `must hold ${variable.data.length} values`;

@@ -5,7 +5,7 @@
  */
 import { DataError, ForkstepError } from '../gpu/errors.ts';
 import { decodeSafetensors, encodeSafetensors, type SafetensorsTensor } from '../nn/safetensors.ts';
-import type { ScheduleState } from '../sched/index.ts';
+import type { AlrState, ScheduleState } from '../sched/index.ts';
 import { crc32c } from './crc32c.ts';
 
 /** What is read from JSON or goes there. */
@@ -31,10 +31,31 @@ export interface TrainerState {
   readonly recipe: { readonly [option: string]: Json };
 }
 
-export interface Checkpoint {
-  readonly tensors: ReadonlyMap<string, SafetensorsTensor>;
-  readonly state: TrainerState;
+/** Of a run by the ALR technique, between two epochs. */
+export interface AlrTrainerState {
+  readonly kind: 'alr';
+  /** Steps made by each branch that has come so far. */
+  readonly step: number;
+  /** Cost so far in forward passes of a batch. */
+  readonly forwards: number;
+  readonly tree: AlrState;
+  readonly adapter: string;
+  readonly recipe: TrainerState['recipe'];
 }
+
+interface CheckpointOf<State> {
+  readonly tensors: ReadonlyMap<string, SafetensorsTensor>;
+  readonly state: State;
+}
+
+/** What a `Trainer` goes on from. */
+export type Checkpoint = CheckpointOf<TrainerState>;
+/** What an `AlrTrainer` goes on from. Tensors: `BEAM.PART.NAME`, the part `parameters`, `momentum` or `statistics`, in the engine's layout. */
+export type AlrCheckpoint = CheckpointOf<AlrTrainerState>;
+export type AnyCheckpoint = Checkpoint | AlrCheckpoint;
+
+/** Whether a checkpoint is an `AlrTrainer`'s. */
+export const isOfAlr = (checkpoint: AnyCheckpoint): checkpoint is AlrCheckpoint => 'kind' in checkpoint.state;
 
 const format = 'forkstep checkpoint';
 const version = '1';
@@ -57,18 +78,35 @@ const checksumOf = (bytes: Uint8Array): string => {
  * The bytes of a checkpoint's file.
  * @param notes of the caller's own, in JSON: `decodeCheckpoint` gives them back
  */
-export function encodeCheckpoint({ tensors, state }: Checkpoint, notes: Json = null): Uint8Array {
+export function encodeCheckpoint({ tensors, state }: AnyCheckpoint, notes: Json = null): Uint8Array {
   const all = new Map([...tensors, ['state', json(state)], ['notes', json(notes)]]);
   const bytes = encodeSafetensors(all, { crc32c: noChecksum, format, version, step: String(state.step) });
   bytes.set(utf8.encode(checksumOf(bytes)), checksumAt);
   return bytes;
 }
 
+/** @throws DataError for the checkpoint of another kind of trainer */
+function refuseOther(op: string, trainer: string, others: string, fix: string): never {
+  throw new DataError({ op, arg: 'file', rule: `must be a checkpoint of ${trainer}`, got: `one of ${others}`, fix });
+}
+
 /**
- * The checkpoint that the bytes of a file hold, and the notes beside it.
- * @throws DataError, and nothing else, for files that are not checkpoints, not whole or changed
+ * The checkpoint of a `Trainer` that the bytes of a file hold, and the notes beside it.
+ * @throws DataError, and nothing else, for files that are not checkpoints, not whole, changed or another trainer's
  */
 export function decodeCheckpoint(bytes: Uint8Array): { checkpoint: Checkpoint; notes: Json } {
+  const { checkpoint, notes } = decodeAnyCheckpoint(bytes);
+  return isOfAlr(checkpoint) ? refuseOther('decodeCheckpoint', 'Trainer', 'AlrTrainer', 'use decodeAlrCheckpoint') : { checkpoint, notes };
+}
+
+/** As `decodeCheckpoint`, of an `AlrTrainer`. @throws DataError as that does */
+export function decodeAlrCheckpoint(bytes: Uint8Array): { checkpoint: AlrCheckpoint; notes: Json } {
+  const { checkpoint, notes } = decodeAnyCheckpoint(bytes);
+  return isOfAlr(checkpoint) ? { checkpoint, notes } : refuseOther('decodeAlrCheckpoint', 'AlrTrainer', 'Trainer', 'use decodeCheckpoint');
+}
+
+/** Of either trainer. @throws DataError as `decodeCheckpoint` does */
+export function decodeAnyCheckpoint(bytes: Uint8Array): { checkpoint: AnyCheckpoint; notes: Json } {
   const refuse = (rule: string, got: string, fix: string, cause?: unknown): never => {
     throw new DataError({ op: 'decodeCheckpoint', arg: 'file', rule, got, fix }, { cause });
   };
@@ -84,10 +122,10 @@ export function decodeCheckpoint(bytes: Uint8Array): { checkpoint: Checkpoint; n
       refuse(`must be a ${format} of version ${version}`, got, 'resume with the forkstep that wrote it');
     }
     const parse = (name: string): unknown => JSON.parse(new TextDecoder().decode(tensors.get(name)!.data as Uint8Array));
-    const [state, notes] = [parse('state') as TrainerState, parse('notes') as Json];
+    const [state, notes] = [parse('state') as AnyCheckpoint['state'], parse('notes') as Json];
     tensors.delete('state');
     tensors.delete('notes');
-    return { checkpoint: { tensors, state }, notes };
+    return { checkpoint: { tensors, state } as AnyCheckpoint, notes };
   } catch (error) {
     if (error instanceof ForkstepError) throw error;
     return refuse('must hold its state in JSON', String(error), 'resume with the forkstep that wrote it', error);

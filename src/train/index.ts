@@ -3,10 +3,12 @@ export { StepPlans, type Batch, type StepPlanOptions, type TrialPlanOptions } fr
 export { profiledParts, profileStep, type DispatchProfile, type ProfiledPart, type ProfileOptions, type StepProfile } from './profile.ts';
 export { timingMethods, type TimingMethod } from '../graph/timing.ts';
 export { measurePeaks, type Peaks } from '../graph/peaks.ts';
-export { decodeCheckpoint, encodeCheckpoint, type Checkpoint, type Json, type TrainerState } from './checkpoint.ts';
+export {
+  decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, type AlrCheckpoint, type AlrTrainerState, type Checkpoint, type Json, type TrainerState,
+} from './checkpoint.ts';
 export type { LossScaling } from './lossScaler.ts';
 export type { Divergence, LoggedStep, RuleLine } from './stepLog.ts';
 export { Trainer } from './trainer.ts';
 export type { CheckpointCadence, Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';
 export { AlrTrainer } from './alrTrainer.ts';
-export type { AlrCallbacks, AlrCheckpoint, AlrEpoch, AlrProgress, AlrResult, AlrTrainerOptions } from './alrOptions.ts';
+export type { AlrCallbacks, AlrCheckpointCadence, AlrEpoch, AlrProgress, AlrResult, AlrTrainerOptions } from './alrOptions.ts';

@@ -6,8 +6,9 @@ import type { Module } from '../nn/module.ts';
 import type { SafetensorsTensor } from '../nn/safetensors.ts';
 import { stateDict, stateDictValues, toTorch, valuesOf } from '../nn/stateDict.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
-import { AdaptiveSchedule, PureSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
-import type { Checkpoint, Json, TrainerState } from './checkpoint.ts';
+import { AdaptiveSchedule, PureSchedule, resolveFactors, TrialScheduler, type Schedule } from '../sched/index.ts';
+import type { AlrTrainerOptions } from './alrOptions.ts';
+import type { AlrTrainerState, Checkpoint, Json, TrainerState } from './checkpoint.ts';
 import { crc32c } from './crc32c.ts';
 import type { Journal } from './journal.ts';
 import { resolveLossScaling } from './lossScaler.ts';
@@ -57,6 +58,14 @@ function recipeOf(options: TrainerOptions): TrainerState['recipe'] {
   };
 }
 
+/** The same of an ALR training. The length is none of them: no rate depends on it. */
+export function alrRecipeOf(options: AlrTrainerOptions): TrainerState['recipe'] {
+  const { dataset, optimizer, lr, beam = typeof lr === 'number' ? 1 : lr.length, factors = 'factor3' } = options;
+  const { batchSize = 32, labelSmoothing = 0, augment = 'none', shuffle = true, seed = 0 } = options;
+  const tree = { lr, beam, factors: resolveFactors(factors) };
+  return { batchSize, labelSmoothing, augment, shuffle, seed, ...tree, optimizer: resolveSgdOptions(optimizer), dataset: datasetRecipe(dataset) };
+}
+
 /**
  * The state of a trainer between two steps. What was logged has been read.
  * @throws pending GPU errors
@@ -85,18 +94,18 @@ export async function capture(parts: TrainerParts, { made, skipped }: Journal, s
   return { tensors, state };
 }
 
-const refuse = (arg: string, rule: string, got: unknown, fix = 'resume with the options of its run'): never => {
-  throw new AttrError({ op: 'Trainer', arg, rule, got, fix });
+const refuse = (arg: string, rule: string, got: unknown, fix = 'resume with the options of its run', op = 'Trainer'): never => {
+  throw new AttrError({ op, arg, rule, got, fix });
 };
 
 /** @throws AttrError for the first option that differs from the checkpoint's */
-function checkSame(path: string, was: Json | undefined, is: Json | undefined): void {
+function checkSame(path: string, was: Json | undefined, is: Json | undefined, op = 'Trainer'): void {
   const isTree = (value: Json | undefined): value is { readonly [name: string]: Json } =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   if (isTree(was) && isTree(is)) {
-    for (const name of new Set([...Object.keys(was), ...Object.keys(is)])) checkSame(path ? `${path}.${name}` : name, was[name], is[name]);
+    for (const name of new Set([...Object.keys(was), ...Object.keys(is)])) checkSame(path ? `${path}.${name}` : name, was[name], is[name], op);
   } else if (JSON.stringify(was) !== JSON.stringify(is)) {
-    refuse(path, `must be ${JSON.stringify(was)}, as in the run that is resumed`, JSON.stringify(is));
+    refuse(path, `must be ${JSON.stringify(was)}, as in the run that is resumed`, JSON.stringify(is), undefined, op);
   }
 }
 
@@ -180,4 +189,14 @@ export function restore(
   for (const [variable, values] of model) store.write(variable, values);
   if (sgd.buffer && momentum) store.writeArena(sgd.buffer, store.parameters, momentum);
   if (scaler && state.lossScaler) scaler.write({ ...state.lossScaler, isFirst: state.updates === 0, skipped: state.skipped });
+}
+
+/** Checks that a checkpoint is of an ALR training with these options. @throws AttrError for the first that differs */
+export function checkAlrResume(options: AlrTrainerOptions, { recipe, step }: AlrTrainerState): void {
+  const op = 'AlrTrainer';
+  checkSame('', recipe, alrRecipeOf(options), op);
+  const { epochs = 1, maxSteps = Infinity, dataset, batchSize = 32 } = options;
+  const is = Math.min(epochs * Math.floor(dataset.train.count / batchSize), maxSteps);
+  if (is >= step) return;
+  refuse(is === maxSteps ? 'maxSteps' : 'epochs', `must be no less than the ${step} steps that were made`, `${is} steps`, undefined, op);
 }

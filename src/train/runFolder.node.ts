@@ -11,7 +11,16 @@ import { join } from 'node:path';
 import { DataError, ForkstepError } from '../gpu/errors.ts';
 import { alrEventToJson, eventFromJson, eventToJson, type AlrEventJson, type TrialEvent, type TrialEventJson } from '../sched/index.ts';
 import type { AlrEpoch } from './alrOptions.ts';
-import { decodeCheckpoint, encodeCheckpoint, type Checkpoint, type Json } from './checkpoint.ts';
+import {
+  decodeAlrCheckpoint,
+  decodeAnyCheckpoint,
+  decodeCheckpoint,
+  encodeCheckpoint,
+  type AlrCheckpoint,
+  type AnyCheckpoint,
+  type Checkpoint,
+  type Json,
+} from './checkpoint.ts';
 import { crc32c } from './crc32c.ts';
 import { readIfThere, sync, writeWhole, writing } from './files.node.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
@@ -20,24 +29,31 @@ import type { Evaluation } from './trainerOptions.ts';
 
 export const runFiles = { events: 'events.jsonl', checkpoint: 'checkpoint.safetensors', result: 'result.json' };
 
+type Decoder<C> = (bytes: Uint8Array) => { checkpoint: C; notes: Json };
+
 /**
- * A checkpoint from its file, and the notes beside it.
+ * The checkpoint of a `Trainer` from its file, and the notes beside it.
  * @throws DataError for a file that is missing, unreadable, cut off, damaged or foreign
  */
-export function readCheckpoint(file: string): { checkpoint: Checkpoint; notes: Json } {
+export const readCheckpoint = (file: string): { checkpoint: Checkpoint; notes: Json } => readAs(file, decodeCheckpoint);
+
+/** As `readCheckpoint`, of an `AlrTrainer`. @throws DataError as that does */
+export const readAlrCheckpoint = (file: string): { checkpoint: AlrCheckpoint; notes: Json } => readAs(file, decodeAlrCheckpoint);
+
+function readAs<C>(file: string, decode: Decoder<C>): ReturnType<Decoder<C>> {
   const bytes = readIfThere(file);
   if (!bytes) throw new DataError({ op: 'readCheckpoint', arg: file, rule: 'must be a file', got: 'nothing', fix: 'check the path' });
-  return decodeNamed(file, bytes);
+  return decodeNamed(file, bytes, decode);
 }
 
 /** Writes a checkpoint whole or not at all. @throws FileError where that fails; an old file is then as it was */
-export function writeCheckpoint(file: string, checkpoint: Checkpoint, notes: Json = null): void {
+export function writeCheckpoint(file: string, checkpoint: AnyCheckpoint, notes: Json = null): void {
   writeWhole(file, encodeCheckpoint(checkpoint, notes));
 }
 
-function decodeNamed(file: string, bytes: Uint8Array): ReturnType<typeof decodeCheckpoint> {
+function decodeNamed<C>(file: string, bytes: Uint8Array, decode: Decoder<C>): ReturnType<Decoder<C>> {
   try {
-    return decodeCheckpoint(bytes);
+    return decode(bytes);
   } catch (error) {
     if (!(error instanceof ForkstepError)) throw error;
     throw new DataError({ op: 'readCheckpoint', arg: file, rule: error.expected, got: error.got, fix: error.fix }, { cause: error });
@@ -58,13 +74,17 @@ type Line =
   | ({ type: 'eval' } & Evaluation)
   | ({ type: 'divergence' } & Divergence);
 
+/** JSON has no NaN, which a rule's trials may have. */
+const stepFromJson = (step: LoggedStep): LoggedStep =>
+  step.rule?.losses ? { ...step, rule: { ...step.rule, losses: step.rule.losses.map((loss) => loss ?? NaN) } } : step;
+
 /** The log that some bytes of events.jsonl hold; a last line that was torn is none. @throws SyntaxError for lines that are not JSON */
 export function parseRunLog(bytes: Uint8Array): RunLog {
   const log: RunLog = { steps: [], events: [], evals: [] };
   const lines = new TextDecoder().decode(bytes).split('\n').slice(0, -1);
   for (const line of lines) {
     const { type, ...rest } = JSON.parse(line) as Line;
-    if (type === 'step') log.steps.push(rest as LoggedStep);
+    if (type === 'step') log.steps.push(stepFromJson(rest as LoggedStep));
     else if (type === 'event') log.events.push(eventFromJson(rest as TrialEventJson));
     // JSON has no NaN.
     else if (type === 'eval') log.evals.push({ ...(rest as Evaluation), testLoss: (rest as Evaluation).testLoss ?? NaN });
@@ -73,8 +93,8 @@ export function parseRunLog(bytes: Uint8Array): RunLog {
 }
 
 /** A run that can go on. */
-export interface FoundRun {
-  readonly checkpoint: Checkpoint;
+export interface FoundRun<C extends AnyCheckpoint = AnyCheckpoint> {
+  readonly checkpoint: C;
   readonly notes: Json;
   readonly log: RunLog;
   /** Of events.jsonl, when the checkpoint was made. */
@@ -95,7 +115,7 @@ export function findRun(folder: string): FoundRun | null {
   const file = join(folder, runFiles.checkpoint);
   const bytes = readIfThere(file);
   if (!bytes) return null;
-  const { checkpoint, notes: all } = decodeNamed(file, bytes);
+  const { checkpoint, notes: all } = decodeNamed(file, bytes, decodeAnyCheckpoint);
   const { mark, notes = null } = (all ?? {}) as { mark?: LogMark; notes?: Json };
   if (!mark) {
     const rule = 'must be of a run that has a folder';
@@ -205,7 +225,7 @@ export class RunFolder implements RunLog {
    * Replaces the folder's checkpoint; all steps before it have been added. Notes are JSON of the caller's own.
    * @throws FileError where that fails; the old checkpoint is then as it was
    */
-  keep(checkpoint: Checkpoint, notes: Json = null): void {
+  keep(checkpoint: AnyCheckpoint, notes: Json = null): void {
     const events = join(this.folder, runFiles.events);
     // On the disk before the checkpoint that counts on it.
     writing(events, () => sync(events));

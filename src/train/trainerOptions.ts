@@ -160,21 +160,26 @@ export function checkTrainerOptions(options: TrainerOptions): void {
 }
 
 /** @throws AttrError for a cadence that is none, or that nobody takes checkpoints by */
-function checkCheckpoints({ checkpointEvery, onCheckpoint }: RunCallbacks): void {
-  const op = 'Trainer.run';
+export function checkCheckpoints(
+  op: string,
+  { checkpointEvery, onCheckpoint }: { readonly checkpointEvery?: CheckpointCadence; readonly onCheckpoint?: unknown },
+  units: readonly string[] = ['steps', 'epochs', 'minutes'],
+): void {
   const arg = 'checkpointEvery';
   if (!checkpointEvery) return;
   const got = JSON.stringify(checkpointEvery);
   if (!onCheckpoint) throw new AttrError({ op, arg, rule: 'must go with onCheckpoint', got, fix: 'pass what takes checkpoints' });
   const [[unit, n], ...more] = Object.entries(checkpointEvery) as [string, number][];
-  const isGood = unit === 'minutes' ? Number.isFinite(n) && n > 0 : (unit === 'steps' || unit === 'epochs') && Number.isInteger(n) && n >= 1;
+  const isGood = units.includes(unit) && (unit === 'minutes' ? Number.isFinite(n) && n > 0 : Number.isInteger(n) && n >= 1);
   if (isGood && more.length === 0) return;
-  throw new AttrError({ op, arg, rule: 'must be { steps }, { epochs } or { minutes }', got, fix: 'pass { epochs: 1 }' });
+  const names = units.map((name) => `{ ${name} }`);
+  const rule = `must be ${names.slice(0, -1).join(', ')} or ${names.at(-1)}`;
+  throw new AttrError({ op, arg, rule, got, fix: 'pass { epochs: 1 }' });
 }
 
 /** @throws AttrError unless the callbacks ask for a log that can be had, and for the evaluations that the schedule listens to */
 export function checkRun(callbacks: RunCallbacks, schedule: Schedule): void {
-  checkCheckpoints(callbacks);
+  checkCheckpoints('Trainer.run', callbacks);
   const { logEvery = 10, evaluate = true } = callbacks;
   if (!evaluate && schedule.step) {
     const fix = 'leave it out, or make steps by trainStep() and tell the schedule metrics by its step()';

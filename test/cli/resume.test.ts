@@ -11,7 +11,7 @@ import { asFlags, continued, notesOf } from '../../src/cli/run/resume.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { nn, proceduralDataset } from '../../src/index.ts';
 import type { Checkpoint } from '../../src/train/checkpoint.ts';
-import { parseRunLog, readCheckpoint, RunFolder } from '../../src/train/runFolder.node.ts';
+import { parseRunLog, readAlrCheckpoint, readCheckpoint, RunFolder } from '../../src/train/runFolder.node.ts';
 import { buildCli, forkstep } from '../support/builtCli.ts';
 import { pointsOf } from '../support/tfevents.ts';
 
@@ -129,6 +129,30 @@ describe('a run that was ended by Ctrl-C', () => {
     expect([again.code, again.stderr]).toEqual([0, `the run in ${join(folder, 'broken')} is over\n`]);
     expect(JSON.parse(again.stdout)).toEqual((JSON.parse(before[1].toString()) as { summary: unknown }).summary);
     expect(files()).toEqual(before);
+  });
+});
+
+describe('a run by ALR that was ended by Ctrl-C within an epoch', () => {
+  const alr = [...small, '--scheduler', 'alr', '--beam', '2', '--factors', '2,1', '--lr', '0.02', '--momentum', '0.9', '--epochs', '4'];
+  beforeAll(async () => {
+    expect(train('alr', ...alr).code).toBe(0);
+    expect(await interrupt('alrBroken', alr, 6)).toBe(130);
+  });
+
+  it('has left the checkpoint of the last epoch that was whole', () => {
+    const { checkpoint } = readAlrCheckpoint(at('alrBroken', 'checkpoint.safetensors'));
+    expect(checkpoint.state.step % 6).toBe(0);
+    expect(checkpoint.state.step).toBeGreaterThanOrEqual(6);
+  });
+
+  it('goes on as if nothing had been, and refuses other options', () => {
+    expect(told(train('alrBroken', '--resume', '--factors', '4,1'))[1]).toMatch(/--factors must be \[2,1\], as in the run/);
+    expect(told(train('alrBroken', '--resume', '--checkpoint-every', '3steps'))[1]).toMatch(/must be in epochs or minutes/);
+    const run = train('alrBroken', '--resume', '--checkpoint-every', '2epochs');
+    expect(run.code, run.stderr).toBe(0);
+    expect(run.stderr).toMatch(/alr: 24 steps of 8 images, up to 4 branches side by side, from step (6|12|18)\n/);
+    for (const file of ['events.jsonl', 'model.safetensors']) expect(read('alrBroken', file)).toEqual(read('alr', file));
+    expect(train('alrBroken', '--resume').stderr).toContain('is over');
   });
 });
 

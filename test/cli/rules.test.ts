@@ -28,8 +28,8 @@ describe('a rule from its parameters', () => {
   it.each<[string, AdaptiveSchedule]>([
     ['slsArmijo', slsArmijo()],
     [
-      'slsArmijo --init-lr 2 --c 0.2 --beta 0.5 --trials 4 --reset keep --gamma 3 --max-lr 5 --fallback-lr 1e-5 --memory-budget 1MiB',
-      slsArmijo({ initLr: 2, c: 0.2, beta: 0.5, trials: 4, reset: 'keep', gamma: 3, maxLr: 5, fallbackLr: 1e-5 }),
+      'slsArmijo --init-lr 2 --c 0.2 --beta 0.5 --trials 4 --reset grow --gamma 3 --max-lr 5 --fallback-lr 1e-5 --memory-budget 1MiB',
+      slsArmijo({ initLr: 2, c: 0.2, beta: 0.5, trials: 4, reset: 'grow', gamma: 3, maxLr: 5, fallbackLr: 1e-5 }),
     ],
     ['pal --measuring-step 0.1 --max-step 2 --momentum 0.4', pal({ measuringStep: 0.1, maxStep: 2 })],
     ['pal --update-factor 1.5', pal({ updateFactor: 1.5 })],

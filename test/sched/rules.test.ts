@@ -277,6 +277,8 @@ describe('options', () => {
     ['aliG', () => aliG({ maxLr: NaN }), 'maxLr'], ['aliG', () => aliG({ eps: 0 }), 'eps'],
     ['hypergradient', () => hypergradient({} as { lr: number }), 'lr'], ['hypergradient', () => hypergradient({ lr: 1, maxLr: 0.5 }), 'lr'],
     ['hypergradient', () => hypergradient({ lr: 1, hypergradLr: -1 }), 'hypergradLr'],
+    ['sps', () => sps({ gamma: null, initLr: 2 }), 'initLr'], ['slsArmijo', () => slsArmijo({ reset: 'keep', gamma: 2 }), 'gamma'],
+    ['dog', () => dog({ average: false, gamma: 8 }), 'gamma'],
     ['dog', () => dog({ repsRel: 0 }), 'repsRel'], ['dog', () => dog({ gamma: -1 }), 'gamma'],
     ['dog', () => dog({ average: 1 as never }), 'average'],
     ['scheduleFree', () => scheduleFree({ beta: 1 }), 'beta'], ['scheduleFree', () => scheduleFree({ lr: 0 }), 'lr'],

@@ -93,6 +93,20 @@ describe('a run', () => {
     expect(bare(result)).toEqual(bare(await told({ method: 'robust' })));
   });
 
+  it('of a tree that is stopped between epochs goes on bit for bit', async () => {
+    const bare = ({ trainMs: _t, evaluationMs: _e, ...rest }: FinishedRun) => rest;
+    const kept = new Map<string, Uint8Array>();
+    const keeper = { load: (id: string) => kept.get(id) ?? null, save: (id: string, bytes: Uint8Array) => void kept.set(id, bytes) };
+    const tree = { method: 'alr', epochs: 4 } as const;
+    const controller = new AbortController();
+    const stopped = await run(tree, { keeper, signal: controller.signal, onProgress: (done) => void (done === 10 && controller.abort()) });
+    expect([stopped, kept.size]).toEqual([null, 1]);
+    const begun = new Set<number>();
+    const result = (await run(tree, { keeper, onProgress: (_, __, before) => void begun.add(before) }))!;
+    expect([...begun]).toEqual([10]);
+    expect(bare(result)).toEqual(bare(await told(tree)));
+  });
+
   it('begins anew where what was kept is damaged, or of another run', async () => {
     const kept = new Map<string, Uint8Array>();
     const save = (id: string, bytes: Uint8Array) => void kept.set(id, bytes);

@@ -7,6 +7,7 @@ import { AlrTrainer } from '../../src/train/alrTrainer.ts';
 import type { AlrEpoch, AlrTrainerOptions } from '../../src/train/alrOptions.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
+import { decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, type AlrCheckpoint } from '../../src/train/checkpoint.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import { expectClose } from '../support/close.ts';
@@ -246,15 +247,48 @@ describe('the tree on the GPU', () => {
       await first.trainStep();
       if (step % 11 === 10) await first.endEpoch();
     }
-    const { state, tensors } = await first.checkpoint();
+    const bytes = encodeCheckpoint(await first.checkpoint(), 'a note');
     await first.trainStep();
     await expect(first.checkpoint()).rejects.toThrow(AttrError);
     await first.close();
-    const resume = { state: JSON.parse(JSON.stringify(state)), tensors };
+    const { checkpoint: resume, notes } = decodeAlrCheckpoint(bytes);
+    expect(notes).toBe('a note');
+    expect(() => decodeCheckpoint(bytes)).toThrow('file must be a checkpoint of Trainer, got one of AlrTrainer; use decodeAlrCheckpoint');
     const rest = await finish({ epochs: 3, beam: 2, model: new ConvNet(undefined, 77), resume });
     expect(rest.events).toEqual(whole.events.slice(2));
     expect(rest.weights).toEqual(whole.weights);
     expect(rest.steps).toEqual(whole.steps.slice(22));
+  });
+
+  test('a run tells its checkpoints, of whole epochs alone; each goes on as the run did, and not with other options', async () => {
+    const given = { epochs: 4, maxSteps: 38 };
+    const [checkpoints, before]: [AlrCheckpoint[], number[]] = [[], []];
+    const [steps, kept]: [LoggedStep[], Partial<AlrTrainerOptions>] = [[], given];
+    await withAlr(options(given), (trainer) => trainer.run({
+      onSteps: (some) => steps.push(...some),
+      onCheckpoint: (checkpoint) => {
+        before.push(steps.length);
+        checkpoints.push(checkpoint);
+      },
+      checkpointEvery: { epochs: 2 },
+    }));
+    expect(checkpoints.map(({ state }) => state.step)).toEqual([22]);
+    expect(before).toEqual([22]);
+    const rest = await finish({ ...kept, model: new ConvNet(undefined, 77), resume: checkpoints[0] });
+    expect(rest.steps).toEqual(steps.slice(22));
+    const other = (more: Partial<AlrTrainerOptions>) => AlrTrainer.create(options({ ...kept, ...more, resume: checkpoints[0] }));
+    for (const [more, arg] of [
+      [{ lr: 0.1 }, 'lr'], [{ factors: [2, 1] }, 'factors'], [{ seed: 4 }, 'seed'], [{ batchSize: 2 }, 'batchSize'], [{ optimizer: {} }, 'optimizer.momentum'],
+      [{ dataset: randomDataset({ train: 48 }) }, 'dataset.train.count'], [{ epochs: 1 }, 'epochs'],
+    ] as const) await expect(other(more)).rejects.toMatchObject({ op: 'AlrTrainer', arg });
+    // What it may be: longer, as no rate depends on the length.
+    const longer = await finish({ ...kept, maxSteps: undefined, resume: checkpoints[0] });
+    expect(longer.steps.slice(0, 11)).toEqual(steps.slice(22, 33));
+  });
+
+  test.each([{ steps: 5 }, { epochs: 0 }, { minutes: 0 }])('no checkpoint every %j', async (checkpointEvery) => {
+    const run = withAlr(options(), (trainer) => trainer.run({ onCheckpoint: () => {}, checkpointEvery: checkpointEvery as { epochs: number } }));
+    await expect(run).rejects.toThrow('AlrTrainer.run: checkpointEvery must be { epochs } or { minutes }');
   });
 
   test('an epoch that is cut short is judged by what it had; evaluation is of the best', async () => {

@@ -163,7 +163,7 @@ const rows: Row[] = [
     words: (uniform) => ({ lr: log(uniform, 1e-3, 0.3) }),
   },
   { name: 'dog', make: () => dog(), words: ofDog },
-  { name: 'dog, options', make: () => dog({ repsRel: 1e-2, eps: 1, gamma: 0, average: false }), words: ofDog },
+  { name: 'dog, options', make: () => dog({ repsRel: 1e-2, eps: 1, average: false }), words: ofDog },
   { name: 'scheduleFree', make: () => scheduleFree(), words: ofFree },
   { name: 'scheduleFree, rising', make: () => scheduleFree({ lr: 3, warmupSteps: steps(12), r: 1, weightLrPower: 1 }), words: ofFree },
   { name: 'slsArmijo', make: () => slsArmijo(), words: ofSearch, losses: around(10) },

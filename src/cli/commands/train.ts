@@ -1,7 +1,8 @@
 /** `forkstep train`: one run. */
 import { join } from 'node:path';
 import { openDevice } from '../../gpu/device.ts';
-import type { Json } from '../../train/index.ts';
+import type { AlrCheckpoint, AlrCheckpointCadence, Checkpoint, Json } from '../../train/index.ts';
+import type { FoundRun } from '../../train/runFolder.node.ts';
 import type { trainOptions, TrainValues } from '../options.ts';
 import { runAlr } from '../run/alrTraining.ts';
 import { continued, notesOf } from '../run/resume.ts';
@@ -35,10 +36,13 @@ export async function run(now: TrainValues, _: '', givenNow: ReadonlySet<keyof t
   makeOutputFolder(values.out);
   const device = await openDevice();
   const { signal, release } = interruptible();
-  const checkpoints = { every: values.checkpointEvery, notes: notesOf({ values, given }), from };
+  const notes = notesOf({ values, given });
   try {
     const job = { name, values, dataset, model, device, folder: values.out, signal };
-    const finished = await (schedule ? runTraining({ ...job, schedule, checkpoints }) : runAlr(job));
+    // The options of the run that goes on are those of now, its scheduler and its cadence among them.
+    const finished = await (schedule
+      ? runTraining({ ...job, schedule, checkpoints: { every: values.checkpointEvery, notes, from: from as FoundRun<Checkpoint> | null } })
+      : runAlr({ ...job, checkpoints: { every: values.checkpointEvery as AlrCheckpointCadence, notes, from: from as FoundRun<AlrCheckpoint> | null } }));
     writeReport(values.out, `ResNet18 on ${dataset.name}: ${name}`, [finished], values, device);
     const { summary, record, aborted } = finished;
     if (!aborted) record.finish({ name, summary } as unknown as Json);

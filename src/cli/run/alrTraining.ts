@@ -1,14 +1,18 @@
 /** One training run by the ALR technique from the command line: what `training.ts` is for the other schedulers. */
-import { AlrTrainer, type AlrEpoch } from '../../train/index.ts';
+import { AlrTrainer, type AlrCheckpoint, type AlrCheckpointCadence, type AlrEpoch } from '../../train/index.ts';
 import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
 import type { TrainValues } from '../options.ts';
 import { Progress } from '../progress.ts';
 import { RunFolder } from '../../train/runFolder.node.ts';
 import { saveModel } from './record.ts';
-import { Stopwatch, type FinishedRun, type Summary, type TrainingJob } from './training.ts';
+import { asFlags } from './resume.ts';
+import { describe, Stopwatch, type Checkpoints, type FinishedRun, type Summary, type TrainingJob } from './training.ts';
 
-export type AlrJob = Omit<TrainingJob, 'schedule' | 'values' | 'checkpoints'> & { readonly values: TrainValues };
+export interface AlrJob extends Omit<TrainingJob, 'schedule' | 'values' | 'checkpoints'> {
+  readonly values: TrainValues;
+  readonly checkpoints: Checkpoints<AlrCheckpoint, AlrCheckpointCadence>;
+}
 
 /** `step 50: ×2 1.98  ×1 2.07 → learning rate 0.1`, with the beams where there are several. */
 function describeEpoch({ step, candidates, rates, allNonFinite }: AlrEpoch): string {
@@ -19,25 +23,29 @@ function describeEpoch({ step, candidates, rates, allNonFinite }: AlrEpoch): str
 }
 
 export async function runAlr(job: AlrJob): Promise<FinishedRun> {
-  const { values, dataset, model, device, signal, name } = job;
+  const { values, dataset, model, device, signal, name, checkpoints: { every, notes, from } } = job;
   const stream = process.stderr;
-  const { lr, beam, factors, batch, epochs, maxSteps, momentum, weightDecay, nesterov, augment, noShuffle, seed, memoryBudget } = values;
-  const trainer = await AlrTrainer.create({
-    model, dataset, device, lr, beam, factors, batchSize: batch, epochs, maxSteps, optimizer: { momentum, weightDecay, nesterov }, augment,
+  const { tensorboard, lr, beam, factors, batch, epochs, maxSteps, momentum, weightDecay, nesterov, augment, noShuffle, seed, memoryBudget } = values;
+  const making = AlrTrainer.create({
+    model, dataset, device, resume: from?.checkpoint, lr, beam, factors, batchSize: batch, epochs, maxSteps, optimizer: { momentum, weightDecay, nesterov }, augment,
     shuffle: !noShuffle, seed, memoryBudget, onCompile: compileProgress(stream, name),
   });
+  const trainer = await (from ? asFlags(making, dataset) : making);
   try {
-    const record = RunFolder.begin(job.folder, { tensorboard: values.tensorboard });
+    const record = from ? RunFolder.resume(job.folder, from, { tensorboard }) : RunFolder.begin(job.folder, { tensorboard });
+    const onCheckpoint = (checkpoint: AlrCheckpoint) => record.keep(checkpoint, notes);
+    if (!from) onCheckpoint(await trainer.checkpoint());
     const progress = new Progress({ stream, total: trainer.totalSteps, every: values.logEvery });
     const branches = trainer.tree.branchesPerEpoch;
-    progress.event(`${name}: ${trainer.totalSteps} steps of ${batch} images, up to ${branches} branches side by side`);
+    progress.event(`${name}: ${trainer.totalSteps} steps of ${batch} images, up to ${branches} branches side by side${from ? `, from step ${trainer.step}` : ''}`);
     const watch = new Stopwatch();
-    let told = 0;
+    const begun = trainer.step;
+    let told = begun;
     const result = await trainer.run({
       signal,
       logEvery: device.adapter.isSoftware ? 1 : values.logEvery,
       onProgress: ({ step, losses }) => {
-        watch.note(step + 1 - told, told === 0);
+        watch.note(step + 1 - told, told === begun);
         told = step + 1;
         const rate = watch.rate(batch) ?? undefined;
         const secondsLeft = rate && ((trainer.totalSteps - step - 1) * batch) / rate;
@@ -56,6 +64,8 @@ export async function runAlr(job: AlrJob): Promise<FinishedRun> {
         progress.event(`step ${step}: test loss ${formatLoss(testLoss)}, accuracy ${(testAccuracy * 100).toFixed(1)} %`);
         watch.restart();
       },
+      onCheckpoint,
+      checkpointEvery: every,
     });
     progress.done();
     const summary = summarize(trainer, record, job, watch.rate(batch));
@@ -85,7 +95,7 @@ function summarize(trainer: AlrTrainer, { steps, evals }: RunFolder, { device, v
     imagesPerSecond,
     memory: trainer.memory,
     dispatchesPerStep: trainer.dispatchesPerStep,
-    adapter: device.adapter.description || device.adapter.device,
+    adapter: describe(device),
     seed: values.seed,
     diverged: null,
     forwards: trainer.forwards,

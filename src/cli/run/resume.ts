@@ -1,10 +1,8 @@
 /** What `--resume` goes on with: the run in --out and its options, where they are not given again. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { ImageDataset } from '../../data/dataset.ts';
 import { AttrError, DataError } from '../../gpu/errors.ts';
 import type { Json } from '../../train/index.ts';
-import { findRun, readCheckpoint, readResult, runFiles, type FoundRun } from '../../train/runFolder.node.ts';
+import { findRun, readResult, type FoundRun } from '../../train/runFolder.node.ts';
 import { flagOf, UsageError, type Parsed } from '../args.ts';
 import { checkTrain, trainOptions, type CompareValues, type TrainValues } from '../options.ts';
 
@@ -67,8 +65,7 @@ export function continued(now: ParsedTrain): Continued {
   };
   const result = readResult(out);
   if (!resume) {
-    const file = join(out, runFiles.checkpoint);
-    const step = result === null && existsSync(file) ? readCheckpoint(file).checkpoint.state.step : 0;
+    const step = result === null ? (findRun(out)?.checkpoint.state.step ?? 0) : 0;
     if (step > 0) refuse('must not hold a run that is not over', `one at step ${step}`, 'add --resume to go on with it, or name another folder');
     return { ...now, from: null, result: null };
   }

@@ -6,7 +6,7 @@ import type { MemoryReport } from '../../graph/memory.ts';
 import type { ResNet } from '../../nn/index.ts';
 import { AdaptiveSchedule, TrialScheduler, type ControlName, type Schedule } from '../../sched/index.ts';
 import { writeWhole } from '../../train/files.node.ts';
-import { Trainer, type Checkpoint, type CheckpointCadence, type Divergence, type Json, type RunCallbacks } from '../../train/index.ts';
+import { Trainer, type AlrCheckpoint, type Checkpoint, type CheckpointCadence, type Divergence, type Json, type RunCallbacks } from '../../train/index.ts';
 import { RunFolder, type FoundRun } from '../../train/runFolder.node.ts';
 import { compileProgress } from '../compileProgress.ts';
 import { formatLoss, formatNumber } from '../format.ts';
@@ -59,8 +59,15 @@ export interface TrainingJob {
   readonly device: Device;
   readonly folder: string;
   readonly signal: AbortSignal;
-  /** Checkpoints on the way, with what they note, and the run that goes on. @default none */
-  readonly checkpoints?: { readonly every: CheckpointCadence; readonly notes: Json; readonly from: FoundRun | null };
+  /** @default none */
+  readonly checkpoints?: Checkpoints<Checkpoint, CheckpointCadence>;
+}
+
+/** Checkpoints on the way, with what they note, and the run that goes on. */
+export interface Checkpoints<C extends Checkpoint | AlrCheckpoint, Cadence> {
+  readonly every: Cadence;
+  readonly notes: Json;
+  readonly from: FoundRun<C> | null;
 }
 
 /** Time spent in steps, without what comes between them. */
@@ -230,7 +237,7 @@ function summarize(
   };
 }
 
-const describe = ({ adapter }: Device): string => adapter.description || adapter.device;
+export const describe = ({ adapter }: Device): string => adapter.description || adapter.device;
 
 const reportRun = ({ name, record, summary }: FinishedRun): ReportRun => {
   const { lrHistory: _lr, adapter: _adapter, diverged, memory, ...rest } = summary;

@@ -1,7 +1,7 @@
 /** Distance over gradients: the rate from how far the weights have come. */
 import { AttrError } from '../../gpu/errors.ts';
 import { AdaptiveSchedule, type RuleSpec } from './adaptive.ts';
-import { checkReal, withDefaults } from './options.ts';
+import { checkReal, refuseIdle, withDefaults } from './options.ts';
 
 export interface DogOptions {
   /**
@@ -11,7 +11,7 @@ export interface DogOptions {
   readonly repsRel?: number | null;
   /** ε > 0 beside the sum of squares. @default 1e-8 */
   readonly eps?: number;
-  /** γ ≥ 0 of the average: the larger, the more the last steps count. @default 8 */
+  /** γ ≥ 0 of the average, and not without it: the larger, the more the last steps count. @default 8 */
   readonly gamma?: number;
   /** Evaluate at the average of the weights, which the method is meant for. @default true */
   readonly average?: boolean;
@@ -36,6 +36,7 @@ export function dog(options: DogOptions = {}): AdaptiveSchedule {
   const { repsRel, eps, gamma, average } = all;
   if (repsRel !== null) checkReal(op, 'repsRel', repsRel, { above: 0 }, 1e-6);
   checkReal(op, 'eps', eps, { above: 0 }, 1e-8);
+  refuseIdle(op, options, 'gamma', average === false, 'must go with the average');
   checkReal(op, 'gamma', gamma, { min: 0 }, 8);
   if (typeof average !== 'boolean')
     throw new AttrError({ op, arg: 'average', rule: 'must be true or false', got: average, fix: 'leave it out for true' });

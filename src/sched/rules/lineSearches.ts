@@ -1,7 +1,7 @@
 /** Rates by losses along the step's direction: searches without a loop, as all their points are tried in one fused pass. */
 import { checkWord } from '../pure.ts';
 import { AdaptiveSchedule, type RuleSpec, type RuleWords } from './adaptive.ts';
-import { checkReal, upTo, withDefaults } from './options.ts';
+import { checkReal, refuseIdle, upTo, withDefaults } from './options.ts';
 
 export interface SlsArmijoOptions {
   /** Where the search begins at the first step, > 0. @default 1 */
@@ -17,7 +17,7 @@ export interface SlsArmijoOptions {
    * at initLr. @default 'grow'
    */
   readonly reset?: 'grow' | 'keep' | 'init';
-  /** γ ≥ 1 of 'grow'. @default 2 */
+  /** γ ≥ 1 of 'grow', and of that alone. @default 2 */
   readonly gamma?: number;
   /** Largest rate, > 0. @default 10 */
   readonly maxLr?: number;
@@ -49,6 +49,7 @@ export function slsArmijo(options: SlsArmijoOptions = {}): AdaptiveSchedule {
   checkReal(op, 'beta', beta, { above: 0, max: 1 - 2 ** -20 }, 0.9);
   checkReal(op, 'trials', trials, { min: 1, max: 256, isInteger: true }, 10);
   checkWord(op, 'reset', reset, ['grow', 'keep', 'init']);
+  refuseIdle(op, options, 'gamma', reset !== 'grow', "must go with reset 'grow'");
   checkReal(op, 'gamma', gamma, { min: 1 }, 2);
   checkReal(op, 'fallbackLr', fallbackLr, { above: 0, max: maxLr }, 1e-6);
   const growthOf = (stepsPerEpoch: number) => (reset === 'grow' ? gamma ** (1 / stepsPerEpoch) : 1);

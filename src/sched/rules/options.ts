@@ -20,5 +20,11 @@ export function checkReal(op: string, arg: string, value: number, bounds: Bounds
   throw new AttrError({ op, arg, rule: `must be 0 or lie in ${FLOAT32.least} … ${FLOAT32.greatest} (float32)`, got: value, fix });
 }
 
+/** @throws AttrError for an option that was given and that another makes void */
+export function refuseIdle<O extends object>(op: string, options: O, arg: keyof O & string, isIdle: boolean, rule: string): void {
+  const got: unknown = options[arg];
+  if (isIdle && got !== undefined) throw new AttrError({ op, arg, rule, got, fix: 'leave it out: it would be ignored' });
+}
+
 /** A bound that is not there, as float32 holds it. */
 export const upTo = (bound: number | null): number => bound ?? FLOAT32.greatest;

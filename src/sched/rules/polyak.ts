@@ -1,13 +1,13 @@
 /** Rates by Polyak's rule: how far the loss is above its least, over what the gradient can bring. */
 import { AdaptiveSchedule, type RuleSpec } from './adaptive.ts';
-import { checkReal, upTo, withDefaults } from './options.ts';
+import { checkReal, refuseIdle, upTo, withDefaults } from './options.ts';
 
 export interface SpsOptions {
   /** c > 0; ½ fits convex losses best. @default 0.5 */
   readonly c?: number;
   /** γ ≥ 1: by how much the bound of the rate may grow an epoch; null: there is no such bound. @default 2 */
   readonly gamma?: number | null;
-  /** Where that bound begins, > 0. @default 1 */
+  /** Where that bound begins, > 0; not without it. @default 1 */
   readonly initLr?: number;
   /** Largest rate, > 0, or null for none. @default null */
   readonly maxLr?: number | null;
@@ -33,6 +33,7 @@ export function sps(options: SpsOptions = {}): AdaptiveSchedule {
   const { c, gamma, initLr, maxLr, fStar, eps } = all;
   checkReal(op, 'c', c, { above: 0 }, 0.5);
   if (gamma !== null) checkReal(op, 'gamma', gamma, { min: 1 }, 2);
+  refuseIdle(op, options, 'initLr', gamma === null, 'must go with gamma, a bound that grows from it');
   checkReal(op, 'initLr', initLr, { above: 0 }, 1);
   if (maxLr !== null) checkReal(op, 'maxLr', maxLr, { above: 0 }, 1);
   checkReal(op, 'fStar', fStar, { min: 0 }, 0);
