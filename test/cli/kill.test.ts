@@ -40,7 +40,7 @@ const jobs: Record<string, Job> = {
   },
   // An epoch of 4 steps is logged at its end.
   alr: {
-    flags: [...both, '--train-limit', '16', '--max-steps', String(12 * Math.ceil(kills / 2)), '--scheduler', 'alr', '--factors', '2,1'],
+    flags: [...both, '--train-limit', '16', '--max-steps', String(16 * Math.ceil(kills / 2)), '--scheduler', 'alr', '--factors', '2,1'],
     kills: Math.ceil(kills / 2), every: 4,
   },
 };
@@ -87,12 +87,14 @@ it.each(Object.keys(jobs))(`a run by %s that is killed again and again ends as t
 
   const starts = new Set<number>();
   for (let kill = 0; kill < kills; kill++) {
-    const isStart = random() < 0.25;
-    const moment = isStart ? { afterMs: random() * startMs, steps: 0 } : { afterMs: random() * 40, steps: 1 + Math.floor(random() * 5) };
+    // The first leaves a checkpoint.
+    const isStart = kill > 0 && random() < 0.25;
+    const steps = kill === 0 ? 2 * every + 1 : 1 + Math.floor(random() * (2 * every + 1));
+    const moment = isStart ? { afterMs: random() * startMs, steps: 0 } : { afterMs: random() * 40, steps };
     expect(await live(flags, broken, moment)).toBe(true);
     starts.add(check(broken, every)?.checkpoint.state.step ?? 0);
   }
-  expect(starts.size).toBeGreaterThan(1);
+  expect(Math.max(...starts)).toBeGreaterThan(0);
 
   const from = check(broken, every)?.checkpoint.state.step ?? 0;
   const last = forkstep([...flags, '--out', broken, '--resume']);
