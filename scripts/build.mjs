@@ -14,6 +14,14 @@ import { bundledTexts } from './bundled.mjs';
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DIST = join(ROOT, 'dist');
 
+/** The commit as build metadata of the version, `+b59dbc5`, with `.changes` where src/ differs from it; nothing outside a repository. */
+function buildMetadata() {
+  const git = (...args) => spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' });
+  const { status, stdout } = git('rev-parse', '--short=7', 'HEAD');
+  if (status !== 0) return '';
+  return `+${stdout.trim()}${git('status', '--porcelain', 'src', 'package.json').stdout.trim() ? '.changes' : ''}`;
+}
+
 const shared = {
   absWorkingDir: ROOT,
   bundle: true,
@@ -69,7 +77,8 @@ function buildTypes() {
 
 /** Builds everything; declarations only with types: true. @throws Error with the messages of esbuild or tsc printed */
 export async function buildPackage({ types }) {
-  const results = [await build(nodeOptions), await build(browserOptions)];
+  const define = { FORKSTEP_BUILD: JSON.stringify(buildMetadata()) };
+  const results = [await build({ ...nodeOptions, define }), await build(browserOptions)];
   removeStale(results.flatMap((result) => Object.keys(result.metafile.outputs)));
   chmodSync(join(DIST, 'cli.js'), 0o755);
   if (types) buildTypes();

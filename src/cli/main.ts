@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 /** The command `forkstep`. Exit codes: 0 done, 1 the run failed or diverged, 2 the command line or the files it names are at fault. */
-import { version } from '../../package.json';
 import { DataError, ForkstepError } from '../gpu/errors.ts';
 import { UsageError, columns, helpText, parseArgs, suggestion } from './args.ts';
 import type { OptionTable, OptionValues, Parsed } from './args.ts';
@@ -28,6 +27,7 @@ import {
 import { profileOptions } from './profileOptions.ts';
 import { checkSchedule, scheduleNames, scheduleOptions } from './scheduleOptions.ts';
 import { checkStudy, reportOptions, studyNames, studyOptions, workerOptions } from './studyOptions.ts';
+import { version } from './version.ts';
 
 interface Spec<T extends OptionTable, P extends string> {
   summary: string;

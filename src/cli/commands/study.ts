@@ -1,5 +1,4 @@
 /** `forkstep study`: the runs of an experiment that are not there yet, then its table and report. */
-import { version } from '../../../package.json';
 import { expectedCost, roughSeconds, totalCost } from '../../study/cost.ts';
 import { StudyFolder } from '../../study/folder.node.ts';
 import { Datasets, LocalExecutor } from '../../study/local.node.ts';
@@ -15,6 +14,7 @@ import { interruptible } from '../run/training.ts';
 import { writeStudyReport } from '../report/studyReport.ts';
 import { StudyProgress } from '../studyProgress.ts';
 import { defaultFolder, type StudyValues } from '../studyOptions.ts';
+import { builtVersion } from '../version.ts';
 
 /** Columns under one another; the first to the left. */
 export function textTable({ head, rows }: Pick<Table, 'head' | 'rows'>): string {
@@ -69,10 +69,10 @@ function planText({ title, scale }: Study, { runs, left, forwards, seconds, isMe
 }
 
 function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number, tell: (line: string) => void): Executor[] {
-  if (jobs === 1) return [new LocalExecutor(new Datasets(data), version, folder, tell)];
+  if (jobs === 1) return [new LocalExecutor(new Datasets(data), builtVersion, folder, tell)];
   const args = ['study', 'worker', '--out', folder.path, ...(data === undefined ? [] : ['--data', data])];
   const command = { script: process.argv[1], args };
-  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, version, tell));
+  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, builtVersion, tell));
 }
 
 async function makeRuns(values: StudyValues, study: Study, runs: readonly StudyRun[], folder: StudyFolder): Promise<Outcome> {
