@@ -18,6 +18,8 @@ type Reply =
 export interface WorkerCommand {
   readonly script: string;
   readonly args: readonly string[];
+  /** Added to this process's environment, which it does not override. @default nothing */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** The process is started by the first run, and anew by one that finds it gone. */
@@ -32,7 +34,8 @@ export class WorkerExecutor implements Executor {
   ) {}
 
   #start(): ChildProcess {
-    const child = fork(this.command.script, this.command.args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    const { script, args, env } = this.command;
+    const child = fork(script, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: { ...env, ...process.env } });
     // It may end between two runs, too. A process that could not be started says so by an error alone, which nobody else may listen to.
     const forget = () => void (this.#child = this.#child === child ? null : this.#child);
     return child.on('exit', forget).on('error', forget);

@@ -11,10 +11,10 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const [{ recipe, id }] = makeStudy('factors', 'smoke', 1).runs;
 /** A worker that does this with a request. */
-function executor(name: string, body: string, tell: (line: string) => void = () => {}): WorkerExecutor {
+function executor(name: string, body: string, tell: (line: string) => void = () => {}, env?: Record<string, string>): WorkerExecutor {
   const script = join(folder, `${name}.cjs`);
   writeFileSync(script, `process.on('message', (request) => { ${body} });\n`);
-  return new WorkerExecutor({ script, args: [] }, '1.2.3', tell);
+  return new WorkerExecutor({ script, args: [], env }, '1.2.3', tell);
 }
 const run = (one: WorkerExecutor, signal = new AbortController().signal) => one.run(recipe, signal, () => {});
 /** Answers with its number in the place of an error, and ends once the answer is on its way. */
@@ -45,6 +45,14 @@ describe('a worker process', () => {
     const lines: string[] = [];
     const one = executor('tells', "process.send({ told: 'begins anew' }); process.send({ result: null })", (line) => lines.push(line));
     expect([await run(one), lines]).toEqual([null, ['begins anew']]);
+    await one.close();
+  });
+
+  it('has what its command adds to the environment, where that does not say otherwise', async () => {
+    const lines: string[] = [];
+    const body = 'process.send({ told: `${process.env.FORKSTEP_A} ${process.env.PATH}` }); process.send({ result: null })';
+    const one = executor('env', body, (line) => lines.push(line), { FORKSTEP_A: '1', PATH: 'another' });
+    expect([await run(one), lines]).toEqual([null, [`1 ${process.env.PATH}`]]);
     await one.close();
   });
 

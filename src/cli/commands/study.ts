@@ -1,4 +1,5 @@
 /** `forkstep study`: the runs of an experiment that are not there yet, then its table and report. */
+import { availableParallelism } from 'node:os';
 import { expectedCost, roughSeconds, totalCost } from '../../study/cost.ts';
 import { StudyFolder } from '../../study/folder.node.ts';
 import { Datasets, LocalExecutor } from '../../study/local.node.ts';
@@ -71,7 +72,9 @@ function planText({ title, scale }: Study, { runs, left, forwards, seconds, isMe
 function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number, tell: (line: string) => void): Executor[] {
   if (jobs === 1) return [new LocalExecutor(new Datasets(data), builtVersion, folder, tell)];
   const args = ['study', 'worker', '--out', folder.path, ...(data === undefined ? [] : ['--data', data])];
-  const command = { script: process.argv[1], args };
+  // lavapipe takes all cores for each process otherwise; GPUs do not look at it.
+  const env = { LP_NUM_THREADS: String(Math.max(1, Math.floor(availableParallelism() / jobs))) };
+  const command = { script: process.argv[1], args, env };
   return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, builtVersion, tell));
 }
 
