@@ -2,7 +2,7 @@
 import { ForkstepError } from '../gpu/errors.ts';
 import { asPublished, robust, TrialScheduler } from '../sched/index.ts';
 import type { Cadence, EnvelopeName, Factors, PureSchedule, TrialOptions } from '../sched/index.ts';
-import { UsageError, choice, flagOf, integer, number } from './args.ts';
+import { UsageError, choice, flagOf, number } from './args.ts';
 import type { OptionValues } from './args.ts';
 
 const onOff = ['on', 'off'] as const;
@@ -31,12 +31,6 @@ export const scoringOptions = {
     default: undefined,
     defaultText: "the preset's, off|on, off with armijo",
     help: 'equal scores leave the rate alone, whatever the factors',
-  }),
-  search: integer({
-    default: undefined,
-    min: 0,
-    defaultText: "the preset's, 0",
-    help: 'events before the first step beside the usual one, so that a first rate far from a good one does no harm',
   }),
   hold: choice(onOff, {
     default: undefined,
@@ -80,9 +74,9 @@ const keyOf: Record<string, string> = { batch: 'scoreOn', c: 'armijoC' };
  * decays.
  */
 export function trialOptionsOf(values: TrialValues, base: PureSchedule | null = null): TrialOptions {
-  const { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, armijoC: c, search, scoreOn: batch, direction, control } = values;
+  const { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, armijoC: c, scoreOn: batch, direction, control } = values;
   const [anchor, hold] = [values.anchor, values.hold].map((word) => word && word === 'on');
-  const given = { every, envelope, scoreBatch, score, normalize, tau, kappa, c, search, anchor, hold, batch, direction, control };
+  const given = { every, envelope, scoreBatch, score, normalize, tau, kappa, c, anchor, hold, batch, direction, control };
   const chosen = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
   const overrides = { ...chosen, ...(base ? { base } : { lr: values.lr }) };
   if (values.preset === 'robust') return robust({ ...overrides, ...(factors !== undefined && { factors }) });

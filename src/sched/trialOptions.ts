@@ -24,11 +24,6 @@ export interface TrialOptions {
   /** trial i runs at m · f_i; or a grid over learning rate, momentum and weight decay */
   factors: Factors | FactorGrid;
   every: Cadence;
-  /**
-   * Events before the first step beside the one that is due then, ≥ 0: each goes on from the m that the last one left, along the same gradient,
-   * so that m is near what the trials ask for before any step is made with it, wherever it began.
-   */
-  search: number;
   normalize: NormalizeName;
   /** a name, or a function of the losses: then they are read back at every event, and one more trial gives the loss at the weights */
   score: ScoreName | OwnScore;
@@ -87,7 +82,7 @@ const followsScore = ({ score = 'exp' }: Partial<TrialOptions>, anchor: boolean)
  */
 export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, search: 0, ...followsScore(overrides, false), score: 'exp', tau: 1, kappa: null,
+    lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, ...followsScore(overrides, false), score: 'exp', tau: 1, kappa: null,
     c: null, hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null,
     control: null, ...overrides,
   };
@@ -99,7 +94,7 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, search: 0, ...followsScore(overrides, true), score: 'exp', tau: 1,
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(overrides, true), score: 'exp', tau: 1,
     kappa: null, c: null, hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer',
     envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...overrides,
   };
@@ -115,7 +110,6 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   checkLr(op, options.lr);
   checkFloat32(op, 'lr', options.lr, '0.005 is usual');
   checkCadence(op, options.every);
-  checkSearch(options.search);
   checkScoring(op, options);
   checkFloat32(op, 'tau', options.tau, '1 is usual');
   if (options.kappa !== null) checkFloat32(op, 'kappa', options.kappa, '1 is usual');
@@ -188,11 +182,6 @@ function checkControl(options: ResolvedTrialOptions): void {
 export function checkFloat32(op: string, arg: string, value: number, fix: string): void {
   if (value >= FLOAT32.least && value <= FLOAT32.greatest) return;
   throw new AttrError({ op, arg, rule: `must lie in ${FLOAT32.least} … ${FLOAT32.greatest} (float32)`, got: value, fix });
-}
-
-function checkSearch(search: number): void {
-  if (Number.isInteger(search) && search >= 0 && search <= 1000) return;
-  refuse('search', 'must be an integer in 0 … 1000', search, '15 events of factor7 span three decades');
 }
 
 function checkFlag(arg: string, value: boolean): void {

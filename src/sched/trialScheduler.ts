@@ -66,8 +66,7 @@ export interface TriedOptimizer {
 /**
  * Sets a scale m from trials at m · f_i; update t is made at m · envelope(t / T). With a `base` trials are at base(t) · m · f_i, and updates at
  * base(t) · m.
- * The loop: if isDue(step), run trials at trialRates(baseAt(step)), apply(step, losses), before the first step 1 + `search` times; then step
- * at lrAt(step, totalSteps).
+ * The loop: if isDue(step), run trials at trialRates(baseAt(step)), apply(step, losses); then step at lrAt(step, totalSteps).
  */
 export class TrialScheduler implements Schedule {
   /** all options, factors resolved to numbers; batch, scoreBatch and direction tell the loop what to run */
@@ -123,8 +122,7 @@ export class TrialScheduler implements Schedule {
     this.#checkStep('TrialScheduler.apply', step);
     const lrBefore = this.#m;
     const holdBelow = hold ? holdUlps : null;
-    const nth = this.#countAt(step);
-    const order = control === 'shuffledLosses' ? shuffledTrials(evidence.seed ?? 0, step, factors.length, nth) : null;
+    const order = control === 'shuffledLosses' ? shuffledTrials(evidence.seed ?? 0, step, factors.length) : null;
     const { samples, slope, baseRate } = evidence;
     const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow };
     const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, samples, slope, baseRate, order, ...rule });
@@ -164,7 +162,7 @@ export class TrialScheduler implements Schedule {
 
   /**
    * Takes over an event whose rule was computed on the GPU, from its log: m is then its lrAfter.
-   * @throws AttrError for a step that is not after the last event's, but for the events of a search
+   * @throws AttrError for a step that is not after the last event's
    */
   record(event: TrialEvent): void {
     this.#checkStep('TrialScheduler.record', event.step);
@@ -180,15 +178,9 @@ export class TrialScheduler implements Schedule {
     this.#events.length = kept;
   }
 
-  /** Events of a step so far, the last one if any. */
-  #countAt(step: number): number {
-    return this.#events.filter((event) => event.step === step).length;
-  }
-
   #checkStep(op: string, step: number): void {
     const last = this.#events.at(-1);
-    const isSearch = last?.step === step && this.#events[0].step === step && this.#events.length <= this.options.search;
-    if (Number.isInteger(step) && step >= 0 && (last === undefined || step > last.step || isSearch)) return;
+    if (Number.isInteger(step) && step >= 0 && (last === undefined || step > last.step)) return;
     const rule = last === undefined ? 'must be an integer ≥ 0' : `must be an integer > ${last.step}`;
     throw new AttrError({ op, arg: 'step', rule, got: step, fix: 'apply each event once, in order' });
   }
@@ -231,8 +223,7 @@ export class TrialScheduler implements Schedule {
     const refuse = (name: string, rule: string): never => {
       throw new AttrError({ op, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'pass what state() gave' });
     };
-    const { search } = this.options;
-    const isList = Array.isArray(state.events) && state.events.every((event, i, all) => isEventJson(event, i, all, search));
+    const isList = Array.isArray(state.events) && state.events.every(isEventJson);
     if (!isList) refuse('events', 'must be a list of events in order of step');
     const optimizer = state.optimizer ?? { momentum: null, weightDecay: null };
     if (!isOptimizerPoint(optimizer)) refuse('optimizer', 'must hold momentum in [0, 1) and weightDecay ≥ 0, or null for each');
@@ -254,11 +245,10 @@ export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss' | 'pairs' | 
 };
 
 /** An event that can be gone on from: `revert` and the order of steps need the numbers, a report the lists. */
-function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: readonly Partial<TrialEventJson>[], search: number): boolean {
+function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: readonly Partial<TrialEventJson>[]): boolean {
   if (typeof event !== 'object' || event === null) return false;
   const { step, lrBefore, lrAfter, factors, losses, weights, pairs = { differences: [], standardErrors: [] } } = event;
-  const isSearch = i > 0 && i <= search && step === all[0].step;
-  const isNext = Number.isInteger(step) && (isSearch || step! > (i === 0 ? -1 : all[i - 1].step!));
+  const isNext = Number.isInteger(step) && step! > (i === 0 ? -1 : all[i - 1].step!);
   const hasRates = [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0);
   return isNext && hasRates && [factors, losses, weights, pairs.differences, pairs.standardErrors].every(Array.isArray);
 }

@@ -51,7 +51,6 @@ export function expectedCost(recipe: Recipe): Cost {
   const schedule = method.schedule({ lr, epochs, options });
   let events = 0;
   for (let step = 0; step < totalSteps; step++) events += Number(schedule.isDue(step, stepsPerEpoch));
-  if (schedule instanceof TrialScheduler) events += schedule.options.search;
   return costOf(schedule, batch, totalSteps, events);
 }
 

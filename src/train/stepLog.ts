@@ -130,16 +130,15 @@ export class StepLog {
     try {
       const waiting = this.#waiting;
       this.#waiting = [];
-      // Of a search there may be events before its step is noted.
-      if (waiting.length === 0 && !this.rule?.isWaiting) return { steps: [], events: [], divergence: null };
+      if (waiting.length === 0) return { steps: [], events: [], divergence: null };
       const { device } = this.memory;
       const encoder = device.gpu.createCommandEncoder({ label: 'step log' });
       const sizeBytes = waiting.length * logWords * 4;
-      if (sizeBytes > 0) encoder.copyBufferToBuffer(this.#log.buffer, 0, this.#staging, 0, sizeBytes);
+      encoder.copyBufferToBuffer(this.#log.buffer, 0, this.#staging, 0, sizeBytes);
       const readEvents = this.rule?.take(encoder);
       const readLines = this.lines?.take(encoder, waiting.length);
       device.gpu.queue.submit([encoder.finish()]);
-      const values = new Float32Array(sizeBytes > 0 ? await device.readStaging(this.#staging, sizeBytes) : new ArrayBuffer(0));
+      const values = new Float32Array(await device.readStaging(this.#staging, sizeBytes));
       const { steps, divergence } = decode(waiting, values, (await readLines?.()) ?? []);
       return { steps, events: (await readEvents?.()) ?? [], divergence };
     } finally {

@@ -6,7 +6,6 @@ import type { HostRule } from './hostRule.ts';
 import type { Journal } from './journal.ts';
 import { enterSecondPoint } from './secondPoint.ts';
 import type { TrainerParts } from './trainerParts.ts';
-import type { TrialRule } from './trialRule.ts';
 
 /** Steps the host may be ahead of the GPU. */
 const stepsAhead = 2;
@@ -42,20 +41,6 @@ export class Stepper {
     return options.schedule.isDue(this.#step, sampler.stepsPerEpoch);
   }
 
-  /** Events that a step begins with. */
-  #eventsOf(step: number): number {
-    const { schedule } = this.parts.options;
-    if (!(schedule instanceof TrialScheduler) || !this.#isSearching) return Number(this.isEventDue);
-    return Number(this.isEventDue || step > 0) + schedule.options.search;
-  }
-
-  /** Until an update was made, by what the host has heard: a first step may be skipped, and its search with it. */
-  get #isSearching(): boolean {
-    const { plans, options } = this.parts;
-    const isAsked = options.schedule instanceof TrialScheduler && options.schedule.options.search > 0;
-    return isAsked && this.journal.made === 0 && !this.journal.divergence && (plans.event !== null || this.#blind !== null);
-  }
-
   /** A scheduler whose events need no trials. */
   get #blind(): TrialScheduler | null {
     const { schedule } = this.parts.options;
@@ -72,16 +57,14 @@ export class Stepper {
     const step = this.#step;
     this.#beginEpoch(Math.floor(step / stepsPerEpoch));
     const blind = this.#blind;
-    if (step > 0 && this.#isSearching) await journal.read();
-    const events = this.#eventsOf(step);
-    if ((hostRule || blind) && events > 0) await journal.read();
+    if ((hostRule || blind) && this.isEventDue) await journal.read();
     else if (plans.log.isFull) await journal.readLater();
-    if (blind) for (let nth = 0; nth < events; nth++) journal.note(blind.drift(step));
+    if (blind && this.isEventDue) journal.note(blind.drift(step));
     const cursor = (step % stepsPerEpoch) * batchSize;
     const counter = step * batchSize;
     const next = { scoreCursor: cursor + batchSize, scoreCounter: counter + batchSize };
     plans.control.write({ cursor, counter, ...next, first: Number(step === 0) });
-    let run = this.order(events > 0);
+    let run = this.order(this.isEventDue);
     // Nothing was skipped that has not been heard of, unless rates are given ahead; where the host moves the rate it has just heard.
     const update = step - journal.skipped;
     // Asked first, as schedules refuse a step after their last one: what is noted is submitted.
@@ -89,14 +72,12 @@ export class Stepper {
     if (plans.rule) {
       const envelope = floatBits(this.#rateAt(update));
       plans.rule.sync(step);
-      plans.control.write({ envelope });
-      if (events > 1) run = await this.#search(plans.rule, run, events - 1);
-      plans.control.write({ slot: plans.log.note(step, null), eventSlot: events > 0 ? plans.rule.note(step, events - 1) : 0 });
+      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
     } else if (plans.adaptive) {
       plans.adaptive.sync(step);
       plans.control.write({ slot: plans.log.note(step, null) });
     } else {
-      if (hostRule) for (let nth = 0; nth < events; nth++) run = await this.#askHost(hostRule, run, update, nth === events - 1);
+      if (hostRule && this.isEventDue) run = await this.#askHost(hostRule, run, update);
       hostRule?.sync();
       const lr = this.#rateAt(update);
       plans.control.write({ slot: plans.log.note(step, plans.ahead ? null : lr) });
@@ -121,21 +102,8 @@ export class Stepper {
     return options.schedule.lrAt(update, this.totalSteps, sampler.stepsPerEpoch);
   }
 
-  /** Runs the plans before the event, and the event so many times, each with a line of its own in the log; returns the plans that are left. */
-  async #search(rule: TrialRule, run: readonly Plan[], events: number): Promise<Plan[]> {
-    const { plans } = this.parts;
-    const at = run.indexOf(plans.event!);
-    for (let nth = 0; nth < events; nth++) {
-      if (rule.isFull) await this.journal.read();
-      plans.control.write({ eventSlot: rule.note(this.#step, nth) });
-      this.submit(nth === 0 ? run.slice(0, at + 1) : [plans.event!]);
-    }
-    if (rule.isFull) await this.journal.read();
-    return run.slice(at);
-  }
-
-  /** Runs the plans up to the event and moves the rate by its losses; returns the plans that are left, the event too where it is not the last. */
-  async #askHost(hostRule: HostRule, run: readonly Plan[], update: number, isLast: boolean): Promise<Plan[]> {
+  /** Runs the plans up to the event and moves the rate by its losses; returns the plans that are left. */
+  async #askHost(hostRule: HostRule, run: readonly Plan[], update: number): Promise<Plan[]> {
     const { plans, sampler } = this.parts;
     const after = run.indexOf(plans.event!) + 1;
     const before = run.slice(0, after);
@@ -146,7 +114,7 @@ export class Stepper {
       throw cause;
     });
     if (told) this.journal.note(told);
-    return run.slice(isLast ? after : after - 1);
+    return run.slice(after);
   }
 
   /** The plans of a step; trials come once what they look along is there. */

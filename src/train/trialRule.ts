@@ -95,19 +95,13 @@ export const presentPoint = ({ optimizer }: TrialScheduler, own: Required<SgdOpt
   weightDecay: optimizer.weightDecay ?? own.weightDecay,
 });
 
-/** Which event: the nth of its step. */
-interface Noted {
-  readonly step: number;
-  readonly nth: number;
-}
-
 export class TrialRule {
   readonly #events: Storage;
   readonly #staging: GPUBuffer;
   readonly #stride: number;
   readonly #capacity: number;
-  /** Events in the log: their steps, and which of its step's each is. */
-  #waiting: Noted[] = [];
+  /** Steps of the events in the log. */
+  #waiting: number[] = [];
   /** m, and what else the rates hold, as the host knows it. */
   #m = NaN;
   #point: OptimizerPoint | null = null;
@@ -139,9 +133,9 @@ export class TrialRule {
     this.#table = upload(memory, 'trials', 'trial factors', this.#rows());
   }
 
-  #order({ step, nth }: Noted): number[] | null {
+  #order(step: number): number[] | null {
     const { control, factors } = this.scheduler.options;
-    return control === 'shuffledLosses' ? shuffledTrials(this.seed, step, factors.length, nth) : null;
+    return control === 'shuffledLosses' ? shuffledTrials(this.seed, step, factors.length) : null;
   }
 
   get #form() {
@@ -251,40 +245,34 @@ export class TrialRule {
     memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, Float32Array.of(this.#m, momentum, weightDecay));
   }
 
-  /** Whether there is an event to be read. */
-  get isWaiting(): boolean {
-    return this.#waiting.length > 0;
-  }
-
   get isFull(): boolean {
     return this.#waiting.length === this.#capacity;
   }
 
-  /** Notes an event that is about to be submitted, the nth of its step; returns its slot. */
-  note(step: number, nth = 0): number {
-    const order = this.#order({ step, nth });
+  /** Notes the event of a step that is about to be submitted; returns its slot. */
+  note(step: number): number {
+    const order = this.#order(step);
     const { buffer, offset } = this.#table;
     if (order) this.memory.device.gpu.queue.writeBuffer(buffer, offset, this.#rows(order) as Float32Array<ArrayBuffer>);
-    this.#waiting.push({ step, nth });
+    this.#waiting.push(step);
     return this.#waiting.length - 1;
   }
 
   /** Copies the log aside; returns what reads it once that has been submitted, or null where there is nothing to read. */
   take(encoder: GPUCommandEncoder): (() => Promise<TrialEvent[]>) | null {
-    const events = this.#waiting;
-    if (events.length === 0) return null;
+    const steps = this.#waiting;
+    if (steps.length === 0) return null;
     this.#waiting = [];
-    const sizeBytes = events.length * this.#stride * 4;
+    const sizeBytes = steps.length * this.#stride * 4;
     encoder.copyBufferToBuffer(this.#events.buffer, 0, this.#staging, 0, sizeBytes);
     return async () => {
       const bytes = await this.memory.device.readStaging(this.#staging, sizeBytes);
-      return events.flatMap((event, slot) => this.#decode(event, bytes, slot * this.#stride));
+      return steps.flatMap((step, slot) => this.#decode(step, bytes, slot * this.#stride));
     };
   }
 
   /** No event where a flag had been set before the rule could run. */
-  #decode(noted: Noted, bytes: ArrayBuffer, at: number): TrialEvent[] {
-    const { step } = noted;
+  #decode(step: number, bytes: ArrayBuffer, at: number): TrialEvent[] {
     const [bits, nonFinite] = new Uint32Array(bytes, at * 4, 2);
     if ((bits & eventValid) === 0) return [];
     const { factors, score } = this.scheduler.options;
@@ -310,7 +298,7 @@ export class TrialRule {
       baseLoss: hasBase(score) ? base : null,
       path: 'gpu',
       ...this.#looked(floats.subarray(eventHead + 2 * n)),
-      ...this.#controlled(noted),
+      ...this.#controlled(step),
     };
     const { momenta, weightDecays } = this.scheduler.options;
     if (!momenta && !weightDecays) return [event];
@@ -328,8 +316,8 @@ export class TrialRule {
     return { pairs: { differences: every(0), standardErrors: every(1) } };
   }
 
-  #controlled(noted: Noted): Pick<TrialEvent, 'control' | 'order'> {
-    const order = this.#order(noted);
+  #controlled(step: number): Pick<TrialEvent, 'control' | 'order'> {
+    const order = this.#order(step);
     return order ? { control: 'shuffledLosses', order } : {};
   }
 

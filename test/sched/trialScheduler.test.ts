@@ -64,7 +64,7 @@ describe('envelopes', () => {
 describe('presets', () => {
   it('asPublished', () => {
     expect(asPublished()).toEqual({
-      lr: 0.005, factors: 'factor5', every: { epochs: 1 }, search: 0, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: false,
+      lr: 0.005, factors: 'factor5', every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: false,
       hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, control: null,
     });
     expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
@@ -72,7 +72,7 @@ describe('presets', () => {
 
   it('robust', () => {
     expect(robust({ lr: 0.1 })).toEqual({
-      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, search: 0, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: true,
+      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: true,
       hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
       bounds: [1e-8, 10], control: null,
     });
