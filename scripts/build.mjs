@@ -5,7 +5,7 @@
  *   node scripts/build.mjs [--no-types]
  */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -17,8 +17,10 @@ const DIST = join(ROOT, 'dist');
 /** The commit as build metadata of the version, `+b59dbc5`, with `.changes` where src/ differs from it; nothing outside a repository. */
 function buildMetadata() {
   const git = (...args) => spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' });
-  const { status, stdout } = git('rev-parse', '--short=7', 'HEAD');
-  if (status !== 0) return '';
+  const top = git('rev-parse', '--show-toplevel');
+  // A repository around this folder, of a kit or an installed package, says nothing of it.
+  if (top.status !== 0 || realpathSync(top.stdout.trim()) !== realpathSync(ROOT)) return '';
+  const { stdout } = git('rev-parse', '--short=7', 'HEAD');
   return `+${stdout.trim()}${git('status', '--porcelain', 'src', 'package.json').stdout.trim() ? '.changes' : ''}`;
 }
 

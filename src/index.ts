@@ -22,8 +22,9 @@ export * from './sched/index.ts';
 export * as probes from './probes/index.ts';
 export * from './data/index.ts';
 export {
-  AlrTrainer, decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, Trainer, type AlrCallbacks, type AlrCheckpoint,
-  type AlrCheckpointCadence, type AlrEpoch, type AlrProgress, type AlrResult, type AlrTrainerOptions, type AlrTrainerState, type Checkpoint, type CheckpointCadence, type Divergence, type Evaluation, type Json,
-  type LoggedStep, type LossScaling, type RuleLine, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState,
+  AlrTrainer, decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, isOfAlr, Trainer, type AlrCallbacks, type AlrCheckpoint,
+  type AlrCheckpointCadence, type AlrEpoch, type AlrProgress, type AlrResult, type AlrTrainerOptions, type AlrTrainerState,
+  type AnyCheckpoint, type Checkpoint, type CheckpointCadence, type Divergence, type Evaluation, type Json, type LoggedStep,
+  type LossScaling, type RuleLine, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState,
 } from './train/index.ts';
 export * as kernels from './kernels/index.ts';

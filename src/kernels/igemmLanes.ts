@@ -102,15 +102,15 @@ export function handRound(lanes: number, along: 'k' | 'n'): string {
 }
 
 /**
- * A loop over column groups, `n4` in scope, whose body has the group's sums in acc_r_0; before each turn but the first all groups move on by
- * one. A body for every group would be four times the code, and most of what a kernel takes to compile.
+ * A loop over column groups, `n4` in scope, whose body has the group's sums in acc_r_0: all groups move on by one after each turn, so the sums
+ * are gone when it ends. A body for every group would be four times the code, and most of what a kernel takes to compile.
  */
 const eachGroup = (body: string): string => `for (var g = 0u; g < u.lane_groups; g += 1u) { let n4 = n_tile * ${laneColumns / 4}u + g;
     ${body}
     ${nextGroup}
   }`;
 
-/** WGSL that moves all groups on by one. */
+/** WGSL that moves all groups on by one: g has what g + 1 had. A loop that then takes one in at the end has all in their places when it ends. */
 export const nextGroup = range(laneRows).flatMap((r) => range(laneColumns / 4 - 1).map((g) => `acc${r}_${g} = acc${r}_${g + 1};`)).join(' ');
 
 /** WGSL that moves the rows of a group on by one. */

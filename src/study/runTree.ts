@@ -50,7 +50,9 @@ export async function runTree(job: RunJob, method: TreeMethod): Promise<Finished
       ...(keeper && { checkpointEvery, onCheckpoint: keep }),
     });
     if (aborted && steps < trainer.totalSteps) return null;
-    return resultOf(job, log, { steps, divergence: divergenceOf(evaluation), cost: treeCost(batch, steps, forwards) });
+    // A run that was kept at its very end has nothing left to do but this.
+    const last = before === trainer.totalSteps ? await trainer.evaluate() : evaluation;
+    return resultOf(job, log, { steps, divergence: divergenceOf(last), cost: treeCost(batch, steps, forwards) });
   } finally {
     await trainer.close();
   }

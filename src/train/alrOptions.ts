@@ -67,8 +67,8 @@ export interface AlrCallbacks {
   /** ≥ 1, @default 10 */
   readonly logEvery?: number;
   /**
-   * Takes a checkpoint, which the run waits for, at the end of an epoch where one is due. All before it has been told. An epoch that is cut
-   * short has none: a run that goes on makes it anew.
+   * Takes a checkpoint, which the run waits for: where one is due at the end of an epoch, at the end of the run, and where an epoch is cut
+   * short, of its beginning, as a run that goes on makes it anew. All before it has been told, and nothing after it.
    */
   readonly onCheckpoint?: (checkpoint: AlrCheckpoint) => void | Promise<void>;
   /** How often one is due; needs onCheckpoint. @default { epochs: 1 } */

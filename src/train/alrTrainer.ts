@@ -22,6 +22,7 @@ import type { AlrCheckpoint } from './checkpoint.ts';
 import { evaluateTest } from './evaluationPlan.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { alrRecipeOf, checkAlrResume } from './resume.ts';
+import { CheckpointClock } from './runLoop.ts';
 import type { StackedStep } from './stackedLog.ts';
 import { StackedPlans, type Group } from './stackedPlans.ts';
 import type { LoggedStep } from './stepLog.ts';
@@ -35,17 +36,6 @@ const stepsAhead = 2;
 const forwardsPerStep = 3;
 
 const defaultBudget = 2 ** 30;
-
-/** Whether a checkpoint is due after so many epochs of the run; one that is told so is made. */
-function cadence(every: AlrCallbacks['checkpointEvery'] = { epochs: 1 }): (epochs: number) => boolean {
-  let since = performance.now();
-  return (epochs) => {
-    if ('epochs' in every) return epochs % every.epochs === 0;
-    const isDue = performance.now() - since >= every.minutes * 60_000;
-    if (isDue) since = performance.now();
-    return isDue;
-  };
-}
 
 /** A variable's values in a beam, by name. */
 interface Named {
@@ -64,8 +54,8 @@ export class AlrTrainer {
   #branches: readonly AlrBranch[] = [];
   /** Of the epoch in progress, step by step, what has been read. */
   #logged: StackedStep[][] = [];
-  /** The step that the epoch in progress began with; null between epochs. */
-  #begun: number | null = null;
+  /** Where the epoch in progress began; null between epochs. */
+  #begun: { readonly step: number; readonly forwards: number } | null = null;
   readonly #pending: Promise<void>[] = [];
 
   private constructor(
@@ -166,7 +156,7 @@ export class AlrTrainer {
     const { plans, tree, device, sampler } = this;
     this.#branches = tree.branches();
     this.#logged = [];
-    this.#begun = this.#step;
+    this.#begun = { step: this.#step, forwards: this.#forwards };
     this.train.writeOrder(sampler.epochOrder(Math.floor(this.#step / this.stepsPerEpoch)));
     const idle = Uint32Array.from({ length: tree.branchesPerEpoch }, (_, i) => (i < this.#branches.length ? 0 : flagNonFiniteLoss));
     device.gpu.queue.writeBuffer(plans.flags.buffer, plans.flags.offset, idle);
@@ -188,8 +178,8 @@ export class AlrTrainer {
     const { plans, device, sampler } = this;
     device.check();
     if (this.#begun === null) this.#beginEpoch();
-    else if (this.#step > this.#begun && this.#step % this.stepsPerEpoch === 0) {
-      const [rule, got] = ['must not go beyond the epoch', `step ${this.#step} of one that began at ${this.#begun}`];
+    else if (this.#step > this.#begun.step && this.#step % this.stepsPerEpoch === 0) {
+      const [rule, got] = ['must not go beyond the epoch', `step ${this.#step} of one that began at ${this.#begun.step}`];
       throw new AttrError({ op: 'AlrTrainer', arg: 'trainStep', rule, got, fix: 'call endEpoch() first' });
     }
     if (plans.log.isFull) await this.#readLog();
@@ -204,7 +194,7 @@ export class AlrTrainer {
     });
     pass.end();
     device.gpu.queue.submit([encoder.finish()]);
-    if (step === this.#begun && this.tree.isRoot) this.#writeSettings(false);
+    if (step === this.#begun?.step && this.tree.isRoot) this.#writeSettings(false);
     this.#step++;
     this.#forwards += forwardsPerStep * this.#branches.length;
     if (this.#pending.length >= stepsAhead) await this.#pending.shift();
@@ -247,7 +237,7 @@ export class AlrTrainer {
       });
     });
     const [best] = event.kept;
-    const begun = this.#begun;
+    const begun = this.#begun.step;
     const stepOf = (models: StackedStep[], i: number) => ({ step: begun + i, loss: models[best].loss, lr: event.candidates[best].lr });
     const steps = best === undefined ? [] : logged.map(stepOf);
     this.#begun = null;
@@ -266,12 +256,23 @@ export class AlrTrainer {
     checkAlrRun(callbacks);
     const { onSteps, onEvent, onEvaluation, onProgress, onCheckpoint, checkpointEvery, logEvery = 10, evaluate = true, signal } = callbacks;
     let evaluation: Evaluation | null = null;
-    const isDue = cadence(checkpointEvery);
+    const clock = new CheckpointClock(checkpointEvery ?? { epochs: 1 }, this.stepsPerEpoch);
+    let kept = this.#step;
+    const keep = async (): Promise<void> => {
+      const checkpoint = await this.checkpoint();
+      if (checkpoint.state.step === kept) return;
+      await onCheckpoint!(checkpoint);
+      kept = checkpoint.state.step;
+      clock.made();
+    };
     while (this.#step < this.totalSteps && !signal?.aborted) {
       await this.trainStep();
       if (onProgress && this.#step % logEvery === 0) onProgress({ step: this.#step - 1, losses: await this.losses() });
       const isEnd = this.#step === this.totalSteps || signal?.aborted;
-      if (!isEnd && this.#step % this.stepsPerEpoch !== 0) continue;
+      const isWhole = this.#step % this.stepsPerEpoch === 0;
+      if (!isEnd && !isWhole) continue;
+      // Its beginning is what can be gone on from, and all before that has been told.
+      if (!isWhole && onCheckpoint) await keep();
       const { event, steps } = await this.endEpoch();
       if (steps.length > 0) onSteps?.(steps);
       onEvent?.(event);
@@ -279,9 +280,9 @@ export class AlrTrainer {
         evaluation = await this.evaluate();
         onEvaluation?.(evaluation);
       }
-      const isWhole = this.#step % this.stepsPerEpoch === 0;
-      if (isWhole && onCheckpoint && (isDue(event.epoch + 1) || isEnd)) await onCheckpoint(await this.checkpoint());
+      if (isWhole && onCheckpoint && clock.isDue(this.#step)) await keep();
     }
+    if (onCheckpoint && this.#step % this.stepsPerEpoch === 0) await keep();
     return { steps: this.#step, forwards: this.#forwards, aborted: signal?.aborted ?? false, evaluation };
   }
 
@@ -295,14 +296,17 @@ export class AlrTrainer {
   }
 
   /**
-   * All that another trainer of the same options needs to go on, by `resume`, as if there had been no break: bit for bit.
-   * @throws AttrError within an epoch, and after one that was cut short
+   * All that another trainer of the same options needs to go on, by `resume`, as if there had been no break, bit for bit: from between two
+   * epochs, within an epoch from where that began.
+   * @throws AttrError after an epoch that was cut short
    */
   async checkpoint(): Promise<AlrCheckpoint> {
     const { device, tree, options } = this;
-    if (!this.isAtBoundary || this.#step % this.stepsPerEpoch !== 0) {
-      const fix = 'call it after endEpoch(), or in onEvent';
-      throw new AttrError({ op: 'AlrTrainer', arg: 'checkpoint', rule: 'must be taken between epochs', got: `step ${this.#step}`, fix });
+    // The beams and the tree are those of the last end of an epoch until the next.
+    const { step, forwards } = this.#begun ?? { step: this.#step, forwards: this.#forwards };
+    if (step % this.stepsPerEpoch !== 0) {
+      const fix = 'take it before endEpoch()';
+      throw new AttrError({ op: 'AlrTrainer', arg: 'checkpoint', rule: 'must not follow an epoch that was cut short', got: `step ${step}`, fix });
     }
     const tensors = new Map<string, SafetensorsTensor>();
     for (const { name, part, index, beam, variable } of this.#named()) {
@@ -310,7 +314,7 @@ export class AlrTrainer {
       tensors.set(name, { dtype: 'F32', shape: [...variable.shape], data });
     }
     const adapter = device.adapter.description || device.adapter.device;
-    const state = { kind: 'alr', step: this.#step, forwards: this.#forwards, tree: tree.state(), adapter, recipe: alrRecipeOf(options) } as const;
+    const state = { kind: 'alr', step, forwards, tree: tree.state(), adapter, recipe: alrRecipeOf(options) } as const;
     return { state, tensors };
   }
 

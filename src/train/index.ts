@@ -4,7 +4,8 @@ export { profiledParts, profileStep, type DispatchProfile, type ProfiledPart, ty
 export { timingMethods, type TimingMethod } from '../graph/timing.ts';
 export { measurePeaks, type Peaks } from '../graph/peaks.ts';
 export {
-  decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, type AlrCheckpoint, type AlrTrainerState, type Checkpoint, type Json, type TrainerState,
+  decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, isOfAlr, type AlrCheckpoint, type AlrTrainerState, type AnyCheckpoint, type Checkpoint,
+  type Json, type TrainerState,
 } from './checkpoint.ts';
 export type { LossScaling } from './lossScaler.ts';
 export type { Divergence, LoggedStep, RuleLine } from './stepLog.ts';

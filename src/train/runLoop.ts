@@ -2,7 +2,7 @@
 import { ReduceLROnPlateau, type Schedule } from '../sched/index.ts';
 import type { Journal } from './journal.ts';
 import type { Trainer } from './trainer.ts';
-import { checkRun, type Evaluation, type RunCallbacks, type RunResult } from './trainerOptions.ts';
+import { checkRun, type CheckpointCadence, type Evaluation, type RunCallbacks, type RunResult } from './trainerOptions.ts';
 
 /** Trains to the end of the run, or until it diverges or the signal says stop. */
 export async function runToEnd(trainer: Trainer, journal: Journal, callbacks: RunCallbacks): Promise<RunResult> {
@@ -39,22 +39,42 @@ export async function runToEnd(trainer: Trainer, journal: Journal, callbacks: Ru
   return { steps: divergence?.step ?? trainer.step, divergence, aborted: signal?.aborted ?? false, evaluation };
 }
 
+/** Which steps a checkpoint is due after. */
+export class CheckpointClock {
+  #sinceMs = performance.now();
+
+  constructor(
+    readonly every: CheckpointCadence,
+    readonly stepsPerEpoch: number,
+  ) {}
+
+  isDue(step: number): boolean {
+    const { every, stepsPerEpoch } = this;
+    if ('minutes' in every) return performance.now() - this.#sinceMs >= every.minutes * 60_000;
+    return step % ('steps' in every ? every.steps : every.epochs * stepsPerEpoch) === 0;
+  }
+
+  /** Tells that one was made. */
+  made(): void {
+    this.#sinceMs = performance.now();
+  }
+}
+
 /** When checkpoints are made, each step's once. */
 class Checkpoints {
-  #lastMs = performance.now();
+  readonly #clock: CheckpointClock;
   #lastStep = -1;
 
   constructor(
     readonly trainer: Trainer,
     readonly journal: Journal,
     readonly callbacks: RunCallbacks,
-  ) {}
+  ) {
+    this.#clock = new CheckpointClock(callbacks.checkpointEvery ?? { epochs: 1 }, trainer.stepsPerEpoch);
+  }
 
   get isDue(): boolean {
-    const { step, stepsPerEpoch } = this.trainer;
-    const { checkpointEvery = { epochs: 1 } } = this.callbacks;
-    if ('minutes' in checkpointEvery) return performance.now() - this.#lastMs >= checkpointEvery.minutes * 60_000;
-    return step % ('steps' in checkpointEvery ? checkpointEvery.steps : checkpointEvery.epochs * stepsPerEpoch) === 0;
+    return this.#clock.isDue(this.trainer.step);
   }
 
   /** After a divergence there is none. */
@@ -65,7 +85,7 @@ class Checkpoints {
     if (journal.divergence || trainer.step === this.#lastStep) return;
     await callbacks.onCheckpoint!(await trainer.checkpoint());
     this.#lastStep = trainer.step;
-    this.#lastMs = performance.now();
+    this.#clock.made();
   }
 }
 

@@ -72,10 +72,11 @@ function planText({ title, scale }: Study, { runs, left, forwards, seconds, isMe
 function makeExecutors({ jobs, data }: StudyValues, folder: StudyFolder, missing: number, tell: (line: string) => void): Executor[] {
   if (jobs === 1) return [new LocalExecutor(new Datasets(data), builtVersion, folder, tell)];
   const args = ['study', 'worker', '--out', folder.path, ...(data === undefined ? [] : ['--data', data])];
+  const workers = Math.min(jobs, missing);
   // lavapipe takes all cores for each process otherwise; GPUs do not look at it.
-  const env = { LP_NUM_THREADS: String(Math.max(1, Math.floor(availableParallelism() / jobs))) };
+  const env = { LP_NUM_THREADS: String(Math.max(1, Math.floor(availableParallelism() / workers))) };
   const command = { script: process.argv[1], args, env };
-  return Array.from({ length: Math.min(jobs, missing) }, () => new WorkerExecutor(command, builtVersion, tell));
+  return Array.from({ length: workers }, () => new WorkerExecutor(command, builtVersion, tell));
 }
 
 async function makeRuns(values: StudyValues, study: Study, runs: readonly StudyRun[], folder: StudyFolder): Promise<Outcome> {

@@ -1,11 +1,10 @@
 /** `forkstep train`: one run. */
 import { join } from 'node:path';
 import { openDevice } from '../../gpu/device.ts';
-import type { AlrCheckpoint, AlrCheckpointCadence, Checkpoint, Json } from '../../train/index.ts';
-import type { FoundRun } from '../../train/runFolder.node.ts';
+import type { AlrCheckpointCadence, Json } from '../../train/index.ts';
 import type { trainOptions, TrainValues } from '../options.ts';
 import { runAlr } from '../run/alrTraining.ts';
-import { continued, notesOf } from '../run/resume.ts';
+import { continued, notesOf, runOf } from '../run/resume.ts';
 import { buildModel, checkBatches, loadDataset, makeOutputFolder, trainSchedule } from '../run/setup.ts';
 import { interruptible, runTraining, summaryText, writeReport, type Summary } from '../run/training.ts';
 
@@ -39,10 +38,9 @@ export async function run(now: TrainValues, _: '', givenNow: ReadonlySet<keyof t
   const notes = notesOf({ values, given });
   try {
     const job = { name, values, dataset, model, device, folder: values.out, signal };
-    // The options of the run that goes on are those of now, its scheduler and its cadence among them.
     const finished = await (schedule
-      ? runTraining({ ...job, schedule, checkpoints: { every: values.checkpointEvery, notes, from: from as FoundRun<Checkpoint> | null } })
-      : runAlr({ ...job, checkpoints: { every: values.checkpointEvery as AlrCheckpointCadence, notes, from: from as FoundRun<AlrCheckpoint> | null } }));
+      ? runTraining({ ...job, schedule, checkpoints: { every: values.checkpointEvery, notes, from: runOf(from, false) } })
+      : runAlr({ ...job, checkpoints: { every: values.checkpointEvery as AlrCheckpointCadence, notes, from: runOf(from, true) } }));
     writeReport(values.out, `ResNet18 on ${dataset.name}: ${name}`, [finished], values, device);
     const { summary, record, aborted } = finished;
     if (!aborted) record.finish({ name, summary } as unknown as Json);

@@ -1,7 +1,7 @@
 /** What `--resume` goes on with: the run in --out and its options, where they are not given again. */
 import type { ImageDataset } from '../../data/dataset.ts';
 import { AttrError, DataError } from '../../gpu/errors.ts';
-import type { Json } from '../../train/index.ts';
+import { isOfAlr, type AlrCheckpoint, type Checkpoint, type Json } from '../../train/index.ts';
 import { findRun, readResult, type FoundRun } from '../../train/runFolder.node.ts';
 import { flagOf, UsageError, type Parsed } from '../args.ts';
 import { checkTrain, trainOptions, type CompareValues, type TrainValues } from '../options.ts';
@@ -82,6 +82,18 @@ export function continued(now: ParsedTrain): Continued {
   const { values: then } = from.notes as { values: Partial<TrainValues> };
   const isOver = then.epochs === all.values.epochs && then.maxSteps === all.values.maxSteps;
   return { ...all, from, result: isOver ? result : null };
+}
+
+/**
+ * The run that goes on, by whose trainer it goes on: its options are those of now, so its checkpoint is of the same.
+ * @throws DataError for a checkpoint of the other trainer
+ */
+export function runOf(from: FoundRun | null, isAlr: false): FoundRun<Checkpoint> | null;
+export function runOf(from: FoundRun | null, isAlr: true): FoundRun<AlrCheckpoint> | null;
+export function runOf(from: FoundRun | null, isAlr: boolean): FoundRun | null {
+  if (!from || isOfAlr(from.checkpoint) === isAlr) return from;
+  const [rule, got] = [`must be of a run ${isAlr ? 'by' : 'without'} ALR`, 'of another'];
+  throw new DataError({ op: command, arg: 'checkpoint', rule, got, fix: 'put the checkpoint of that run back' });
 }
 
 /** What a trainer refuses of a checkpoint, in words of the command line. */
