@@ -41,6 +41,9 @@ const candidates: Record<string, (lr: number) => Schedule> = {
   'cosine, every 10 steps': trial({ every: { steps: 10 } }),
   'cosine, paired noise': trial({ score: 'pairedNoise' }),
   'cosine, Armijo gate': trial({ score: 'armijo', c: 0.5 }),
+  'cosine, gate, accumulated': trial({ score: 'armijo', c: 0.25, direction: 'accumulated' }),
+  'inverse root, gate, accumulated': trial({ score: 'armijo', c: 0.25, direction: 'accumulated', envelope: 'inverseSqrt' }),
+  'cosine, gate ½, accumulated': trial({ score: 'armijo', c: 0.5, direction: 'accumulated' }),
   'no envelope': trial({ envelope: 'none' }),
   constant: (lr) => new ConstantSchedule({ lr }),
 };

@@ -42,10 +42,10 @@ export const scoringOptions = {
     defaultText: 'same',
     help: 'what trials are scored on: the training batch, other training images, or both',
   }),
-  direction: choice(['gradient', 'optimizer'], {
+  direction: choice(['gradient', 'accumulated', 'optimizer'], {
     default: undefined,
     defaultText: "the preset's, gradient|optimizer",
-    help: 'trials step along the raw gradient, or as the optimizer would',
+    help: 'trials step along the raw gradient, along all that momentum makes of it, or as the optimizer would',
   }),
   control: choice(['blindDrift', 'shuffledLosses'], {
     default: undefined,

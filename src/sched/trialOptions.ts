@@ -15,8 +15,11 @@ import type { NormalizeName, OwnScore, ScoreName } from './scores.ts';
 
 /** On which images trials are scored. The direction always comes from the training batch. */
 export type ScoreBatch = 'same' | 'heldOut' | 'both';
-/** Along what trials step: the batch's raw gradient, or the update the optimizer would make (momentum, weight decay and all). */
-export type Direction = 'gradient' | 'optimizer';
+/**
+ * Along what trials step: the batch's raw gradient; all that momentum will make of it in the steps that come, (1 − dampening)/(1 − momentum)
+ * times the gradient ('accumulated'; without momentum the same); or the update that the optimizer would make (momentum, weight decay and all).
+ */
+export type Direction = 'gradient' | 'accumulated' | 'optimizer';
 
 export interface TrialOptions {
   /** the scale m to start from, > 0; the presets' is 1 with a base */
@@ -69,7 +72,7 @@ export const FLOAT32 = { least: 2 ** -126, greatest: (2 - 2 ** -23) * 2 ** 127 }
 export const holdUlps = 4;
 
 const batchNames: Record<ScoreBatch, true> = { same: true, heldOut: true, both: true };
-const directionNames: Record<Direction, true> = { gradient: true, optimizer: true };
+const directionNames: Record<Direction, true> = { gradient: true, accumulated: true, optimizer: true };
 
 /** What of a preset follows from the score: only 'exp' looks at losses that were normalised, and a gate has nothing to anchor. */
 const followsScore = ({ score = 'exp' }: Partial<TrialOptions>, anchor: boolean) =>

@@ -45,7 +45,7 @@ export type Method = ScheduledMethod | TreeMethod;
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
-  | 'published3' | 'published5' | 'published7' | 'robust'
+  | 'published3' | 'published5' | 'published7' | 'robust' | 'gate'
   | 'blindDrift' | 'shuffledLosses'
   | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
   | 'alr' | 'alrEqualCost';
@@ -111,6 +111,14 @@ export const methods: Record<MethodName, Method> = {
     takesRate: true,
     takesOptions: true,
     schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
+  },
+  gate: {
+    title: 'robust by a gate',
+    family: 'trial',
+    note: "robust() with score 'armijo', c = ¼, along all that momentum makes of the gradient (here the gradient): the largest factor that keeps a quarter of the linear decrease",
+    takesRate: true,
+    takesOptions: true,
+    schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, score: 'armijo', c: 0.25, direction: 'accumulated', ...options })),
   },
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),

@@ -9,7 +9,7 @@ import type { TrialOptions } from '../sched/index.ts';
 import type { MethodName } from './methods.ts';
 
 /** What a method may be told beside the first rate: options of the trial scheduler that differ from its preset's. */
-export type MethodOptions = Partial<Pick<TrialOptions, 'factors' | 'every' | 'normalize' | 'score' | 'tau' | 'kappa' | 'c' | 'anchor' | 'batch' | 'scoreBatch'>>;
+export type MethodOptions = Partial<Pick<TrialOptions, 'factors' | 'every' | 'normalize' | 'score' | 'tau' | 'kappa' | 'c' | 'anchor' | 'batch' | 'scoreBatch' | 'direction'>>;
 
 export interface Recipe {
   readonly dataset: DatasetName;

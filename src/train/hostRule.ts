@@ -4,7 +4,7 @@ import type { Storage } from '../graph/tensor.ts';
 import { stepAsMove } from '../optim/sgd.ts';
 import type { TrialEvent, TrialScheduler } from '../sched/index.ts';
 import type { StepPlans } from './stepPlans.ts';
-import { coefficientForm, presentPoint, samplesOf, trialFactors } from './trialRule.ts';
+import { coefficientForm, presentPoint, reachOf, samplesOf, trialFactors } from './trialRule.ts';
 
 export class HostRule {
   readonly #staging: GPUBuffer;
@@ -51,7 +51,7 @@ export class HostRule {
     if (new Uint32Array(bytes, losses.size)[0] !== 0) return null;
     const values = [...new Float32Array(bytes, 0, rows.length)];
     const rest = new Float32Array(bytes, losses.size + plans.flags.size);
-    const looked = { slope: slope && rest[0], samples: samples && samplesOf(samples, rest, rates.length) };
+    const looked = { slope: slope && rest[0] * reachOf(scheduler, plans.sgd.options), samples: samples && samplesOf(samples, rest, rates.length) };
     const evidence = { baseRate: base, seed: this.seed, ...looked };
     return scheduler.apply(step, values.slice(0, rates.length), values[rates.length] ?? null, evidence);
   }
@@ -69,7 +69,7 @@ export class HostRule {
     const { momenta, weightDecays } = scheduler.options;
     const { options } = plans.sgd;
     const form = coefficientForm(scheduler, options);
-    if (form === 0) return [-lr];
+    if (form === 0) return [-lr * reachOf(scheduler, options)];
     const present = presentPoint(scheduler, options);
     const point = { momentum: momenta?.[trial] ?? present.momentum, weightDecay: weightDecays?.[trial] ?? present.weightDecay };
     const { decay, ofBuffer, ofGradient } = stepAsMove(options, { lr, ...point, isFirst });

@@ -125,7 +125,7 @@ export class Stepper {
     if (this.parts.plans.adaptive) return [gradient, direction, event, update];
     const { direction: along, momenta, weightDecays } = (this.parts.options.schedule as TrialScheduler).options;
     // A grid makes its directions of the gradient and the buffer itself.
-    const isBefore = along === 'gradient' || momenta !== null || weightDecays !== null;
+    const isBefore = along !== 'optimizer' || momenta !== null || weightDecays !== null;
     return [...ahead, gradient, ...(slope ? [slope] : []), ...(isBefore ? [event, direction] : [direction, event]), update];
   }
 

@@ -59,7 +59,8 @@ function trialPlan(
   const rule = rulePath(schedule) === 'gpu' ? schedule : undefined;
   const isGrid = coefficientForm(schedule, resolveSgdOptions(optimizer)) > 0;
   const evidence = evidenceOf(schedule);
-  return { count: trialFactors(schedule).length, direction, batch: batch[which](), rule, isGrid, memoryBudget, seed, evidence };
+  const along = direction === 'optimizer' ? direction : 'gradient';
+  return { count: trialFactors(schedule).length, direction: along, batch: batch[which](), rule, isGrid, memoryBudget, seed, evidence };
 }
 
 /** @throws AttrError unless the model has a logit for every class */

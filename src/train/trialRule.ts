@@ -83,6 +83,11 @@ export function coefficientForm({ options: { momenta, weightDecays } }: TrialSch
   throw new AttrError({ op: 'Trainer', arg: 'factors.momentum', rule: "must go with the optimizer's momentum > 0", got: momentum, fix });
 }
 
+/** How many times their direction trials go: what momentum makes of a gradient in all, where they look along that, else once. */
+export function reachOf({ options: { direction } }: TrialScheduler, { momentum, dampening }: Required<SgdOptions>): number {
+  return direction === 'accumulated' && momentum > 0 ? (1 - dampening) / (1 - momentum) : 1;
+}
+
 /** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
 export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
   const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
@@ -226,10 +231,11 @@ export class TrialRule {
   #rows(order: readonly number[] | null = null): Float32Array {
     const { factors, momenta, weightDecays, anchor } = this.scheduler.options;
     const drift = anchor ? meanLogFactor(factors) : 0;
+    const reach = reachOf(this.scheduler, this.optimizer);
     return Float32Array.from(
       trialFactors(this.scheduler).flatMap((factor, i) => {
         const [mu, decay] = [momenta?.[i] ?? 0, weightDecays?.[i] ?? 1];
-        return [-factor, factor > 0 ? Math.log(factor) - drift : 0, mu, Math.log1p(-mu), decay, Math.log(decay), order?.[i] ?? i];
+        return [-factor * reach, factor > 0 ? Math.log(factor) - drift : 0, mu, Math.log1p(-mu), decay, Math.log(decay), order?.[i] ?? i];
       }),
     );
   }
@@ -310,7 +316,7 @@ export class TrialRule {
   }
 
   #looked(evidence: Float32Array): Pick<TrialEvent, 'pairs' | 'slope'> {
-    if (this.event.slope) return { slope: evidence[0] };
+    if (this.event.slope) return { slope: evidence[0] * reachOf(this.scheduler, this.optimizer) };
     if (!this.event.samples) return {};
     const every = (offset: number) => [...evidence].filter((_, i) => i % 2 === offset);
     return { pairs: { differences: every(0), standardErrors: every(1) } };

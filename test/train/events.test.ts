@@ -70,6 +70,8 @@ const rows: Row[] = [
   ...[{}, momentum, nesterov, { weightDecay: 0.1 }].map((optimizer): Row => ({
     name: `Armijo gate, ${JSON.stringify(optimizer)}`, optimizer, trials: { score: 'armijo', c: 0.4, factors: [1.5, 1, 0.7] },
   })),
+  { name: 'Armijo gate, along what momentum accumulates', optimizer: { momentum: 0.75 }, trials: { score: 'armijo', c: 0.4, factors: [1.5, 1, 0.7], direction: 'accumulated' } },
+  { name: 'along what momentum accumulates, nesterov', optimizer: { momentum: 0.75, nesterov: true }, trials: { direction: 'accumulated' } },
   { name: 'shuffled losses', trials: { control: 'shuffledLosses' }, more: { seed: 12 } },
   { name: 'running statistics with unlike momenta', momenta: [0.3, 0.05] },
 ];
@@ -118,7 +120,7 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
     await withTrainer(options(own), async (trainer) => {
       const { parameterArena, statisticArena } = trainer.plans.store;
       // Momentum is the event's direction, made before it.
-      const buffer = own.options.direction === 'gradient' ? trainer.plans.sgd.buffer : null;
+      const buffer = own.options.direction !== 'optimizer' ? trainer.plans.sgd.buffer : null;
       const watched = [...parameterArena.segments, ...statisticArena.segments, ...(buffer?.segments ?? [])];
       const copies = watched.map(({ size }) => device().createBuffer('copy', size, GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC));
       try {
@@ -162,13 +164,18 @@ describe('a grid of the optimizer\'s own momentum and weight decay', () => {
 describe('trial losses are those of N copies of the weights', () => {
   /** Of each batch that is scored, where it begins in the order and how many images it has. */
   type Images = (cursor: number) => [start: number, count: number][];
-  const cases: { name: string; trials?: Partial<TrialOptions>; optimizer?: SgdOptions; images: Images }[] = [
+  const cases: { name: string; trials?: Partial<TrialOptions>; optimizer?: SgdOptions; reach?: number; images: Images }[] = [
     { name: 'the batch itself', images: (cursor) => [[cursor, 4]] },
     { name: 'part of it', trials: { scoreBatch: 3 }, images: (cursor) => [[cursor, 3]] },
     { name: 'the images after it', trials: { batch: 'heldOut' }, images: (cursor) => [[cursor + 4, 4]] },
     { name: 'both', trials: { batch: 'both' }, images: (cursor) => [[cursor, 4], [cursor + 4, 4]] },
     { name: 'momentum, along the gradient', trials: { direction: 'gradient' }, images: (cursor) => [[cursor, 4]] },
     { name: 'plain SGD', optimizer: {}, images: (cursor) => [[cursor, 4]] },
+    {
+      name: 'what momentum accumulates', trials: { direction: 'accumulated' }, optimizer: { momentum: 0.8, dampening: 0.5 }, reach: 2.5,
+      images: (cursor) => [[cursor, 4]],
+    },
+    { name: 'what no momentum accumulates', trials: { direction: 'accumulated' }, optimizer: {}, images: (cursor) => [[cursor, 4]] },
     { name: 'paired noise', trials: { score: 'pairedNoise' }, images: (cursor) => [[cursor, 4]] },
     {
       name: 'paired noise of both, five each', trials: { score: 'pairedNoise', batch: 'both', scoreBatch: 5 },
@@ -190,7 +197,7 @@ describe('trial losses are those of N copies of the weights', () => {
 
   const average = (xs: readonly number[]): number => xs.reduce((sum, x) => sum + x, 0) / xs.length;
 
-  test.each(cases)('$name', async ({ trials, optimizer = momentum, images }) => {
+  test.each(cases)('$name', async ({ trials, optimizer = momentum, reach = 1, images }) => {
     const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 3 }, ...trials }));
     await withTrainer({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer, schedule }, async (trainer) => {
       const { store, sgd } = trainer.plans;
@@ -198,14 +205,14 @@ describe('trial losses are those of N copies of the weights', () => {
       const before = await Promise.all(store.parameters.map((variable) => store.read(variable)));
       await trainer.trainStep();
       const event = (await trainer.events()).at(-1)!;
-      const arena = schedule.options.direction === 'gradient' ? sgd.gradients : sgd.directions;
+      const arena = schedule.options.direction !== 'optimizer' ? sgd.gradients : sgd.directions;
       const directions = await Promise.all(store.parameters.map((variable, i) => readStorage(device(), variable, arena.at(i))));
       const order = trainer.sampler.epochOrder(0);
       expect(event.losses).toHaveLength(7);
       const expected: number[] = [];
       const samples: number[][] = [];
       for (const factor of event.factors) {
-        const c = Math.fround(factor * event.lrBefore);
+        const c = Math.fround(factor * event.lrBefore * reach);
         const values = new Map(store.parameters.map((variable, i) => [variable.name, before[i].map((w, k) => w - c * directions[i][k])]));
         const parts: number[][] = [];
         for (const [start, count] of images(3 * 4)) {
