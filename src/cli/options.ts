@@ -89,7 +89,10 @@ const sgdOptions = {
 };
 
 export const trialOptions = {
-  preset: choice(['asPublished', 'robust'], { default: 'asPublished', help: 'set of choices that the trial scheduler starts from' }),
+  preset: choice(['asPublished', 'robust', 'gated'], {
+    default: 'asPublished',
+    help: 'set of choices that the trial scheduler starts from; gated is robust with --score armijo --armijo-c 0.25 --direction accumulated',
+  }),
   factors: factors({
     defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'),
     help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}`,
@@ -162,7 +165,7 @@ export const compareOptions = {
   trainLimit: integer({ default: 2048, min: 1, help: 'use only the first N training images' }),
   testLimit: integer({ default: 512, min: 1, help: 'use only the first N test images' }),
   momentum: number({ default: 0.9, min: 0, below: 1, help: sgdOptions.momentum.help }),
-  preset: choice(['asPublished', 'robust'], { default: 'robust', help: trialOptions.preset.help }),
+  preset: choice(['asPublished', 'robust', 'gated'], { default: 'robust', help: trialOptions.preset.help }),
 };
 
 export const evalOptions = {
@@ -280,10 +283,10 @@ export function checkEval(command: string, { values, given }: Parsed<typeof eval
 }
 
 /** A preset may bound the learning rate; float32 does. */
-function checkBounds(command: string, { preset, lr }: { preset: 'asPublished' | 'robust'; lr: number }): void {
-  const bounds = (preset === 'robust' ? robust() : asPublished()).bounds ?? [FLOAT32.least, FLOAT32.greatest];
+function checkBounds(command: string, { preset, lr }: { preset: 'asPublished' | 'robust' | 'gated'; lr: number }): void {
+  const bounds = (preset === 'asPublished' ? asPublished() : robust()).bounds ?? [FLOAT32.least, FLOAT32.greatest];
   if (lr < bounds[0] || lr > bounds[1]) {
-    const fix = preset === 'robust' ? 'or use --preset asPublished' : 'pass 0.005';
+    const fix = preset === 'asPublished' ? 'pass 0.005' : 'or use --preset asPublished';
     refuse(command, '--lr', `must lie in ${bounds.join(' … ')} with --preset ${preset}`, String(lr), fix);
   }
 }

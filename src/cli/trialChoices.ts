@@ -1,6 +1,6 @@
 /** The options of the commands that say how trials are scored, and the trial scheduler's options that they come to. */
 import { ForkstepError } from '../gpu/errors.ts';
-import { asPublished, robust, TrialScheduler } from '../sched/index.ts';
+import { asPublished, gated, robust, TrialScheduler } from '../sched/index.ts';
 import type { Cadence, EnvelopeName, Factors, PureSchedule, TrialOptions } from '../sched/index.ts';
 import { UsageError, choice, flagOf, number } from './args.ts';
 import type { OptionValues } from './args.ts';
@@ -58,7 +58,7 @@ type ScoringValues = OptionValues<typeof scoringOptions>;
 
 /** What the trial scheduler is made of on the command line. */
 export interface TrialValues extends ScoringValues {
-  preset: 'asPublished' | 'robust';
+  preset: 'asPublished' | 'robust' | 'gated';
   lr: number;
   factors: Factors | undefined;
   every: Cadence | undefined;
@@ -79,7 +79,8 @@ export function trialOptionsOf(values: TrialValues, base: PureSchedule | null = 
   const given = { every, envelope, scoreBatch, score, normalize, tau, kappa, c, anchor, hold, batch, direction, control };
   const chosen = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
   const overrides = { ...chosen, ...(base ? { base } : { lr: values.lr }) };
-  if (values.preset === 'robust') return robust({ ...overrides, ...(factors !== undefined && { factors }) });
+  const preset = { asPublished: null, robust, gated }[values.preset];
+  if (preset) return preset({ ...overrides, ...(factors !== undefined && { factors }) });
   return asPublished(factors, overrides);
 }
 

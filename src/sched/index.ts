@@ -31,7 +31,7 @@ export { ReduceLROnPlateau, reduceLROnPlateau } from './plateau.ts';
 export type { ReduceLROnPlateauOptions } from './plateau.ts';
 export { PureSchedule } from './pure.ts';
 export type { PureSpec } from './pure.ts';
-export { asPublished, FLOAT32, holdUlps, robust } from './trialOptions.ts';
+export { asPublished, FLOAT32, gated, holdUlps, robust } from './trialOptions.ts';
 export type { Direction, ResolvedTrialOptions, ScoreBatch, TrialOptions } from './trialOptions.ts';
 export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';
 export type { JsonNumber, OptimizerPoint, TrialEvent, TrialEventJson, TriedOptimizer } from './trialScheduler.ts';

@@ -103,6 +103,16 @@ export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   };
 }
 
+/**
+ * `robust` with a gate in the place of min-max: the largest factor that keeps a quarter of the linear decrease, along all that momentum will make
+ * of the gradient. Without momentum it ended within a point of the best tuned schedule from every first rate in 0.0005 … 0.5 (docs/study.md); with
+ * momentum it climbs slowly from a rate that is far too small.
+ */
+export function gated(overrides: Partial<TrialOptions> = {}): TrialOptions {
+  const c = (overrides.score ?? 'armijo') === 'armijo' ? 0.25 : null;
+  return robust({ score: 'armijo', c, direction: 'accumulated', ...overrides });
+}
+
 /** Checks every option and resolves the factors. @throws AttrError for the first that is wrong */
 export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions {
   const op = 'TrialScheduler';

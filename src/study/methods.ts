@@ -1,6 +1,6 @@
 /** Every way to set the learning rate that a study can compare, by name: one entry each. */
 import {
-  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
+  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, gated, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
   slsArmijo, sps, stepLr, steps, TrialScheduler,
 } from '../sched/index.ts';
 import type { AlrOptions, ControlName, FactorSetName, Schedule } from '../sched/index.ts';
@@ -113,12 +113,12 @@ export const methods: Record<MethodName, Method> = {
     schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
   },
   gate: {
-    title: 'robust by a gate',
+    title: 'gated',
     family: 'trial',
-    note: "robust() with score 'armijo', c = ¼, along all that momentum makes of the gradient (here the gradient): the largest factor that keeps a quarter of the linear decrease",
+    note: "gated(): robust() but for the score, the largest factor that keeps a quarter of the linear decrease, along all that momentum makes of the gradient",
     takesRate: true,
     takesOptions: true,
-    schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, score: 'armijo', c: 0.25, direction: 'accumulated', ...options })),
+    schedule: ({ lr, options }) => new TrialScheduler(gated({ lr, ...options })),
   },
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),

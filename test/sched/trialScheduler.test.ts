@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import {
-  asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler,
+  asPublished, gated, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler,
 } from '../../src/sched/index.ts';
 import type { Cadence, EnvelopeName, OwnScore, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
 
@@ -68,6 +68,12 @@ describe('presets', () => {
       hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, control: null,
     });
     expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
+  });
+
+  it('gated: robust by a gate, unless another score is asked for', () => {
+    expect(gated({ lr: 0.1 })).toEqual(robust({ lr: 0.1, score: 'armijo', c: 0.25, direction: 'accumulated' }));
+    expect(gated({ score: 'rank' })).toEqual(robust({ score: 'rank', direction: 'accumulated' }));
+    for (const options of [gated(), gated({ score: 'rank' }), gated({ c: 0.5 })]) expect(() => new TrialScheduler(options)).not.toThrow();
   });
 
   it('robust', () => {
