@@ -1,7 +1,7 @@
 /** The option tables of the commands, and the rules that span several options. */
 import { ForkstepError } from '../gpu/errors.ts';
-import { asPublished, factorSets, FLOAT32, PureSchedule, resolveFactors, robust } from '../sched/index.ts';
-import type { Cadence, Factors } from '../sched/index.ts';
+import { factorSets, FLOAT32, presetNames, presets, PureSchedule, resolveFactors } from '../sched/index.ts';
+import type { Cadence, Factors, PresetName } from '../sched/index.ts';
 import type { CheckpointCadence } from '../train/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
@@ -89,7 +89,7 @@ const sgdOptions = {
 };
 
 export const trialOptions = {
-  preset: choice(['asPublished', 'robust', 'gated'], {
+  preset: choice(presetNames, {
     default: 'asPublished',
     help: 'set of choices that the trial scheduler starts from; gated is robust with --score armijo --armijo-c 0.25 --direction accumulated',
   }),
@@ -165,7 +165,7 @@ export const compareOptions = {
   trainLimit: integer({ default: 2048, min: 1, help: 'use only the first N training images' }),
   testLimit: integer({ default: 512, min: 1, help: 'use only the first N test images' }),
   momentum: number({ default: 0.9, min: 0, below: 1, help: sgdOptions.momentum.help }),
-  preset: choice(['asPublished', 'robust', 'gated'], { default: 'robust', help: trialOptions.preset.help }),
+  preset: choice(presetNames, { default: 'robust', help: trialOptions.preset.help }),
 };
 
 export const evalOptions = {
@@ -283,8 +283,8 @@ export function checkEval(command: string, { values, given }: Parsed<typeof eval
 }
 
 /** A preset may bound the learning rate; float32 does. */
-function checkBounds(command: string, { preset, lr }: { preset: 'asPublished' | 'robust' | 'gated'; lr: number }): void {
-  const bounds = (preset === 'asPublished' ? asPublished() : robust()).bounds ?? [FLOAT32.least, FLOAT32.greatest];
+function checkBounds(command: string, { preset, lr }: { preset: PresetName; lr: number }): void {
+  const bounds = presets[preset]().bounds ?? [FLOAT32.least, FLOAT32.greatest];
   if (lr < bounds[0] || lr > bounds[1]) {
     const fix = preset === 'asPublished' ? 'pass 0.005' : 'or use --preset asPublished';
     refuse(command, '--lr', `must lie in ${bounds.join(' … ')} with --preset ${preset}`, String(lr), fix);

@@ -1,7 +1,7 @@
 /** The options of the commands that say how trials are scored, and the trial scheduler's options that they come to. */
 import { ForkstepError } from '../gpu/errors.ts';
-import { asPublished, gated, robust, TrialScheduler } from '../sched/index.ts';
-import type { Cadence, EnvelopeName, Factors, PureSchedule, TrialOptions } from '../sched/index.ts';
+import { presets, TrialScheduler } from '../sched/index.ts';
+import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, TrialOptions } from '../sched/index.ts';
 import { UsageError, choice, flagOf, number } from './args.ts';
 import type { OptionValues } from './args.ts';
 
@@ -44,7 +44,7 @@ export const scoringOptions = {
   }),
   direction: choice(['gradient', 'accumulated', 'optimizer'], {
     default: undefined,
-    defaultText: "the preset's, gradient|optimizer",
+    defaultText: "the preset's, gradient|optimizer|accumulated",
     help: 'trials step along the raw gradient, along all that momentum makes of it, or as the optimizer would',
   }),
   control: choice(['blindDrift', 'shuffledLosses'], {
@@ -58,7 +58,7 @@ type ScoringValues = OptionValues<typeof scoringOptions>;
 
 /** What the trial scheduler is made of on the command line. */
 export interface TrialValues extends ScoringValues {
-  preset: 'asPublished' | 'robust' | 'gated';
+  preset: PresetName;
   lr: number;
   factors: Factors | undefined;
   every: Cadence | undefined;
@@ -76,12 +76,9 @@ const keyOf: Record<string, string> = { batch: 'scoreOn', c: 'armijoC' };
 export function trialOptionsOf(values: TrialValues, base: PureSchedule | null = null): TrialOptions {
   const { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, armijoC: c, scoreOn: batch, direction, control } = values;
   const [anchor, hold] = [values.anchor, values.hold].map((word) => word && word === 'on');
-  const given = { every, envelope, scoreBatch, score, normalize, tau, kappa, c, anchor, hold, batch, direction, control };
+  const given = { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, c, anchor, hold, batch, direction, control };
   const chosen = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
-  const overrides = { ...chosen, ...(base ? { base } : { lr: values.lr }) };
-  const preset = { asPublished: null, robust, gated }[values.preset];
-  if (preset) return preset({ ...overrides, ...(factors !== undefined && { factors }) });
-  return asPublished(factors, overrides);
+  return presets[values.preset]({ ...chosen, ...(base ? { base } : { lr: values.lr }) });
 }
 
 /** @throws UsageError for choices that the trial scheduler refuses, in words of the command line */

@@ -113,6 +113,17 @@ export function gated(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return robust({ score: 'armijo', c, direction: 'accumulated', ...overrides });
 }
 
+/** The presets by name, each a function of what is to differ from it. */
+export const presets = {
+  asPublished: (overrides: Partial<TrialOptions> = {}) => asPublished(overrides.factors, overrides),
+  robust,
+  gated,
+} as const;
+
+export type PresetName = keyof typeof presets;
+
+export const presetNames = Object.keys(presets) as PresetName[];
+
 /** Checks every option and resolves the factors. @throws AttrError for the first that is wrong */
 export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions {
   const op = 'TrialScheduler';

@@ -3,7 +3,7 @@ import {
   aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, gated, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
   slsArmijo, sps, stepLr, steps, TrialScheduler,
 } from '../sched/index.ts';
-import type { AlrOptions, ControlName, FactorSetName, Schedule } from '../sched/index.ts';
+import type { AlrOptions, ControlName, FactorSetName, Schedule, TrialOptions } from '../sched/index.ts';
 import type { MethodOptions } from './recipe.ts';
 
 /** Where a method stands in tables and pictures. */
@@ -45,7 +45,7 @@ export type Method = ScheduledMethod | TreeMethod;
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
-  | 'published3' | 'published5' | 'published7' | 'robust' | 'gate'
+  | 'published3' | 'published5' | 'published7' | 'robust' | 'gate' | 'gateInverseSqrt' | 'gateNoDecay'
   | 'blindDrift' | 'shuffledLosses'
   | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
   | 'alr' | 'alrEqualCost';
@@ -64,6 +64,12 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
   takesRate: true,
   takesOptions: true,
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
+});
+
+/** The gate under one decay or another. */
+const gate = (title: string, decay: Pick<Partial<TrialOptions>, 'envelope'>, note: string): ScheduledMethod => ({
+  title, family: 'trial', note, takesRate: true, takesOptions: true,
+  schedule: ({ lr, options }) => new TrialScheduler(gated({ lr, ...decay, ...options })),
 });
 
 /** The published rule with 5 factors, but for what its losses say. */
@@ -112,14 +118,11 @@ export const methods: Record<MethodName, Method> = {
     takesOptions: true,
     schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
   },
-  gate: {
-    title: 'gated',
-    family: 'trial',
-    note: "gated(): robust() but for the score, the largest factor that keeps a quarter of the linear decrease, along all that momentum makes of the gradient",
-    takesRate: true,
-    takesOptions: true,
-    schedule: ({ lr, options }) => new TrialScheduler(gated({ lr, ...options })),
-  },
+  gate: gate('gated', {},
+    'gated(): robust() but for the score, the largest factor that keeps a quarter of the linear decrease, along all that momentum makes of the gradient'),
+  gateInverseSqrt: gate('gated, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
+    "gated({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
+  gateNoDecay: gate('gated, no decay', { envelope: 'none' }, "gated({ envelope: 'none' }): what the gate does by itself"),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
   shuffledLosses: control('shuffledLosses', 'control: shuffled losses',

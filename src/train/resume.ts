@@ -94,18 +94,18 @@ export async function capture(parts: TrainerParts, { made, skipped }: Journal, s
   return { tensors, state };
 }
 
-const refuse = (arg: string, rule: string, got: unknown, fix = 'resume with the options of its run', op = 'Trainer'): never => {
+const refuse = (op: string, arg: string, rule: string, got: unknown, fix = 'resume with the options of its run'): never => {
   throw new AttrError({ op, arg, rule, got, fix });
 };
 
 /** @throws AttrError for the first option that differs from the checkpoint's */
-function checkSame(path: string, was: Json | undefined, is: Json | undefined, op = 'Trainer'): void {
+function checkSame(op: string, path: string, was: Json | undefined, is: Json | undefined): void {
   const isTree = (value: Json | undefined): value is { readonly [name: string]: Json } =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   if (isTree(was) && isTree(is)) {
-    for (const name of new Set([...Object.keys(was), ...Object.keys(is)])) checkSame(path ? `${path}.${name}` : name, was[name], is[name], op);
+    for (const name of new Set([...Object.keys(was), ...Object.keys(is)])) checkSame(op, path ? `${path}.${name}` : name, was[name], is[name]);
   } else if (JSON.stringify(was) !== JSON.stringify(is)) {
-    refuse(path, `must be ${JSON.stringify(was)}, as in the run that is resumed`, JSON.stringify(is), undefined, op);
+    refuse(op, path, `must be ${JSON.stringify(was)}, as in the run that is resumed`, JSON.stringify(is));
   }
 }
 
@@ -114,24 +114,25 @@ function checkSame(path: string, was: Json | undefined, is: Json | undefined, op
  * run that goes on would be neither of the two.
  */
 function checkLength(options: TrainerOptions, { step, updates, totalSteps: was }: TrainerState): void {
+  const op = 'Trainer';
   const { schedule, epochs = 1, maxSteps = Infinity, batchSize = 32, dataset } = options;
   const stepsPerEpoch = Math.floor(dataset.train.count / batchSize);
   const is = Math.min(epochs * stepsPerEpoch, maxSteps);
   if (is === was) return;
   const arg = is === maxSteps ? 'maxSteps' : 'epochs';
-  if (is < step) refuse(arg, `must be no less than the ${step} steps that were made`, `${is} steps`);
+  if (is < step) refuse(op, arg, `must be no less than the ${step} steps that were made`, `${is} steps`);
   if (schedule instanceof AdaptiveSchedule) {
     // What a rule is told of the run's length, as a warm-up in per cent is.
     const told = (totalSteps: number) => JSON.stringify(schedule.spec.uniforms({ stepsPerEpoch, totalSteps, startNorm: 1, hasStatistics: true }));
     if (told(is) === told(was)) return;
-    refuse(arg, `must make a run of ${was} steps, as ${schedule.spec.kind} depends on its length`, `${is} steps`);
+    refuse(op, arg, `must make a run of ${was} steps, as ${schedule.spec.kind} depends on its length`, `${is} steps`);
   }
   const rateAt = (update: number, total: number): number =>
     schedule instanceof TrialScheduler ? schedule.envelopeAt(update, total, stepsPerEpoch) : schedule.lrAt(update, total, stepsPerEpoch);
   for (let update = 0; update < updates; update++) {
     if (rateAt(update, is) === rateAt(update, was)) continue;
     const rule = `must make a run of ${was} steps, as the rates of the ${step} that were made depend on its length`;
-    refuse(arg, rule, `${is} steps`, 'resume with the length that the run was begun with');
+    refuse(op, arg, rule, `${is} steps`, 'resume with the length that the run was begun with');
   }
 }
 
@@ -161,7 +162,7 @@ function momentumOf(model: Module, tensors: Checkpoint['tensors']): Map<Variable
  * @throws AttrError for the first option that differs, DataError and ShapeError for another model
  */
 export function checkResume(options: TrainerOptions, { tensors, state }: Checkpoint): Restored {
-  checkSame('', state.recipe, recipeOf(options));
+  checkSame('Trainer', '', state.recipe, recipeOf(options));
   checkLength(options, state);
   const model = stateDictValues(options.model, below(modelPrefix, tensors));
   return { model, momentum: resolveSgdOptions(options.optimizer).momentum > 0 ? momentumOf(options.model, tensors) : null };
@@ -194,9 +195,9 @@ export function restore(
 /** Checks that a checkpoint is of an ALR training with these options. @throws AttrError for the first that differs */
 export function checkAlrResume(options: AlrTrainerOptions, { recipe, step }: AlrTrainerState): void {
   const op = 'AlrTrainer';
-  checkSame('', recipe, alrRecipeOf(options), op);
+  checkSame(op, '', recipe, alrRecipeOf(options));
   const { epochs = 1, maxSteps = Infinity, dataset, batchSize = 32 } = options;
   const is = Math.min(epochs * Math.floor(dataset.train.count / batchSize), maxSteps);
   if (is >= step) return;
-  refuse(is === maxSteps ? 'maxSteps' : 'epochs', `must be no less than the ${step} steps that were made`, `${is} steps`, undefined, op);
+  refuse(op, is === maxSteps ? 'maxSteps' : 'epochs', `must be no less than the ${step} steps that were made`, `${is} steps`);
 }
