@@ -75,6 +75,20 @@ export function thinTrace(steps: readonly { step: number; lr: number }[], most: 
   return evenly(corners, most).map(({ step, lr }) => [step, lr]);
 }
 
+/** Mean rate of the steps that a trace is of, between its points by a straight line; null of an empty one. */
+export function meanRate(trace: readonly (readonly [number, number])[]): number | null {
+  if (trace.length === 0) return null;
+  let [sum, steps] = [trace[0][1], 1];
+  for (let i = 1; i < trace.length; i++) {
+    const [[from, first], [to, last]] = [trace[i - 1], trace[i]];
+    // The steps after `from`, up to and with `to`.
+    const count = to - from;
+    sum += count * first + ((last - first) * (count + 1)) / 2;
+    steps += count;
+  }
+  return sum / steps;
+}
+
 /**
  * A result from its file's text.
  * @throws DataError where it is no JSON, of another format, or of another recipe than its name says

@@ -1,7 +1,7 @@
 /** From results to what is said of them: each row's mean and deviation over seeds, the best of those that are tuned, robustness. */
 import { totalCost } from './cost.ts';
 import { methods } from './methods.ts';
-import { isFinished, type FinishedRun, type StudyResult } from './result.ts';
+import { isFinished, meanRate, type FinishedRun, type StudyResult } from './result.ts';
 import type { Recipe } from './recipe.ts';
 import type { BestRow, Row, Study } from './studies.ts';
 
@@ -30,6 +30,8 @@ export interface RowSummary {
   readonly accuracy: Stat | null;
   /** Over the runs that did not diverge. */
   readonly testLoss: Stat | null;
+  /** Mean over the steps of the runs that did not diverge. */
+  readonly meanRate: number | null;
   /** Mean of a run. */
   readonly forwards: number | null;
   readonly trainSeconds: number | null;
@@ -73,6 +75,7 @@ function summarizeRow(study: Study, row: Row, known: ReadonlyMap<string, StudyRe
     missing: found.filter((result) => result === undefined).length,
     accuracy: statOf(results.map(accuracyOf)),
     testLoss: statOf(results.flatMap(({ testLoss }) => testLoss ?? [])),
+    meanRate: statOf(results.flatMap(({ status, lr }) => (status === 'done' ? meanRate(lr) ?? [] : [])))?.mean ?? null,
     forwards: mean(({ cost }) => totalCost(cost)),
     trainSeconds: mean(({ trainMs }) => trainMs / 1000),
   };

@@ -1,6 +1,7 @@
 /** A study's results as tables of text: the same cells for the page, for Markdown and for CSV. */
 import { expectedCost, totalCost } from './cost.ts';
 import { methods } from './methods.ts';
+import { meanRate } from './result.ts';
 import { linesOf, mainRows, type RowSummary, type Stat, type StudySummary } from './summary.ts';
 
 export interface Table {
@@ -32,6 +33,9 @@ export function showSeconds(seconds: number | null): string {
   return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
+/** 0.01234 → '0.0123'. */
+const showRate = (rate: number | null): string => (rate === null ? dash : String(Number(rate.toPrecision(3))));
+
 /** '3', '2 of 3', with what became of the others. */
 function showRuns({ results, diverged, failed, missing }: RowSummary): string {
   const total = results.length + failed + missing;
@@ -58,6 +62,7 @@ function settingsTable(summary: StudySummary): Table {
     ...(hasPaper ? [showPaper(paper)] : []),
     showStat(own?.accuracy ?? null),
     showStat(own?.testLoss ?? null, 3),
+    showRate(own?.meanRate ?? null),
     own?.forwards ? `${(own.forwards / plain).toFixed(3)}` : dash,
     showSeconds(own?.trainSeconds ?? null),
     own ? showRuns(own) : dash,
@@ -75,7 +80,7 @@ function settingsTable(summary: StudySummary): Table {
   const names = [...(hasGroups ? ['network'] : []), 'method', ...(hasPaper ? ['paper, %'] : [])];
   const unit = `${showCount(plain)} forwards of one image`;
   return {
-    head: [...names, 'test accuracy, %', 'test loss', 'cost', 'training time', 'runs'],
+    head: [...names, 'test accuracy, %', 'test loss', 'mean rate', 'cost', 'training time', 'runs'],
     rows: [...shown.map((own) => cells(own.row.group, own.row.title, own, own.row.paper)), ...named],
     notes: [
       'Mean ± standard deviation over seeds; a run that diverged counts as chance. '
@@ -130,7 +135,7 @@ export function runsCsv(summaries: readonly StudySummary[]): string {
   const head = [
     'study', 'scale', 'row', 'method', 'options', 'dataset', 'train', 'test', 'stem', 'width', 'batch', 'epochs', 'momentum', 'weightDecay', 'nesterov',
     'augment', 'lr', 'seed', 'status', 'testAccuracy', 'testLoss', 'steps', 'events', 'trainingForwards', 'trialForwards', 'forwards', 'trainSeconds',
-    'evaluationSeconds', 'lastLr', 'adapter', 'version', 'id',
+    'evaluationSeconds', 'meanLr', 'lastLr', 'adapter', 'version', 'id',
   ];
   const lines = summaries.flatMap(({ study, rows }) => rows.flatMap(({ row, results }) => results.map((run) => {
     const { recipe, cost } = run;
@@ -139,7 +144,7 @@ export function runsCsv(summaries: readonly StudySummary[]): string {
       study.name, study.scale, row.key, recipe.method, JSON.stringify(recipe.options), recipe.dataset, recipe.train, recipe.test, recipe.stem,
       recipe.width, recipe.batch, recipe.epochs, optimizer.momentum, optimizer.weightDecay, String(optimizer.nesterov), recipe.augment, recipe.lr,
       recipe.seed, run.status, run.testAccuracy ?? '', run.testLoss ?? '', run.steps, run.eventCount, cost.training, cost.trials, totalCost(cost),
-      run.trainMs / 1000, run.evaluationMs / 1000, run.lr.at(-1)?.[1] ?? '', run.adapter, run.version, run.id,
+      run.trainMs / 1000, run.evaluationMs / 1000, meanRate(run.lr) ?? '', run.lr.at(-1)?.[1] ?? '', run.adapter, run.version, run.id,
     ];
   })));
   return [head, ...lines].map((cells) => `${cells.map(csvCell).join(',')}\n`).join('');

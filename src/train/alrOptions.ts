@@ -1,29 +1,12 @@
 /** What an ALR training is made with and what it tells: types and checks. */
-import type { ImageDataset } from '../data/dataset.ts';
-import type { Device } from '../gpu/device.ts';
 import { AttrError } from '../gpu/errors.ts';
-import type { OnCompile } from '../graph/plan.ts';
-import type { Module } from '../nn/module.ts';
-import type { SgdOptions } from '../optim/sgd.ts';
-import { ConstantSchedule, type AlrEvent, type AlrOptions } from '../sched/index.ts';
+import type { AlrEvent, AlrOptions } from '../sched/index.ts';
 import type { AlrCheckpoint } from './checkpoint.ts';
 import type { LoggedStep } from './stepLog.ts';
-import { checkCheckpoints, checkTrainerOptions, type CheckpointCadence, type Evaluation } from './trainerOptions.ts';
+import { checkCheckpoints, checkTrainingOptions, type CheckpointCadence, type Evaluation, type TrainingOptions } from './trainerOptions.ts';
 
-/** Options that are not explained here are those of `TrainerOptions`. */
-export interface AlrTrainerOptions extends AlrOptions {
-  readonly model: Module;
-  readonly dataset: ImageDataset;
-  readonly device?: Device;
-  readonly batchSize?: number;
-  readonly epochs?: number;
-  /** Ends the run sooner; the epoch that is cut short is judged by what it had. @default none */
-  readonly maxSteps?: number;
-  readonly optimizer?: SgdOptions;
-  readonly labelSmoothing?: number;
-  readonly augment?: 'none' | 'crop-flip';
-  readonly shuffle?: boolean;
-  readonly seed?: number;
+/** Where `maxSteps` cuts an epoch short, it is judged by what it had. */
+export interface AlrTrainerOptions extends AlrOptions, TrainingOptions {
   /**
    * Bytes of GPU memory that activations and their gradients of branches side by side may take: where more would be needed they run in
    * groups, one after another, with the same results. A single branch is always taken. Weights, momentum and statistics of all branches,
@@ -32,12 +15,10 @@ export interface AlrTrainerOptions extends AlrOptions {
   readonly memoryBudget?: number;
   /** Goes on where another trainer of the same options has left off. @default from the model's own weights */
   readonly resume?: AlrCheckpoint;
-  readonly onCompile?: OnCompile;
 }
 
-const optionNames: Record<keyof AlrTrainerOptions, true> = {
-  model: true, dataset: true, lr: true, beam: true, factors: true, device: true, batchSize: true, epochs: true, maxSteps: true,
-  optimizer: true, labelSmoothing: true, augment: true, shuffle: true, seed: true, memoryBudget: true, resume: true, onCompile: true,
+const ownNames: Record<Exclude<keyof AlrTrainerOptions, keyof TrainingOptions>, true> = {
+  lr: true, beam: true, factors: true, memoryBudget: true, resume: true,
 };
 
 /** The end of an epoch. */
@@ -87,17 +68,8 @@ export interface AlrResult {
   readonly evaluation: Evaluation | null;
 }
 
-/** @throws AttrError for the first option that is wrong */
-export function checkAlrOptions(options: AlrTrainerOptions): void {
-  const refuse = (arg: string, rule: string, got: unknown, fix: string): never => {
-    throw new AttrError({ op: 'AlrTrainer', arg, rule, got, fix });
-  };
-  const unknown = Object.keys(options).find((name) => !Object.hasOwn(optionNames, name));
-  if (unknown !== undefined) refuse(unknown, 'must be an option', unknown, `options are ${Object.keys(optionNames).join(', ')}`);
-  const { lr: _lr, beam: _beam, factors: _factors, resume: _resume, memoryBudget = 0, ...others } = options;
-  if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
-  checkTrainerOptions({ ...others, schedule: new ConstantSchedule({ lr: 1 }) });
-}
+/** Those of the tree itself are checked where it is made. @throws AttrError for the first option that is wrong */
+export const checkAlrOptions = (options: AlrTrainerOptions): void => checkTrainingOptions('AlrTrainer', options, ownNames);
 
 /** @throws AttrError unless the log is asked for often enough, and for checkpoints within epochs */
 export function checkAlrRun(callbacks: AlrCallbacks): void {

@@ -10,6 +10,6 @@ export {
 export type { LossScaling } from './lossScaler.ts';
 export type { Divergence, LoggedStep, RuleLine } from './stepLog.ts';
 export { Trainer } from './trainer.ts';
-export type { CheckpointCadence, Evaluation, RunCallbacks, RunResult, TrainerOptions } from './trainerOptions.ts';
+export type { CheckpointCadence, Evaluation, RunCallbacks, RunResult, TrainerOptions, TrainingOptions } from './trainerOptions.ts';
 export { AlrTrainer } from './alrTrainer.ts';
 export type { AlrCallbacks, AlrCheckpointCadence, AlrEpoch, AlrProgress, AlrResult, AlrTrainerOptions } from './alrOptions.ts';

@@ -10,14 +10,10 @@ import type { Checkpoint } from './checkpoint.ts';
 import { resolveLossScaling, type LossScaling } from './lossScaler.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
 
-export interface TrainerOptions {
+/** What every training is of, whatever sets its learning rate. */
+export interface TrainingOptions {
   readonly model: Module;
   readonly dataset: ImageDataset;
-  /**
-   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100)
-   * })`, `sps()`, … A TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
-   */
-  readonly schedule: Schedule;
   /** @default the shared device */
   readonly device?: Device;
   /** Images a step. @default 32 */
@@ -35,6 +31,16 @@ export interface TrainerOptions {
   readonly shuffle?: boolean;
   /** Of order and augmentation, a u32. @default 0 */
   readonly seed?: number;
+  /** Called while kernels compile. */
+  readonly onCompile?: OnCompile;
+}
+
+export interface TrainerOptions extends TrainingOptions {
+  /**
+   * Sets the learning rate: `new TrialScheduler(robust())`, `new ConstantSchedule({ lr })`, `cosineAnnealingLr({ lr, tMax: percent(100)
+   * })`, `sps()`, … A TrialScheduler serves one run; a schedule that listens to metrics is told that of every epoch by `run`.
+   */
+  readonly schedule: Schedule;
   /**
    * Bytes of GPU memory that trials may add so that an event runs them in fewer passes, ≥ 0; needs a schedule with trials. With 0 they make
    * do with the memory that a step has anyway, one trial a pass at worst, and add a few KiB of coefficients, losses and log. @default 0
@@ -53,8 +59,6 @@ export interface TrainerOptions {
    * the rates of the steps that were made do not depend on the run's length; `memoryBudget` always. @default none
    */
   readonly resume?: Checkpoint;
-  /** Called while kernels compile. */
-  readonly onCompile?: OnCompile;
   /**
    * Measures the ways to compute each convolution on this adapter and takes the fastest; what was measured is kept for later runs, in the
    * user's cache folder or IndexedDB. Sums may be added in another order than without. @default false
@@ -64,26 +68,13 @@ export interface TrainerOptions {
   readonly onTune?: (done: number, total: number) => void;
 }
 
-const optionNames: Record<keyof TrainerOptions, true> = {
-  model: true,
-  dataset: true,
-  schedule: true,
-  device: true,
-  batchSize: true,
-  epochs: true,
-  maxSteps: true,
-  optimizer: true,
-  labelSmoothing: true,
-  augment: true,
-  shuffle: true,
-  seed: true,
-  memoryBudget: true,
-  precision: true,
-  lossScaling: true,
-  resume: true,
-  onCompile: true,
-  tune: true,
-  onTune: true,
+const trainingNames: Record<keyof TrainingOptions, true> = {
+  model: true, dataset: true, device: true, batchSize: true, epochs: true, maxSteps: true, optimizer: true, labelSmoothing: true, augment: true,
+  shuffle: true, seed: true, onCompile: true,
+};
+
+const ownNames: Record<Exclude<keyof TrainerOptions, keyof TrainingOptions>, true> = {
+  schedule: true, memoryBudget: true, precision: true, lossScaling: true, resume: true, tune: true, onTune: true,
 };
 
 export interface Evaluation {
@@ -125,29 +116,47 @@ export interface RunResult {
   readonly evaluation: Evaluation | null;
 }
 
-const refuse = (arg: string, rule: string, got: unknown, fix: string): never => {
-  throw new AttrError({ op: 'Trainer', arg, rule, got, fix });
+type Refuse = (arg: string, rule: string, got: unknown, fix: string) => never;
+
+const refuseAs = (op: string): Refuse => (arg, rule, got, fix) => {
+  throw new AttrError({ op, arg, rule, got, fix });
 };
+
+/**
+ * Checks what every training has, that no option is unknown, and the memory budget, which each trainer explains itself.
+ * @throws AttrError for the first option that is wrong
+ */
+export function checkTrainingOptions(
+  op: string,
+  options: TrainingOptions & { readonly memoryBudget?: number },
+  ownNames: Readonly<Record<string, true>>,
+): void {
+  const refuse: Refuse = refuseAs(op);
+  const { epochs = 1, maxSteps = 1, batchSize = 32, shuffle = true, augment = 'none', memoryBudget = 0 } = options;
+  const names = Object.keys({ ...trainingNames, ...ownNames });
+  const unknown = Object.keys(options).find((name) => !names.includes(name));
+  if (unknown !== undefined) refuse(unknown, 'must be an option', unknown, `options are ${names.join(', ')}`);
+  for (const [arg, value] of Object.entries({ epochs, maxSteps, batchSize })) {
+    if (!Number.isInteger(value) || value < 1) refuse(arg, 'must be an integer ≥ 1', value, 'pass 1 or more');
+  }
+  if (augment !== 'none' && augment !== 'crop-flip') refuse('augment', "must be 'none' or 'crop-flip'", augment, 'pick one');
+  if (typeof shuffle !== 'boolean') refuse('shuffle', 'must be true or false', shuffle, 'leave it out for true');
+  if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
+}
 
 /** @throws AttrError for the first option that is wrong */
 export function checkTrainerOptions(options: TrainerOptions): void {
-  const { dataset, batchSize = 32, epochs = 1, maxSteps, shuffle = true, augment = 'none', schedule, memoryBudget, tune = false, onTune } = options;
-  const unknown = Object.keys(options).find((name) => !Object.hasOwn(optionNames, name));
-  if (unknown !== undefined) refuse(unknown, 'must be an option', unknown, `options are ${Object.keys(optionNames).join(', ')}`);
-  if (typeof shuffle !== 'boolean') refuse('shuffle', 'must be true or false', shuffle, 'leave it out for true');
-  const { precision = 'f32', lossScaling } = options;
+  const op = 'Trainer';
+  const refuse: Refuse = refuseAs(op);
+  checkTrainingOptions(op, options, ownNames);
+  const { dataset, batchSize = 32, schedule, memoryBudget, precision = 'f32', lossScaling, tune = false, onTune } = options;
   if (precision !== 'f32' && precision !== 'mixed') refuse('precision', "must be 'f32' or 'mixed'", precision, 'pick one');
   if (lossScaling && precision !== 'mixed') refuse('lossScaling', "must go with precision 'mixed'", precision, 'leave it out');
   resolveLossScaling(lossScaling);
   if (typeof tune !== 'boolean') refuse('tune', 'must be true or false', tune, 'leave it out for false');
   if (onTune && !tune) refuse('onTune', 'must go with tune', `tune ${tune}`, 'pass tune: true, or leave it out');
-  for (const [arg, value] of Object.entries({ epochs, maxSteps: maxSteps ?? 1, batchSize })) {
-    if (!Number.isInteger(value) || value < 1) refuse(arg, 'must be an integer ≥ 1', value, 'pass 1 or more');
-  }
-  if (augment !== 'none' && augment !== 'crop-flip') refuse('augment', "must be 'none' or 'crop-flip'", augment, 'pick one');
   const scheduler = schedule instanceof TrialScheduler ? schedule : null;
   if (memoryBudget !== undefined) {
-    if (!Number.isInteger(memoryBudget) || memoryBudget < 0) refuse('memoryBudget', 'must be an integer ≥ 0', memoryBudget, 'count bytes');
     const hasTrials = scheduler ? scheduler.options.control !== 'blindDrift' : schedule instanceof AdaptiveSchedule && schedule.isDue();
     if (!hasTrials) refuse('memoryBudget', 'must go with a schedule that makes trials', memoryBudget, 'leave it out: nothing is tried');
   }

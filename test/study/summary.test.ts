@@ -1,7 +1,7 @@
 /** From results to tables, lines and CSV, against figures computed by hand. */
 import { describe, expect, it } from 'vitest';
 import { renderStudyPage } from '../../src/cli/report/studyPage.ts';
-import type { StudyResult } from '../../src/study/result.ts';
+import { meanRate, type StudyResult } from '../../src/study/result.ts';
 import { makeStudy, type Study } from '../../src/study/studies.ts';
 import { linesOf, statOf, summarize } from '../../src/study/summary.ts';
 import { markdownTable, runsCsv, showCount, showSeconds, showStat, tableOf } from '../../src/study/table.ts';
@@ -24,6 +24,15 @@ describe('statistics', () => {
     expect([statOf([5]), statOf([])]).toEqual([{ mean: 5, sd: null }, null]);
   });
 
+  it('mean rate of a trace: what lies between its points counts step by step', () => {
+    expect(meanRate([])).toBe(null);
+    expect(meanRate([[7, 0.5]])).toBe(0.5);
+    // 1 1 1 2 2 3 3 3
+    expect(meanRate([[0, 1], [2, 1], [3, 2], [4, 2], [5, 3], [7, 3]])).toBe(2);
+    // 4 3 2 1, of which the two in the middle were thinned away.
+    expect(meanRate([[10, 4], [13, 1]])).toBe(2.5);
+  });
+
   it('in words', () => {
     expect([showStat({ mean: 46.449, sd: 0.351 }), showStat({ mean: 46.449, sd: null }), showStat(null)]).toEqual(['46.4 ± 0.4', '46.4', '–']);
     expect([0, 768, 1664, 4.56e6, 7.6e10].map(showCount)).toEqual(['0', '768', '1.66 k', '4.56 M', '76 G']);
@@ -36,6 +45,8 @@ describe('a row', () => {
     const own = rowOf(table, resultsOf(table, { cosine: [40, 44, null] }), 'cosine');
     expect(own.accuracy!.mean).toBeCloseTo((40 + 44 + 10) / 3, 12);
     expect(own.testLoss!.mean).toBeCloseTo((0.6 + 0.56) / 2, 12);
+    // Each from 0.005 to half of it by a straight line; the one that diverged is left out.
+    expect(own.meanRate).toBeCloseTo(0.00375, 15);
     expect(own).toMatchObject({ diverged: 1, failed: 0, missing: 0, forwards: (3 * 32 * (1250 + 1250 + 7)) / 3, trainSeconds: 2 });
     const factors = makeStudy('factors', 'small', 1);
     // 100 classes.
@@ -50,7 +61,7 @@ describe('a row', () => {
     expect(summary.rows.find(({ row }) => row.key === 'cosine')).toMatchObject({ failed: 1, missing: 1, accuracy: { mean: 40, sd: null } });
     expect(summary).toMatchObject({ done: 1, total: table.runs.length, failures: [{ id, error: 'no luck' }] });
     const cells = tableOf(summary).rows.find(([method]) => method === 'cosine')!;
-    expect(cells).toEqual(['cosine', '85.0', '40.0', '0.600', '1.000', '2 s', '1 of 3 (1 failed)']);
+    expect(cells).toEqual(['cosine', '85.0', '40.0', '0.600', '0.00375', '1.000', '2 s', '1 of 3 (1 failed)']);
   });
 });
 
@@ -133,6 +144,7 @@ describe('what is written', () => {
     expect(second).toHaveLength(head.length);
     const cell = (row: string[], name: string) => row[head.indexOf(name)];
     expect([cell(first, 'method'), cell(first, 'options'), cell(first, 'forwards')]).toEqual(['published5', '{}', String(3 * 16 * 16 + 2 * 5 * 16)]);
+    expect([cell(first, 'meanLr'), cell(first, 'lastLr')]).toEqual(['0.00375', '0.0025']);
     expect([cell(first, 'nesterov'), cell(first, 'augment'), cell(first, 'status')]).toEqual(['false', 'none', 'done']);
     expect([cell(second, 'row'), cell(second, 'options')]).toEqual(['"exp, minMax, anchored"', '"{""anchor"":true}"']);
   });

@@ -326,15 +326,17 @@ test('a loop of one\'s own ends an epoch before it goes on', async () => {
 });
 
 describe('refuses', () => {
-  test.each<[string, Partial<AlrTrainerOptions>, string]>([
-    ['a rate of 0', { lr: 0 }, 'lr'],
-    ['more rates than beams', { lr: [0.1, 0.2], beam: 1 }, 'lr'],
-    ['no beam', { beam: 0 }, 'beam'],
-    ['a factor twice', { factors: [1, 1] }, 'factors[1]'],
-    ['a negative budget', { memoryBudget: -1 }, 'memoryBudget'],
-    ['a batch of 0', { batchSize: 0 }, 'batchSize'],
-    ['an unknown option', { shuffel: true } as Partial<AlrTrainerOptions>, 'shuffel'],
-  ])('%s', async (_, more, arg) => {
-    await expect(AlrTrainer.create(options(more))).rejects.toMatchObject({ arg });
+  test.each<[string, Partial<AlrTrainerOptions>, string, string]>([
+    ['a rate of 0', { lr: 0 }, 'AlrTree', 'lr'],
+    ['more rates than beams', { lr: [0.1, 0.2], beam: 1 }, 'AlrTree', 'lr'],
+    ['no beam', { beam: 0 }, 'AlrTree', 'beam'],
+    ['a factor twice', { factors: [1, 1] }, 'resolveFactors', 'factors[1]'],
+    ['a negative budget', { memoryBudget: -1 }, 'AlrTrainer', 'memoryBudget'],
+    ['a batch of 0', { batchSize: 0 }, 'AlrTrainer', 'batchSize'],
+    ['half an epoch', { epochs: 0.5 }, 'AlrTrainer', 'epochs'],
+    ['an unknown order', { shuffle: 'no' as unknown as boolean }, 'AlrTrainer', 'shuffle'],
+    ['an unknown option', { shuffel: true } as Partial<AlrTrainerOptions>, 'AlrTrainer', 'shuffel'],
+  ])('%s', async (_, more, op, arg) => {
+    await expect(AlrTrainer.create(options(more))).rejects.toMatchObject({ op, arg });
   });
 });
