@@ -161,20 +161,36 @@ export function checkSchedule(command: string, { values, given, positionals }: P
   }
   const idle = (['steps', 'stepsPerEpoch'] as const).find((key) => isPlateau && given.has(key));
   if (idle) refuse(command, flagOf(idle), 'must go with another schedule', name, 'there are as many steps as metrics');
-  const curve = asUsage(command, () => curveOf(name, values));
+  const curve = asUsage(command, () => curveOf(name, values), scheduleOptions, { flag: '--steps', text: String(values.steps) });
   if (!curve.every(Number.isFinite)) refuse(command, flagOf('steps'), 'must leave rates finite', String(values.steps), 'make the run shorter');
 }
 
-/** What a schedule refuses, in words of the command line, whose options `table` has. */
-export function asUsage<T>(command: string, make: () => T, table: object = scheduleOptions): T {
+/** Parameters of what --warmup makes. */
+const warmupFlags: Readonly<Record<string, string>> = { totalIters: '--warmup', startFactor: '--warmup-factor' };
+
+/** A run's length, as a command line gives it. */
+interface AskedLength {
+  readonly flag: string;
+  readonly text: string;
+}
+
+/**
+ * What a schedule refuses, in words of the command line, whose options `table` has.
+ * @param length what is at fault where the schedule has no rate for a step
+ */
+export function asUsage<T>(command: string, make: () => T, table: object = scheduleOptions, length?: AskedLength): T {
   try {
     return make();
   } catch (error) {
     if (!(error instanceof ForkstepError) || error instanceof UsageError) throw error;
     const [, key, rest] = /^(\w+)(.*)$/.exec(error.arg) ?? [undefined, error.arg, ''];
-    const flags: Record<string, string> = { totalSteps: '--steps', step: '--steps' };
+    if (key === 'step' && length) {
+      const rule = `must fit ${error.op}, whose ${error.arg} ${error.expected}`;
+      throw new UsageError({ op: command, arg: length.flag, rule, got: length.text, fix: error.fix }, { cause: error });
+    }
+    const own = error.op === 'warmup' ? warmupFlags[key] : undefined;
     const isOption = Object.hasOwn(table, key) && error.got !== undefined;
-    const arg = isOption ? `${flagOf(key)}${rest}` : (flags[key] ?? (key === 'stepsPerEpoch' ? '--steps-per-epoch' : error.arg));
+    const arg = own ?? (isOption || key === 'stepsPerEpoch' ? `${flagOf(key)}${rest}` : error.arg);
     throw new UsageError({ op: command, arg, rule: error.expected, got: error.got, fix: `see ${command} --help` }, { cause: error });
   }
 }

@@ -13,7 +13,7 @@ export const studyOptions = {
   jobs: integer({ default: 1, min: 1, max: 64, help: 'runs at once; more than 1: in as many worker processes' }),
   data: path('folder', { default: undefined, help: "folder of CIFAR's binary files, of small and paper; see forkstep data fetch" }),
   out: path('output', { default: undefined, defaultText: 'runs/study-SCALE', help: 'folder of the results; studies of one scale share theirs' }),
-  only: text({ default: undefined, placeholder: 'TEXT', help: 'make only the runs that have this in their name, such as cosine- or -s0-' }),
+  only: text({ default: undefined, placeholder: 'TEXT', help: 'make only the runs that have this in their name or row, such as cosine-, -s0- or anchored' }),
   dryRun: flag('list the runs and what they cost, and make none'),
   json: flag('print one JSON object last'),
 };

@@ -14,7 +14,7 @@
  */
 import { AttrError } from '../gpu/errors.ts';
 import { resolveFactors, type Factors } from './factors.ts';
-import { checkKind, checkLr, type ScheduleState } from './schedule.ts';
+import { checkKind, checkLr, checkNames, checkOptions, type ScheduleState } from './schedule.ts';
 
 export interface AlrOptions {
   /** Learning rate to start from, > 0; or one for each of the beams, which start from the same weights. */
@@ -69,6 +69,8 @@ export interface AlrState extends ScheduleState {
   readonly epoch: number;
   /** Whether all beams have the same weights, as before the first branch is kept. */
   readonly isRoot: boolean;
+  readonly beam: number;
+  readonly factors: readonly number[];
 }
 
 const refuse = (arg: string, rule: string, got: unknown, fix: string): never => {
@@ -84,7 +86,8 @@ export class AlrTree {
   #isRoot = true;
 
   /** @throws AttrError for rates not > 0, a beam that is no integer ≥ 1 or less than the rates, and bad factors */
-  constructor({ lr, beam, factors = 'factor3' }: AlrOptions) {
+  constructor({ lr, beam, factors = 'factor3', ...rest }: AlrOptions) {
+    checkNames('AlrTree', rest, ['lr', 'beam', 'factors']);
     const rates = typeof lr === 'number' ? [lr] : [...lr];
     if (rates.length === 0) refuse('lr', 'must be a number or hold at least one', lr, 'pass 0.005');
     for (const rate of rates) checkLr('AlrTree', rate);
@@ -140,15 +143,17 @@ export class AlrTree {
 
   /** All that a fresh tree of the same options needs to go on; survives JSON. */
   state(): AlrState {
-    return { kind: 'alr', lr: this.#rates[0], rates: [...this.#rates], epoch: this.#epoch, isRoot: this.#isRoot };
+    const { beam, factors } = this;
+    return { kind: 'alr', lr: this.#rates[0], rates: [...this.#rates], epoch: this.#epoch, isRoot: this.#isRoot, beam, factors: [...factors] };
   }
 
-  /** @throws AttrError for the state of something else, or of more beams */
+  /** @throws AttrError for the state of something else, or of other beams or factors */
   load(state: ScheduleState): void {
     checkKind('AlrTree', state, 'alr');
+    checkOptions('AlrTree', state, { beam: this.beam, factors: this.factors });
     const { rates, epoch, isRoot } = state as AlrState;
     const hasRates = Array.isArray(rates) && rates.length > 0 && rates.length <= this.beam;
-    if (!hasRates || !Number.isInteger(epoch) || typeof isRoot !== 'boolean') {
+    if (!hasRates || !(Number.isInteger(epoch) && epoch >= 0) || typeof isRoot !== 'boolean') {
       const fix = 'load the state of a tree with as many beams';
       refuse('state', `must have 1 … ${this.beam} rates, an epoch and isRoot`, JSON.stringify(state), fix);
     }

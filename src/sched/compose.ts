@@ -1,7 +1,8 @@
 /** Schedules made of schedules. */
 import { AttrError } from '../gpu/errors.ts';
 import { checkDuration, stepsOf, type Duration, type RunLength } from './durations.ts';
-import { checkNames, checkNumber, PureSchedule } from './pure.ts';
+import { checkNumber, PureSchedule } from './pure.ts';
+import { checkNames } from './schedule.ts';
 
 const refuse = (op: string, arg: string, rule: string, got: unknown, fix: string): never => {
   throw new AttrError({ op, arg, rule, got, fix });
@@ -33,17 +34,18 @@ export function sequential(schedules: readonly PureSchedule[], milestones: reado
   if (!Array.isArray(milestones) || milestones.length !== schedules.length - 1) {
     refuse(op, 'milestones', `must be ${schedules.length - 1}, one fewer than schedules`, milestones?.length, 'give one between each two');
   }
-  milestones.forEach((one, i) => checkDuration(op, `milestones[${i}]`, one));
+  const [own, ends] = [[...schedules], [...milestones]];
+  ends.forEach((one, i) => checkDuration(op, `milestones[${i}]`, one));
   const rate = (e: number, run: RunLength) => {
-    const at = milestones.map((one, i) => stepsOf(op, `milestones[${i}]`, one, run));
+    const at = ends.map((one, i) => stepsOf(op, `milestones[${i}]`, one, run));
     at.forEach((one, i) => i > 0 && one <= at[i - 1] && refuse(op, `milestones[${i}]`, `must be > ${at[i - 1]} steps`, one, 'let them rise'));
     const next = at.findIndex((one) => e < one);
     const i = next === -1 ? at.length : next;
     const start = i === 0 ? 0 : at[i - 1];
     const end = i < at.length ? at[i] : run.totalSteps;
-    return schedules[i].spec.rate(e - start, { ...run, totalSteps: end === undefined ? undefined : end - start });
+    return own[i].spec.rate(e - start, { ...run, totalSteps: end === undefined ? undefined : end - start });
   };
-  const parameters = { schedules: schedules.map((schedule) => schedule.state()), milestones: [...milestones] };
+  const parameters = { schedules: own.map((schedule) => schedule.state()), milestones: ends };
   return new PureSchedule({ kind: op, lr: schedules[0].lr, isFactor: schedules.every(({ spec }) => spec.isFactor), parameters, rate });
 }
 
@@ -51,7 +53,7 @@ export function sequential(schedules: readonly PureSchedule[], milestones: reado
  * Several schedules of one rate at once: lr times the factor of each.
  * @throws AttrError where their lr differ, and for one that is no factor on its lr: cyclicLr, oneCycleLr, cosines with etaMin > 0
  * @source PyTorch `lr_scheduler.ChainedScheduler`; differences: it is a product for ever, where PyTorch's recursion leaves it after a cosine's
- * first tMax
+ * first tMax, and where LambdaLR and CosineAnnealingWarmRestarts, which set the rate anew, drop what the schedules before them made of it
  */
 export function chained(schedules: readonly PureSchedule[]): PureSchedule {
   const op = 'chained';
@@ -61,7 +63,8 @@ export function chained(schedules: readonly PureSchedule[]): PureSchedule {
     if (own !== lr) refuse(op, `schedules[${i}].lr`, `must be ${lr}, as the first one's`, own, 'they are factors on one rate');
     if (!spec.isFactor) refuse(op, `schedules[${i}]`, 'must be a factor on lr', spec.kind, 'let it follow: sequential');
   });
-  const rate = (e: number, run: RunLength) => schedules.reduce((product, { spec }) => product * (spec.rate(e, run) / lr), lr);
+  const own = [...schedules];
+  const rate = (e: number, run: RunLength) => own.reduce((product, { spec }) => product * (spec.rate(e, run) / lr), lr);
   return new PureSchedule({ kind: op, lr, isFactor: true, parameters: { schedules: schedules.map((one) => one.state()) }, rate });
 }
 
@@ -86,7 +89,14 @@ export function warmup(schedule: PureSchedule, { totalIters, startFactor = 1 / 3
     const W = stepsOf(op, 'totalIters', totalIters, run);
     const rest = run.totalSteps === undefined ? run : { ...run, totalSteps: run.totalSteps - W };
     if (e >= W) return schedule.spec.rate(e - W, rest);
-    return schedule.spec.rate(0, rest) * (startFactor + ((1 - startFactor) * e) / W);
+    try {
+      return schedule.spec.rate(0, rest) * (startFactor + ((1 - startFactor) * e) / W);
+    } catch (cause) {
+      // A run that ends within the warm-up leaves the schedule no length: one that goes by it has no first rate then.
+      if (!(cause instanceof AttrError && run.totalSteps !== undefined && run.totalSteps <= W)) throw cause;
+      const rule = `must be < ${run.totalSteps} steps, the run's: ${schedule.spec.kind} goes by what is left of it`;
+      throw new AttrError({ op, arg: 'totalIters', rule, got: W, fix: 'make the warm-up shorter, or the run longer' }, { cause });
+    }
   };
   const { lr, spec } = schedule;
   return new PureSchedule({ kind: op, lr, isFactor: spec.isFactor, parameters: { schedule: schedule.state(), totalIters, startFactor }, rate });

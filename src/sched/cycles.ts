@@ -1,8 +1,8 @@
 /** Schedules of a shape of their own: cyclic ones, one cycle over a run, and those with a warm-up in them. e is the update, from 0. */
 import { AttrError } from '../gpu/errors.ts';
 import { checkDuration, percent, steps, stepsOf, type Duration, type RunLength } from './durations.ts';
-import { checkNames, checkNumber, checkWord, PureSchedule } from './pure.ts';
-import { checkLr } from './schedule.ts';
+import { checkNumber, checkWord, PureSchedule } from './pure.ts';
+import { checkLr, checkNames } from './schedule.ts';
 
 export interface CyclicLrOptions {
   /** Where cycles begin and end. */

@@ -2,9 +2,10 @@
  * PyTorch's schedules that multiply a rate, in closed form. e is the update, from 0; b is lr. PyTorch's own objects are moved by `step()`:
  * once an update is what these do, once an epoch is `perEpoch` of them.
  */
+import { AttrError } from '../gpu/errors.ts';
 import { checkDuration, steps, stepsOf, type Duration, type RunLength } from './durations.ts';
-import { checkNames, checkNumber, PureSchedule } from './pure.ts';
-import { checkLr } from './schedule.ts';
+import { checkNumber, PureSchedule } from './pure.ts';
+import { checkLr, checkNames } from './schedule.ts';
 
 const cosine = (share: number): number => (1 + Math.cos(Math.PI * share)) / 2;
 
@@ -160,9 +161,13 @@ export function multiStepLr({ lr, milestones, gamma = 0.1, ...rest }: MultiStepL
   const op = 'multiStepLr';
   checkNames(op, rest, ['lr', 'milestones', 'gamma']);
   checkNumber(op, 'gamma', gamma, { above: 0 });
-  milestones.forEach((one, i) => checkDuration(op, `milestones[${i}]`, one));
-  return factorSchedule(op, { lr, milestones: [...milestones], gamma }, (e, run) => {
-    const passed = milestones.filter((one, i) => stepsOf(op, `milestones[${i}]`, one, run) <= e);
+  if (!Array.isArray(milestones)) {
+    throw new AttrError({ op, arg: 'milestones', rule: 'must be a list of lengths', got: milestones, fix: 'pass [percent(50), percent(75)]' });
+  }
+  const own = [...(milestones as readonly Duration[])];
+  own.forEach((one, i) => checkDuration(op, `milestones[${i}]`, one));
+  return factorSchedule(op, { lr, milestones: own, gamma }, (e, run) => {
+    const passed = own.filter((one, i) => stepsOf(op, `milestones[${i}]`, one, run) <= e);
     return gamma ** passed.length;
   });
 }
@@ -218,6 +223,9 @@ export interface LambdaLrOptions {
 export function lambdaLr({ lr, lrLambda, ...rest }: LambdaLrOptions): PureSchedule {
   const op = 'lambdaLr';
   checkNames(op, rest, ['lr', 'lrLambda']);
+  if (typeof lrLambda !== 'function') {
+    throw new AttrError({ op, arg: 'lrLambda', rule: 'must be a function', got: lrLambda, fix: 'pass (step) => 0.95 ** step' });
+  }
   return factorSchedule(op, { lr }, (e, run) => {
     const factor = lrLambda(e, run);
     checkNumber(op, `lrLambda(${e})`, factor, { min: 0 });

@@ -1,7 +1,7 @@
 /** The schedule that listens to metrics. */
 import { AttrError } from '../gpu/errors.ts';
-import { checkNames, checkNumber, checkWord } from './pure.ts';
-import { checkKind, checkLr } from './schedule.ts';
+import { checkNumber, checkWord } from './pure.ts';
+import { checkKind, checkLr, checkNames, checkOptions, given } from './schedule.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
 
 export interface ReduceLROnPlateauOptions {
@@ -46,7 +46,7 @@ export class ReduceLROnPlateau implements Schedule {
   constructor(options: ReduceLROnPlateauOptions) {
     const op = 'reduceLROnPlateau';
     const all: Required<ReduceLROnPlateauOptions> = {
-      mode: 'min', factor: 0.1, patience: 10, threshold: 1e-4, thresholdMode: 'rel', cooldown: 0, minLr: 0, eps: 1e-8, ...options,
+      mode: 'min', factor: 0.1, patience: 10, threshold: 1e-4, thresholdMode: 'rel', cooldown: 0, minLr: 0, eps: 1e-8, ...given(options),
     };
     checkNames(op, all, ['lr', 'mode', 'factor', 'patience', 'threshold', 'thresholdMode', 'cooldown', 'minLr', 'eps']);
     checkLr(op, all.lr);
@@ -117,13 +117,20 @@ export class ReduceLROnPlateau implements Schedule {
 
   state(): ScheduleState {
     const { lr, best, ...counts } = this.#state;
-    return { kind: 'reduceLROnPlateau', lr, best: best === null || Number.isFinite(best) ? best : String(best), ...counts };
+    return { kind: 'reduceLROnPlateau', options: this.#fixed(), lr, best: best === null || Number.isFinite(best) ? best : String(best), ...counts };
   }
 
-  /** @throws AttrError for a state of another kind, or one that state() did not give; the schedule is then unchanged */
+  /** Options that the future depends on: all but the first rate. */
+  #fixed(): Partial<ReduceLROnPlateauOptions> {
+    const { lr: _first, ...fixed } = this.options;
+    return fixed;
+  }
+
+  /** @throws AttrError for a state of another kind or of other options, or one that state() did not give; the schedule is then unchanged */
   load(state: ScheduleState): void {
     const op = 'reduceLROnPlateau';
     checkKind(op, state, op);
+    checkOptions(op, (state.options ?? {}) as object, this.#fixed(), 'state.options');
     const { lr, best, numBadEpochs, cooldownCounter } = state as unknown as PlateauState;
     checkNumber(op, 'state.lr', lr, { min: 0 });
     checkNumber(op, 'state.numBadEpochs', numBadEpochs, { min: 0, isInteger: true });

@@ -1,7 +1,7 @@
 /** Schedules in closed form: what they share, and the checks of their parameters. */
 import { AttrError } from '../gpu/errors.ts';
 import type { RunLength } from './durations.ts';
-import { checkKind } from './schedule.ts';
+import { checkKind, checkOptions } from './schedule.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
 
 export interface PureSpec {
@@ -55,12 +55,7 @@ export class PureSchedule implements Schedule {
   load(state: ScheduleState): void {
     const { kind } = this.spec;
     checkKind(kind, state, kind);
-    const own = this.state();
-    for (const name of ['lr', 'parameters'] as const) {
-      if (JSON.stringify(state[name]) === JSON.stringify(own[name])) continue;
-      const rule = `must be this schedule's ${JSON.stringify(own[name])}`;
-      throw new AttrError({ op: kind, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'make it with the same options' });
-    }
+    checkOptions(kind, state, this.state());
   }
 }
 
@@ -89,13 +84,6 @@ export function checkNumber(
   const bounds = Object.entries({ '≥': min, '>': above, '≤': max }).flatMap(([sign, bound]) => (bound === undefined ? [] : [`${sign} ${bound}`]));
   const rule = `must be ${isInteger ? 'an integer' : 'finite'}${bounds.length > 0 ? ` ${isInteger ? '' : 'and '}${bounds.join(' and ')}` : ''}`;
   throw new AttrError({ op, arg, rule, got: value, fix });
-}
-
-/** @throws AttrError for an option that the schedule does not have, which would be ignored */
-export function checkNames(op: string, options: object, names: readonly string[]): void {
-  const unknown = Object.keys(options).find((name) => !names.includes(name));
-  if (unknown === undefined) return;
-  throw new AttrError({ op, arg: unknown, rule: 'must be an option', got: unknown, fix: `options are ${names.join(', ')}` });
 }
 
 /** @throws AttrError unless the word is one of those that are known */

@@ -24,19 +24,20 @@ export interface Schedule {
 
 /** lr(t) = lr · envelope(t), without events. With envelope 'none' it is constant, with the others the usual baselines. */
 export class ConstantSchedule implements Schedule {
-  readonly #envelope: EnvelopeName;
-  #lr: number;
+  readonly options: { readonly lr: number; readonly envelope: EnvelopeName };
 
-  /** @throws AttrError for lr not > 0, an unknown envelope */
-  constructor({ lr, envelope = 'none' }: { lr: number; envelope?: EnvelopeName }) {
-    checkLr('ConstantSchedule', lr);
-    checkName('ConstantSchedule', 'envelope', envelope, envelopes);
-    this.#lr = lr;
-    this.#envelope = envelope;
+  /** @throws AttrError for lr not > 0, an unknown envelope, an unknown option */
+  constructor({ lr, envelope = 'none', ...rest }: { readonly lr: number; readonly envelope?: EnvelopeName }) {
+    const op = 'ConstantSchedule';
+    checkNames(op, rest, ['lr', 'envelope']);
+    checkLr(op, lr);
+    checkName(op, 'envelope', envelope, envelopes);
+    this.options = { lr, envelope };
   }
 
   lrAt(step: number, totalSteps?: number, stepsPerEpoch?: number): number {
-    return this.#lr * envelopeAt(this.#envelope, step, totalSteps, stepsPerEpoch);
+    const { lr, envelope } = this.options;
+    return lr * envelopeAt(envelope, step, totalSteps, stepsPerEpoch);
   }
 
   isDue(): boolean {
@@ -44,19 +45,14 @@ export class ConstantSchedule implements Schedule {
   }
 
   state(): ScheduleState {
-    return { kind: 'constant', lr: this.#lr, envelope: this.#envelope };
+    return { kind: 'constant', ...this.options };
   }
 
-  /** @throws AttrError for a state of another kind or envelope */
+  /** Changes nothing. @throws AttrError for a state of another kind, rate or envelope */
   load(state: ScheduleState): void {
     const op = 'ConstantSchedule';
     checkKind(op, state, 'constant');
-    checkLr(op, state.lr);
-    if (state.envelope !== this.#envelope) {
-      const rule = `must be '${this.#envelope}', as this schedule's`;
-      throw new AttrError({ op, arg: 'state.envelope', rule, got: state.envelope, fix: 'make it with the same options' });
-    }
-    this.#lr = state.lr;
+    checkOptions(op, state, this.options);
   }
 }
 
@@ -64,6 +60,25 @@ export class ConstantSchedule implements Schedule {
 export function checkLr(op: string, lr: number): void {
   if (Number.isFinite(lr) && lr > 0) return;
   throw new AttrError({ op, arg: 'lr', rule: 'must be finite and > 0', got: lr, fix: 'pass the starting learning rate, such as 0.005' });
+}
+
+/** Options without those that are undefined: these are left to their defaults. */
+export const given = <T extends object>(options: T): T =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+
+/** @throws AttrError for an option that there is not, which would be ignored */
+export function checkNames(op: string, options: object, names: readonly string[]): void {
+  const unknown = Object.keys(options).find((name) => !names.includes(name));
+  if (unknown === undefined) return;
+  throw new AttrError({ op, arg: unknown, rule: 'must be an option', got: unknown, fix: `options are ${names.join(', ')}` });
+}
+
+/** @throws AttrError for the first option in which a state differs from the schedule that takes it over */
+export function checkOptions(op: string, state: object, options: object, of = 'state'): void {
+  for (const [name, own] of Object.entries(options)) {
+    const [is, was] = [own, (state as Record<string, unknown>)[name]].map((value) => JSON.stringify(value));
+    if (is !== was) throw new AttrError({ op, arg: `${of}.${name}`, rule: `must be this schedule's ${is}`, got: was, fix: 'make it with the same options' });
+  }
 }
 
 /** Throws AttrError unless the state was made by a schedule of this kind. */

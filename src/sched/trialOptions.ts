@@ -9,7 +9,7 @@ import type { EnvelopeName } from './envelopes.ts';
 import { resolvePoints } from './factors.ts';
 import type { FactorGrid, Factors, TrialPoints } from './factors.ts';
 import { PureSchedule } from './pure.ts';
-import { checkLr } from './schedule.ts';
+import { checkLr, given } from './schedule.ts';
 import { checkName, checkScoring } from './scores.ts';
 import type { NormalizeName, OwnScore, ScoreName } from './scores.ts';
 
@@ -87,7 +87,7 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
   return {
     lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, ...followsScore(overrides, false), score: 'exp', tau: 1, kappa: null,
     c: null, hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null,
-    control: null, ...overrides,
+    control: null, ...given(overrides),
   };
 }
 
@@ -99,7 +99,7 @@ export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
     lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(overrides, true), score: 'exp', tau: 1,
     kappa: null, c: null, hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer',
-    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...overrides,
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...given(overrides),
   };
 }
 
@@ -110,7 +110,7 @@ export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
  */
 export function gated(overrides: Partial<TrialOptions> = {}): TrialOptions {
   const c = (overrides.score ?? 'armijo') === 'armijo' ? 0.25 : null;
-  return robust({ score: 'armijo', c, direction: 'accumulated', ...overrides });
+  return robust({ score: 'armijo', c, direction: 'accumulated', ...given(overrides) });
 }
 
 /** The presets by name, each a function of what is to differ from it. */

@@ -5,7 +5,7 @@ import { shuffledTrials } from './controls.ts';
 import type { ControlName } from './controls.ts';
 import { envelopeAt } from './envelopes.ts';
 import type { Pairs, TrialEvidence } from './evidence.ts';
-import { checkKind, checkLr } from './schedule.ts';
+import { checkKind, checkLr, checkOptions } from './schedule.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
 import { checkFloat32, holdUlps, resolveTrialOptions } from './trialOptions.ts';
 import type { ResolvedTrialOptions, TrialOptions } from './trialOptions.ts';
@@ -196,25 +196,25 @@ export class TrialScheduler implements Schedule {
   }
 
   state(): ScheduleState {
-    const { factors, momenta, weightDecays, base } = this.options;
-    const grid = momenta || weightDecays ? { momenta, weightDecays, optimizer: { ...this.#optimizer } } : {};
-    return { kind: 'trial', lr: this.#m, factors: [...factors], ...grid, ...(base && { base: base.state() }), events: this.#events.map(eventToJson) };
+    const { momenta, weightDecays, base } = this.options;
+    const grid = momenta || weightDecays ? { optimizer: { ...this.#optimizer } } : {};
+    return { kind: 'trial', lr: this.#m, options: this.#fixed(), ...grid, ...(base && { base: base.state() }), events: this.#events.map(eventToJson) };
   }
 
-  /** @throws AttrError for a state of another schedule or of other factors, or a malformed one; the scheduler is then unchanged */
+  /** Options that the future depends on: all but the first m, and the base, which has a state of its own. */
+  #fixed(): Record<string, unknown> {
+    const { lr: _first, base: _base, ...fixed } = this.options;
+    const plain = (_: string, value: unknown): unknown => (typeof value === 'function' ? 'a function' : value);
+    return JSON.parse(JSON.stringify(fixed, plain)) as Record<string, unknown>;
+  }
+
+  /** @throws AttrError for a state of another schedule or of other options, or a malformed one; the scheduler is then unchanged */
   load(state: ScheduleState): void {
     const op = 'TrialScheduler.load';
     checkKind(op, state, 'trial');
     checkLr(op, state.lr);
     checkFloat32(op, 'lr', state.lr, 'pass what state() gave');
-    for (const name of ['factors', 'momenta', 'weightDecays'] as const) {
-      const own = this.options[name];
-      if (JSON.stringify(state[name] ?? null) === JSON.stringify(own)) continue;
-      throw new AttrError({
-        op, arg: `state.${name}`, rule: `must be this scheduler's ${JSON.stringify(own)}`, got: state[name],
-        fix: 'make the scheduler with the options of the run that it continues',
-      });
-    }
+    checkOptions(op, (state.options ?? {}) as object, this.#fixed(), 'state.options');
     if (this.options.base) this.options.base.load(state.base as ScheduleState);
     else if (state.base !== undefined) {
       const rule = 'must be absent, as this scheduler has none';

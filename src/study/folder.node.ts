@@ -2,11 +2,11 @@
  * A study's folder: `runs/ID.json`, one result each, `runs/ID.checkpoint` of a run that was broken off, and `studies.json`, what was asked. Files
  * are written whole or not at all; the folder belongs to one process, and to those that it starts.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, realpathSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DataError } from '../gpu/errors.ts';
-import { readIfThere, writeWhole } from '../train/files.node.ts';
+import { readIfThere, writeWhole, writing } from '../train/files.node.ts';
 import type { RunKeeper } from './runJob.ts';
 import { scaleNames, type ScaleName } from './scales.ts';
 import { parseResult, type StudyResult } from './result.ts';
@@ -35,11 +35,26 @@ const isRunning = (pid: number): boolean => {
 /** Lock files that this process holds. */
 const held = new Set<string>();
 
-/** Who holds a folder by its lock file's text, 'PID HOST'; null where that is nobody any more. */
-function holderOf(text: string, file: string): string | null {
-  const [pid, host = hostname()] = text.trim().split(' ');
-  // Made a moment ago, and not written yet.
-  if (!(Number(pid) > 0)) return 'a process that is just starting';
+/** Writes a lock file that was not there; one that cannot be written is not left. */
+function writeLock(file: string): void {
+  const handle = openSync(file, 'wx');
+  try {
+    writeSync(handle, `${process.pid} ${hostname()}\n`);
+  } catch (error) {
+    rmSync(file, { force: true });
+    throw error;
+  } finally {
+    closeSync(handle);
+  }
+}
+
+/** How long a process may take from making its lock file to writing it, ms: older and empty, it is of one that died in between. */
+const lockGrace = 10_000;
+
+/** Who holds a folder by its lock file, 'PID HOST'; null where that is nobody any more. */
+function holderOf(file: string): string | null {
+  const [pid, host = hostname()] = readFileSync(file, 'utf8').trim().split(' ');
+  if (!(Number(pid) > 0)) return Date.now() - statSync(file).mtimeMs < lockGrace ? 'a process that is just starting' : null;
   if (host !== hostname()) return `process ${pid} of ${host}`;
   // Of this number was an earlier process, too, such as one of another container.
   const runs = Number(pid) === process.pid ? held.has(file) : isRunning(Number(pid));
@@ -111,17 +126,16 @@ export class StudyFolder implements RunKeeper {
     const file = join(realpathSync(this.path), lockFile);
     for (let isSecond = false; ; isSecond = true) {
       try {
-        const handle = openSync(file, 'wx');
-        writeSync(handle, `${process.pid} ${hostname()}\n`);
-        closeSync(handle);
+        writing(file, () => writeLock(file));
         held.add(file);
         return () => {
           rmSync(file, { force: true });
           held.delete(file);
         };
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-        const got = holderOf(readFileSync(file, 'utf8'), file) ?? (isSecond ? 'one that came between' : null);
+        const { cause = error } = error as Error;
+        if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+        const got = holderOf(file) ?? (isSecond ? 'one that came between' : null);
         if (got !== null) {
           const fix = `let it end, or where it is none of forkstep's remove ${file}`;
           throw new DataError({ op: 'study', arg: this.path, rule: 'must be written by one process at a time', got, fix });

@@ -105,7 +105,13 @@ export function parseResult(text: string, file: string): StudyResult {
   }
   if (typeof result !== 'object' || result?.format !== resultFormat) refuse(`must be a result of format ${resultFormat}`, result?.format);
   if (!['done', 'diverged', 'failed'].includes(result.status)) refuse('must be of a run that ended', result.status);
+  if (typeof result.recipe !== 'object' || result.recipe === null) refuse('must hold its recipe', result.recipe);
   const id = runId(result.recipe);
   if (result.id !== id) refuse(`must bear its recipe's id, ${id}`, result.id);
+  if (isFinished(result)) {
+    const missing = (['epochs', 'lr', 'events'] as const).find((name) => !Array.isArray(result[name]));
+    if (missing) refuse(`must have a list of ${missing}`, result[missing]);
+    if (![result.cost?.training, result.cost?.trials].every(Number.isFinite)) refuse('must have its cost', JSON.stringify(result.cost));
+  }
   return result;
 }

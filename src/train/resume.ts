@@ -6,13 +6,13 @@ import type { Module } from '../nn/module.ts';
 import type { SafetensorsTensor } from '../nn/safetensors.ts';
 import { stateDict, stateDictValues, toTorch, valuesOf } from '../nn/stateDict.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
-import { AdaptiveSchedule, PureSchedule, resolveFactors, TrialScheduler, type Schedule } from '../sched/index.ts';
+import { AdaptiveSchedule, PureSchedule, resolveFactors, type Schedule } from '../sched/index.ts';
 import type { AlrTrainerOptions } from './alrOptions.ts';
 import type { AlrTrainerState, Checkpoint, Json, TrainerState } from './checkpoint.ts';
 import { crc32c } from './crc32c.ts';
 import type { Journal } from './journal.ts';
 import { resolveLossScaling } from './lossScaler.ts';
-import type { TrainerOptions } from './trainerOptions.ts';
+import { lengthOf, plannedRate, type TrainerOptions } from './trainerOptions.ts';
 import type { TrainerParts } from './trainerParts.ts';
 
 const modelPrefix = 'model.';
@@ -115,9 +115,9 @@ function checkSame(op: string, path: string, was: Json | undefined, is: Json | u
  */
 function checkLength(options: TrainerOptions, { step, updates, totalSteps: was }: TrainerState): void {
   const op = 'Trainer';
-  const { schedule, epochs = 1, maxSteps = Infinity, batchSize = 32, dataset } = options;
-  const stepsPerEpoch = Math.floor(dataset.train.count / batchSize);
-  const is = Math.min(epochs * stepsPerEpoch, maxSteps);
+  const { schedule, maxSteps } = options;
+  const length = lengthOf(options);
+  const { stepsPerEpoch, totalSteps: is } = length;
   if (is === was) return;
   const arg = is === maxSteps ? 'maxSteps' : 'epochs';
   if (is < step) refuse(op, arg, `must be no less than the ${step} steps that were made`, `${is} steps`);
@@ -127,10 +127,8 @@ function checkLength(options: TrainerOptions, { step, updates, totalSteps: was }
     if (told(is) === told(was)) return;
     refuse(op, arg, `must make a run of ${was} steps, as ${schedule.spec.kind} depends on its length`, `${is} steps`);
   }
-  const rateAt = (update: number, total: number): number =>
-    schedule instanceof TrialScheduler ? schedule.envelopeAt(update, total, stepsPerEpoch) : schedule.lrAt(update, total, stepsPerEpoch);
   for (let update = 0; update < updates; update++) {
-    if (rateAt(update, is) === rateAt(update, was)) continue;
+    if (plannedRate(schedule, update, length) === plannedRate(schedule, update, { stepsPerEpoch, totalSteps: was })) continue;
     const rule = `must make a run of ${was} steps, as the rates of the ${step} that were made depend on its length`;
     refuse(op, arg, rule, `${is} steps`, 'resume with the length that the run was begun with');
   }
@@ -196,8 +194,8 @@ export function restore(
 export function checkAlrResume(options: AlrTrainerOptions, { recipe, step }: AlrTrainerState): void {
   const op = 'AlrTrainer';
   checkSame(op, '', recipe, alrRecipeOf(options));
-  const { epochs = 1, maxSteps = Infinity, dataset, batchSize = 32 } = options;
-  const is = Math.min(epochs * Math.floor(dataset.train.count / batchSize), maxSteps);
+  const { maxSteps } = options;
+  const { totalSteps: is } = lengthOf(options);
   if (is >= step) return;
   refuse(op, is === maxSteps ? 'maxSteps' : 'epochs', `must be no less than the ${step} steps that were made`, `${is} steps`);
 }

@@ -12,8 +12,8 @@ import { runToEnd } from './runLoop.ts';
 import type { Divergence, LoggedStep } from './stepLog.ts';
 import type { StepPlans } from './stepPlans.ts';
 import { Stepper } from './stepper.ts';
-import { checkTrainerOptions, type Evaluation, type RunCallbacks, type RunResult, type TrainerOptions } from './trainerOptions.ts';
-import { makeParts, release, runLength, type TrainerParts } from './trainerParts.ts';
+import { checkTrainerOptions, lengthOf, type Evaluation, type RunCallbacks, type RunResult, type TrainerOptions } from './trainerOptions.ts';
+import { makeParts, release, type TrainerParts } from './trainerParts.ts';
 
 export class Trainer {
   readonly device: Device;
@@ -37,7 +37,7 @@ export class Trainer {
     this.sampler = sampler;
     this.batchSize = sampler.batchSize;
     this.stepsPerEpoch = sampler.stepsPerEpoch;
-    this.totalSteps = runLength(options, sampler).totalSteps;
+    this.totalSteps = lengthOf(options).totalSteps;
     this.#journal = new Journal(plans, options.schedule, resumed && { made: resumed.updates, skipped: resumed.skipped });
     this.#stepper = new Stepper(parts, this.#journal, this.totalSteps, resumed?.step);
   }

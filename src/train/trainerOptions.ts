@@ -5,7 +5,7 @@ import type { OnCompile } from '../graph/plan.ts';
 import { AttrError } from '../gpu/errors.ts';
 import type { Module } from '../nn/module.ts';
 import type { SgdOptions } from '../optim/sgd.ts';
-import { AdaptiveSchedule, TrialScheduler, type Schedule, type TrialEvent } from '../sched/index.ts';
+import { AdaptiveSchedule, ConstantSchedule, PureSchedule, TrialScheduler, type RunLength, type Schedule, type TrialEvent } from '../sched/index.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { resolveLossScaling, type LossScaling } from './lossScaler.ts';
 import { logCapacity, type Divergence, type LoggedStep } from './stepLog.ts';
@@ -166,6 +166,32 @@ export function checkTrainerOptions(options: TrainerOptions): void {
     refuse('scoreBatch', "must be ≥ 2 with score 'pairedNoise'", batchSize, 'one sample has no standard error: score on more images');
   }
   if (scoreBatch > count) refuse('scoreBatch', `must be ≤ ${count} (the training images)`, scoreBatch, 'score on fewer images');
+  checkPlan(schedule, lengthOf(options));
+}
+
+/** Steps an epoch, and in all. */
+export function lengthOf({ dataset, batchSize = 32, epochs = 1, maxSteps = Infinity }: TrainingOptions): Required<RunLength> {
+  const stepsPerEpoch = Math.floor(dataset.train.count / batchSize);
+  return { stepsPerEpoch, totalSteps: Math.min(epochs * stepsPerEpoch, maxSteps) };
+}
+
+/** What of a rate depends on where the run is: of trials what m is multiplied by. */
+export const plannedRate = (schedule: Schedule, update: number, { totalSteps, stepsPerEpoch }: Required<RunLength>): number =>
+  schedule instanceof TrialScheduler ? schedule.envelopeAt(update, totalSteps, stepsPerEpoch) : schedule.lrAt(update, totalSteps, stepsPerEpoch);
+
+/** Most updates whose rates are asked before a run. */
+const mostAsked = 100_000;
+
+/**
+ * Asks for the rates of a whole run, before anything is made for it: a cycle that ends before the run does would end the run.
+ * @throws AttrError of the schedule's own, for a length that it needs and that does not fit
+ */
+export function checkPlan(schedule: Schedule, run: Required<RunLength>): void {
+  const isPlanned = [PureSchedule, ConstantSchedule, TrialScheduler].some((kind) => schedule instanceof kind);
+  if (!isPlanned || run.totalSteps < 1) return;
+  const stride = Math.ceil(run.totalSteps / mostAsked);
+  for (let update = 0; update < run.totalSteps; update += stride) plannedRate(schedule, update, run);
+  plannedRate(schedule, run.totalSteps - 1, run);
 }
 
 /** @throws AttrError for a cadence that is none, or that nobody takes checkpoints by */

@@ -10,11 +10,10 @@ import { Tuner } from '../graph/tune/tuner.ts';
 import { inferenceContext, type Module } from '../nn/module.ts';
 import { resolveSgdOptions } from '../optim/sgd.ts';
 import { AdaptiveSchedule, TrialScheduler, type Schedule } from '../sched/index.ts';
-import type { RunOfRule } from './adaptiveRule.ts';
 import { evaluationOrder, ImageFeed } from './feed.ts';
 import { HostRule } from './hostRule.ts';
 import { StepPlans, type Batch, type TrialPlanOptions } from './stepPlans.ts';
-import type { TrainerOptions } from './trainerOptions.ts';
+import { lengthOf, type TrainerOptions } from './trainerOptions.ts';
 import { coefficientForm, evidenceOf, rulePath, trialFactors } from './trialRule.ts';
 
 export interface TrainerParts {
@@ -100,11 +99,6 @@ function lend(schedule: MovedSchedule, isResumed: boolean): void {
   lent.add(schedule);
 }
 
-/** Steps an epoch, and in all. */
-export function runLength({ epochs = 1, maxSteps = Infinity }: TrainerOptions, { stepsPerEpoch }: EpochSampler): RunOfRule {
-  return { stepsPerEpoch, totalSteps: Math.min(epochs * stepsPerEpoch, maxSteps) };
-}
-
 /**
  * Uploads the data, compiles the kernels and makes every buffer and bind group that the run needs. Whoever has the parts gives them back by
  * `release`.
@@ -137,7 +131,7 @@ export async function makeParts(options: TrainerOptions): Promise<TrainerParts> 
       lossScaling: isMixed ? (options.lossScaling ?? {}) : undefined,
       evaluation: test.batch(batchSize, 'cursor', 'counter', false, activations(options)),
       trials: trialPlan(options, train),
-      adaptive: schedule instanceof AdaptiveSchedule ? { schedule, run: runLength(options, sampler) } : undefined,
+      adaptive: schedule instanceof AdaptiveSchedule ? { schedule, run: lengthOf(options) } : undefined,
       onCompile: options.onCompile,
       tuner: options.tune ? await Tuner.open(device) : undefined,
       onTune: options.onTune,

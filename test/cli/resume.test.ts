@@ -68,12 +68,15 @@ describe('a run that was ended by Ctrl-C', () => {
   const goesOn = 'as in the run that --resume goes on with';
   it.each<[string[], string]>([
     [['--momentum', '0.8'], `--momentum must be 0.9, ${goesOn}, got 0.8; leave --momentum out`],
-    [['--factors', '4,2'], `--factors must be factor3, ${goesOn}, got [4,2]; leave --factors out`],
-    [['--every', '1epoch'], `--every must be {"steps":4}, ${goesOn}, got {"epochs":1}; leave --every out`],
+    [['--factors', '4,2'], `--factors must be factor3, ${goesOn}, got 4,2; leave --factors out`],
+    [['--every', '1epoch'], `--every must be 4steps, ${goesOn}, got 1epochs; leave --every out`],
     [['--nesterov'], `--nesterov must be left out, ${goesOn}, got true; leave --nesterov out`],
-    [['--scheduler', 'constant'], `--scheduler must be nothing, ${goesOn}, got constant; leave --scheduler out`],
+    [['--scheduler', 'constant'], `--scheduler must be left out, ${goesOn}, got constant; leave --scheduler out`],
     [['--lr', '0.1', '--seed', '1'], `--lr must be 0.005, ${goesOn}, got 0.1; leave --lr out`],
-    [['--envelope', 'linear'], `--envelope must be nothing, ${goesOn}, got linear; leave --envelope out`],
+    [['--tau', '2'], `--tau must be left out, ${goesOn}, got 2; leave --tau out`],
+    [['--armijo-c', '0.5'], `--armijo-c must be left out, ${goesOn}, got 0.5; leave --armijo-c out`],
+    [['--train-limit', '40'], `--train-limit must be 48, ${goesOn}, got 40; leave --train-limit out`],
+    [['--envelope', 'linear'], `--envelope must be left out, ${goesOn}, got linear; leave --envelope out`],
   ])('refuses %j', (more, message) => {
     expect(told(train('broken', ...more, '--resume'))).toEqual([2, `forkstep train: ${message}`]);
   });
@@ -83,6 +86,15 @@ describe('a run that was ended by Ctrl-C', () => {
     const [code, line] = refused('--epochs', '4');
     expect([code, line]).toEqual([2, expect.stringMatching(/^forkstep train: --epochs must make a run of 18 steps, .*, got 24 steps; leave --epochs out$/)]);
     expect(refused('--max-steps', '3')).toEqual([2, expect.stringMatching(/^forkstep train: --max-steps must be no less than the \d+ steps that were made, got 3 steps/)]);
+  });
+
+  it('is none of this command where its options are not noted, as where the library kept it', () => {
+    const { checkpoint } = readCheckpoint(at('broken', 'checkpoint.safetensors'));
+    for (const notes of [null, { mine: 1 }]) {
+      RunFolder.begin(join(folder, 'foreign'), {}).keep(checkpoint, notes);
+      expect(told(train('foreign', '--resume'))).toEqual([2, expect.stringMatching(
+        /^forkstep train: checkpoint must be of a run that forkstep train began, got one that does not note its options; go on with it/)]);
+    }
   });
 
   it('leaves its old checkpoint whole on a full disk, and says so in one line', () => {
@@ -108,7 +120,9 @@ describe('a run that was ended by Ctrl-C', () => {
 
   it('goes on as if nothing had been, with other options where they do not matter', () => {
     const from = stepOf('broken');
-    const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', '--json');
+    // Defaults of the preset, and of what was not given.
+    const asItWas = ['--scheduler', 'trial', '--tau', '1', '--normalize', 'minMax', '--envelope', 'cosine', '--hold', 'on', '--score', 'exp'];
+    const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', ...asItWas, '--json');
     expect(run.code).toBe(0);
     expect(run.stderr).toContain(`trial: 18 steps of 8 images, from step ${from}\n`);
     for (const file of ['events.jsonl', 'model.safetensors']) expect(read('broken', file)).toEqual(read('whole', file));
@@ -147,7 +161,7 @@ describe('a run by ALR that was ended by Ctrl-C within an epoch', () => {
   });
 
   it('goes on as if nothing had been, and refuses other options', () => {
-    expect(told(train('alrBroken', '--resume', '--factors', '4,1'))[1]).toMatch(/--factors must be \[2,1\], as in the run/);
+    expect(told(train('alrBroken', '--resume', '--factors', '4,1'))[1]).toMatch(/--factors must be 2,1, as in the run/);
     expect(told(train('alrBroken', '--resume', '--checkpoint-every', '3steps'))[1]).toMatch(/must be in epochs or minutes/);
     const run = train('alrBroken', '--resume', '--checkpoint-every', '2epochs');
     expect(run.code, run.stderr).toBe(0);

@@ -31,7 +31,7 @@ describe('forkstep study', () => {
   it('lists what it would make, and makes nothing', () => {
     const { code, stdout } = forkstep([...args, '--dry-run', '--out', join(folder, 'none')]);
     expect(code).toBe(0);
-    for (const id of ids) expect(stdout).toMatch(new RegExp(`^${id} .*to be made$`, 'm'));
+    for (const id of ids) expect(stdout).toMatch(new RegExp(`^constant@\\S+ +${id} .*to be made$`, 'm'));
     expect(stdout).toMatch(/The first rate, smoke: 4 runs, 4 to be made: .* forwards of one image, .* on 2 cores without a GPU, roughly\n$/);
     expect(existsSync(join(folder, 'none'))).toBe(false);
   });
@@ -39,12 +39,22 @@ describe('forkstep study', () => {
   it('lists the same as JSON', () => {
     const { code, stdout } = forkstep([...args, '--dry-run', '--json', '--out', join(folder, 'none')]);
     expect(code).toBe(0);
-    const { runs: listed, ...all } = JSON.parse(stdout) as { runs: { id: string; forwards: number; seconds: number; state: string }[] };
+    const { runs: listed, ...all } = JSON.parse(stdout) as { runs: { row: string; id: string; forwards: number; seconds: number; state: string }[] };
     expect(listed.map(({ id, state }) => [id, state]).sort()).toEqual(ids.map((id) => [id, 'to be made']));
+    expect(listed.map(({ row }) => row).sort()).toEqual(runs.map(({ row }) => row).sort());
     expect(listed.map(({ forwards }) => forwards)).toEqual(Array(4).fill(768));
     const seconds = listed.reduce((sum, run) => sum + run.seconds, 0);
     expect(all).toEqual({ study: 'initial-lr', scale: 'smoke', left: 4, forwards: 3072, seconds, isMeasured: false });
     expect(existsSync(join(folder, 'none'))).toBe(false);
+  });
+
+  it('makes some by the name of their row, where others have the same method', () => {
+    const listed = (only: string) => {
+      const { stdout } = forkstep(['study', 'scores', '--seeds', '2', '--only', only, '--dry-run', '--json', '--out', join(folder, 'none')]);
+      return (JSON.parse(stdout) as { runs: { row: string }[] }).runs.map(({ row }) => row);
+    };
+    expect(listed('exp, zScore, anchored')).toEqual(['exp, zScore, anchored', 'exp, zScore, anchored']);
+    expect(new Set(listed('rank'))).toEqual(new Set(['rank', 'rank, anchored']));
   });
 
   it('killed at any moment it leaves whole results, and goes on where it was', async () => {
@@ -62,7 +72,7 @@ describe('forkstep study', () => {
 
     const { code, stdout, stderr } = forkstep([...args, '--out', out, '--json']);
     expect([code, stderr.includes('failed')]).toEqual([0, false]);
-    expect(json(stdout)).toMatchObject({ made: 4 - kept.length, failed: 0, left: 0, done: 4, total: 24 });
+    expect(json(stdout)).toMatchObject({ made: 4 - kept.length, failed: 0, left: 0, done: 4, total: makeStudy('initial-lr', 'smoke', 2).runs.length });
     expect(kept.map((file) => readFileSync(file, 'utf8'))).toEqual(before);
     expect(resultsOf(out).map(({ id }) => id)).toEqual(ids);
     expect(existsSync(join(out, '.lock'))).toBe(false);
@@ -95,7 +105,7 @@ describe('forkstep study', () => {
     while (workers().length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
     process.kill(workers()[0], 'SIGKILL');
     expect(await ended).toBe(1);
-    expect(json(stdout)).toMatchObject({ made: 4, failed: 1, left: 0, done: 3, total: 24 });
+    expect(json(stdout)).toMatchObject({ made: 4, failed: 1, left: 0, done: 3, total: makeStudy('initial-lr', 'smoke', 2).runs.length });
     const [failed, ...others] = resultsOf(failing).filter(({ status }) => status === 'failed');
     expect([failed, others]).toEqual([expect.objectContaining({ error: 'the worker process ended by SIGKILL' }), []]);
     const again = forkstep([...args, '--out', failing, '--json']);

@@ -97,7 +97,10 @@ test.each<[string, () => unknown, string]>([
   ['a factor of 0', () => tree({ factors: [1, 0] }), 'factors[1]'],
   ['a loss too few', () => tree().next([1, 2]), 'losses'],
   ['the state of another schedule', () => tree().load({ kind: 'constant', lr: 1 }), 'state.kind'],
-  ['the state of more beams', () => tree().load(tree({ lr: [1, 2] }).state()), 'state'],
+  ['the state of more beams', () => tree().load(tree({ lr: [1, 2] }).state()), 'state.beam'],
+  ['the state of other factors', () => tree().load(tree({ factors: [3, 1] }).state()), 'state.factors'],
+  ['a state before the beginning', () => tree().load({ ...tree().state(), epoch: -1 } as never), 'state'],
+  ['an unknown option', () => tree({ beams: 2 } as never), 'beams'],
 ])('refuses %s', (_, make, arg) => {
   expect(make).toThrow(AttrError);
   expect(make).toThrow(expect.objectContaining({ arg }));

@@ -233,7 +233,7 @@ describe('options', () => {
     ['scoreBatch', { score: 'pairedNoise', scoreBatch: 1 }], ['normalize', { score: 'pairedNoise', normalize: 'minMax' }],
     ['kappa', { kappa: 1 }], ['kappa', { score: 'pairedNoise', kappa: 1e-50 }], ['kappa', { score: 'pairedNoise', kappa: NaN }],
     ['c', { c: 0.1 }], ['c', { score: 'armijo', c: 2 }], ['tau', { score: 'armijo', tau: 2 }],
-    ['control', { control: 'blind' as never }], ['control', { control: undefined as never }],
+    ['control', { control: 'blind' as never }],
     ['control', { control: 'blindDrift', score: 'armijo' }],
     ['control', { control: 'blindDrift', score: (losses) => losses }], ['control', { control: 'blindDrift', factors: grid }],
   ] as [string, Partial<TrialOptions>][])('refuses %s: %j', (arg, overrides) => {

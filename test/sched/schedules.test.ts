@@ -99,7 +99,8 @@ describe('a fresh schedule with the state of another', () => {
 
   it.each([
     [{ lr: NaN }, 'state.lr'], [{ numBadEpochs: -1 }, 'state.numBadEpochs'], [{ cooldownCounter: 0.5 }, 'state.cooldownCounter'],
-    [{ best: 'x' }, 'state.best'], [{ kind: 'stepLr' }, 'state.kind'],
+    [{ best: 'x' }, 'state.best'], [{ kind: 'stepLr' }, 'state.kind'], [{ options: undefined }, 'state.options.mode'],
+    [{ options: new ReduceLROnPlateau({ lr: 0.1, mode: 'max' }).options }, 'state.options.mode'],
   ])('refuses a plateau of %j', (change, arg) => {
     const schedule = new ReduceLROnPlateau({ lr: 0.1 });
     const before = schedule.state();
@@ -153,6 +154,29 @@ describe('compositions', () => {
   it('percent in a sequential are of the stretch', () => {
     const both = sched.sequential([sched.constantLr({ lr: 0.1, totalIters: percent(50), factor: 0.5 }), cosine], [steps(4)]);
     expect(both.preview(14)).toEqual([0.05, 0.05, 0.1, 0.1, ...cosine.preview(10)]);
+  });
+
+  it('keep their own lists: what becomes of those that they were made of does not matter', () => {
+    const [milestones, schedules] = [[steps(2)], [sched.constantLr({ lr: 1, factor: 1 }), sched.constantLr({ lr: 2, factor: 1 })]];
+    const made = [
+      sched.multiStepLr({ lr: 1, milestones }), sched.sequential(schedules, milestones), sched.chained([schedules[0], schedules[0]]),
+    ];
+    const [rates, states] = [made.map((one) => one.preview(6)), made.map((one) => one.state())];
+    milestones[0] = steps(4);
+    schedules.reverse();
+    expect(made.map((one) => one.preview(6))).toEqual(rates);
+    expect(made.map((one) => one.state())).toEqual(states);
+  });
+
+  it('a warm-up that leaves the schedule nothing of the run says so, where the schedule goes by that', () => {
+    const cosine = sched.warmup(sched.cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), { totalIters: steps(50) });
+    for (const n of [10, 50]) {
+      expect(() => cosine.preview(n)).toThrow(
+        `warmup: totalIters must be < ${n} steps, the run's: cosineAnnealingLr goes by what is left of it, got 50`,
+      );
+    }
+    expect(cosine.preview(51)).toHaveLength(51);
+    expect(sched.warmup(sched.stepLr({ lr: 0.1, stepSize: steps(9) }), { totalIters: steps(50) }).preview(10)).toHaveLength(10);
   });
 
   it('warmup rises to the first rate, and the schedule follows', () => {

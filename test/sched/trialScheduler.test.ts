@@ -156,7 +156,8 @@ describe('TrialScheduler', () => {
     const event = eventToJson(new TrialScheduler(asPublished('factor3')).apply(4, [1, 2, 3]));
     const rows: [Partial<ScheduleState>, string][] = [
       [{ kind: 'constant' }, 'state.kind'], [{ lr: 0 }, 'lr'], [{ lr: null as never }, 'lr'], [{ lr: 1e-50 }, 'lr'],
-      [{ factors: [2, 1] }, 'state.factors'], [{ events: null }, 'state.events'],
+      [{ options: { ...(good.options as object), factors: [2, 1] } }, 'state.options.factors'], [{ options: undefined }, 'state.options.factors'],
+      [{ options: { ...(good.options as object), tau: 2 } }, 'state.options.tau'], [{ events: null }, 'state.events'],
       [{ events: [null] }, 'state.events'], [{ events: [{}] }, 'state.events'], [{ events: [event, event] }, 'state.events'],
       [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, pairs: {} }] }, 'state.events'],
       [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
@@ -238,7 +239,8 @@ describe('TrialScheduler', () => {
     expect(event.lrAfter).toBeCloseTo(2 ** 0.25 * 0.5 ** 0.75, 12);
     expect(event.optimizer!.after.momentum).toBeCloseTo(0.99, 12);
     expect(event.optimizer!.after.weightDecay).toBeCloseTo(1e-4 ** 0.25 * 1e-2 ** 0.75, 12);
-    const uniform = new TrialScheduler(robust({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) }));
+    const made = robust({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
+    const uniform = new TrialScheduler(made);
     // 1 − μ: the geometric mean of 0.1 and 0.01.
     expect(uniform.apply(0, Array(8).fill(1)).optimizer!.after.momentum).toBeCloseTo(1 - 10 ** -1.5, 12);
     expect(uniform.optimizer.weightDecay).toBeCloseTo(1e-3, 12);
@@ -247,16 +249,16 @@ describe('TrialScheduler', () => {
     expect(uniform.apply(1, Array(8).fill(NaN)).optimizer!.after).toEqual(before);
     uniform.revert(1);
     expect(uniform.optimizer).toEqual(before);
-    const fresh = new TrialScheduler(robust({ factors }));
+    const fresh = new TrialScheduler(made);
     fresh.load(JSON.parse(JSON.stringify(uniform.state())) as ScheduleState);
     expect(fresh.optimizer).toEqual(before);
     expect(fresh.state()).toEqual(uniform.state());
     uniform.revert(0);
     expect(uniform.optimizer).toEqual({ momentum: null, weightDecay: null });
-    const narrow = new TrialScheduler(robust({ factors: { ...factors, momentum: [0.9] } }));
-    expect(() => narrow.load(fresh.state())).toThrow(expect.objectContaining({ arg: 'state.factors' }));
-    const other = new TrialScheduler(robust({ factors: { ...factors, momentum: [0.9, 0.5] } }));
-    expect(() => other.load(fresh.state())).toThrow(expect.objectContaining({ arg: 'state.momenta' }));
+    const narrow = new TrialScheduler({ ...made, factors: { ...factors, momentum: [0.9] } });
+    expect(() => narrow.load(fresh.state())).toThrow(expect.objectContaining({ arg: 'state.options.factors' }));
+    const other = new TrialScheduler({ ...made, factors: { ...factors, momentum: [0.9, 0.5] } });
+    expect(() => other.load(fresh.state())).toThrow(expect.objectContaining({ arg: 'state.options.momenta' }));
   });
 
   const bad: [string, Partial<TrialOptions>][] = [
@@ -274,7 +276,7 @@ describe('TrialScheduler', () => {
     ['normalize', { score: 'relGain', normalize: 'minMax' }], ['normalize', { score: (losses) => losses, normalize: 'sum' }],
     ['lr', { lr: 1e-40, bounds: null }],
     ['lr', { lr: 1e39, bounds: null }], ['bounds', { bounds: [1e-50, 1] }],
-    ['anchor', { anchor: undefined }], ['hold', { hold: 1 as never }], ['batch', { batch: 'heldout' as never }],
+    ['anchor', { anchor: null as never }], ['hold', { hold: 1 as never }], ['batch', { batch: 'heldout' as never }],
     ['scoreBatch', { scoreBatch: 0 }],
     ['direction', { direction: 'raw' as never }], ['envelope', { envelope: 'step' as never }],
     ['bounds', { bounds: [10, 1e-8] }], ['bounds', { bounds: [0, 1] }], ['bounds', { bounds: [1, NaN] }],
@@ -316,13 +318,17 @@ describe('ConstantSchedule', () => {
   });
 
   it('state into a fresh object', () => {
-    const fresh = new ConstantSchedule({ lr: 1 });
+    const fresh = new ConstantSchedule({ lr: 0.02 });
     fresh.load(JSON.parse(JSON.stringify(new ConstantSchedule({ lr: 0.02 }).state())) as ScheduleState);
     expect(fresh.lrAt(3)).toBe(0.02);
+    expect(() => fresh.load(new ConstantSchedule({ lr: 1 }).state())).toThrow(expect.objectContaining({ arg: 'state.lr' }));
+    expect(() => fresh.load(new ConstantSchedule({ lr: 0.02, envelope: 'linear' }).state())).toThrow(expect.objectContaining({ arg: 'state.envelope' }));
     expect(() => fresh.load({ kind: 'trial', lr: 1 })).toThrow(expect.objectContaining({ arg: 'state.kind' }));
   });
 
-  it.each([[{ lr: 0 }, 'lr'], [{ lr: 1, envelope: 'x' as never }, 'envelope']])('refuses %j', (options, arg) => {
+  it.each([
+    [{ lr: 0 }, 'lr'], [{ lr: 1, envelope: 'x' as never }, 'envelope'], [{ lr: 1, envlope: 'cosine' } as { lr: number }, 'envlope'],
+  ])('refuses %j', (options, arg) => {
     expect(() => new ConstantSchedule(options)).toThrow(expect.objectContaining({ arg }));
   });
 });

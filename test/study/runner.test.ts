@@ -1,5 +1,5 @@
 /** The runner and the folder: what is made, what is kept, what goes on. With executors that train nothing. */
-import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync, utimesSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -189,6 +189,9 @@ describe('the folder', () => {
     ['another recipe than its name says', (text: string) => text.replace('"epochs":2', '"epochs":3'), "must bear its recipe's id"],
     ['a run that has not ended', (text: string) => text.replace('"status":"done"', '"status":"running"'), 'must be of a run that ended'],
     ['null', () => 'null', 'must be a result of format 1'],
+    ['no recipe', (text: string) => JSON.stringify({ ...JSON.parse(text), recipe: null }), 'must hold its recipe'],
+    ['no cost', (text: string) => JSON.stringify({ ...JSON.parse(text), cost: undefined }), 'must have its cost'],
+    ['no rates', (text: string) => JSON.stringify({ ...JSON.parse(text), lr: {} }), 'must have a list of lr'],
   ])('refuses %s, naming the file', (_, change, rule) => {
     const folder = new StudyFolder(path);
     folder.note({ name: 'factors', scale: 'smoke', seeds: 1 });
@@ -215,6 +218,9 @@ describe('the folder', () => {
       writeFileSync(join(path, '.lock'), text);
       new StudyFolder(path).lock()();
     }
+    // An empty one is of a process that died before it wrote its number, once it is old enough.
+    writeFileSync(join(path, '.lock'), '');
+    utimesSync(join(path, '.lock'), new Date(), new Date(Date.now() - 60_000));
     const unlockAgain = new StudyFolder(path).lock();
     expect(readFileSync(join(path, '.lock'), 'utf8')).toBe(`${process.pid} ${hostname()}\n`);
     unlockAgain();

@@ -1,11 +1,12 @@
 /** Schedules in a run: in closed form, under the trials, by metrics, and past steps that are not made. */
 import { describe, expect, test } from 'vitest';
 import {
-  ConstantSchedule, cosineAnnealingLr, epochs, exponentialLr, percent, perEpoch, reduceLROnPlateau, robust, sequential, stepLr, steps,
-  TrialScheduler,
+  ConstantSchedule, cosineAnnealingLr, epochs, exponentialLr, oneCycleLr, percent, perEpoch, reduceLROnPlateau, robust, sequential, stepLr, steps,
+  TrialScheduler, warmup,
 } from '../../src/sched/index.ts';
 import type { PureSchedule, Schedule, TrialOptions } from '../../src/sched/index.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
+import { Trainer } from '../../src/train/trainer.ts';
 import type { Evaluation, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { shortest } from '../../src/train/float32.ts';
 import { useDevice } from '../support/device.ts';
@@ -40,6 +41,22 @@ describe('a schedule in closed form', () => {
     const { log, updates } = await stepsOf(options(schedule));
     expect(log.map(({ lr }) => lr)).toEqual(schedule.preview(20, { stepsPerEpoch: 5 }));
     expect(updates).toBe(20);
+  });
+
+  test.each<[string, Schedule, Partial<TrainerOptions>, string, string]>([
+    ['a cycle that ends before the run', oneCycleLr({ maxLr: 0.1, totalSteps: steps(19) }), {}, 'oneCycleLr', 'step'],
+    ['one in the middle of others', sequential(
+      [oneCycleLr({ maxLr: 0.1, totalSteps: steps(3) }), exponentialLr({ lr: 0.1, gamma: 0.9 })], [steps(4)]), {}, 'oneCycleLr', 'step'],
+    ['a warm-up longer than the run', warmup(cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), { totalIters: epochs(4) }), {}, 'warmup', 'totalIters'],
+    ['a length of no step', cosineAnnealingLr({ lr: 0.1, tMax: percent(20) }), { maxSteps: 2 }, 'cosineAnnealingLr', 'tMax'],
+    ['such a base of trials', new TrialScheduler(robust({ base: oneCycleLr({ maxLr: 1, totalSteps: steps(19) }) })), {}, 'oneCycleLr', 'step'],
+  ])('that does not fit the run is refused before it begins: %s', async (_, schedule, more, op, arg) => {
+    await expect(Trainer.create(options(schedule, more))).rejects.toMatchObject({ op, arg });
+  });
+
+  test('that ends with the run is not', async () => {
+    const schedule = oneCycleLr({ maxLr: 0.1, totalSteps: steps(20) });
+    expect((await stepsOf(options(schedule))).updates).toBe(20);
   });
 
   test('stays where a step is refused', async () => {
@@ -107,7 +124,7 @@ describe('a base under the trials', () => {
     fresh.load(state);
     expect(fresh.lrAt(5)).toBe(make(0.9).lrAt(5));
     expect(() => make(0.8).load(state)).toThrow(expect.objectContaining({ arg: 'state.parameters' }));
-    const without = new TrialScheduler(robust());
+    const without = new TrialScheduler(robust({ envelope: 'none' }));
     expect(() => without.load(state)).toThrow(expect.objectContaining({ arg: 'state.base' }));
   });
 

@@ -24,12 +24,12 @@ export function textTable({ head, rows }: Pick<Table, 'head' | 'rows'>): string 
   return all.map((row) => `${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('   ')}\n`).join('');
 }
 
-/** @throws UsageError where no run has the text in its name */
+/** @throws UsageError where no run has the text in its name or its row's */
 function chosenRuns(study: Study, only: string | undefined): readonly StudyRun[] {
   if (only === undefined) return study.runs;
-  const runs = study.runs.filter(({ id }) => id.includes(only));
+  const runs = study.runs.filter(({ id, row }) => id.includes(only) || row.includes(only));
   if (runs.length > 0) return runs;
-  const rule = `must be in the name of one of the study's ${study.runs.length} runs`;
+  const rule = `must be in the name of one of the study's ${study.runs.length} runs, or of its row`;
   throw new UsageError({ op: 'forkstep study', arg: '--only', rule, got: only, fix: '--dry-run lists them' });
 }
 
@@ -51,7 +51,7 @@ function planOf(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<stri
   const { seconds, isMeasured } = estimator(known);
   const listed = [...new Map(runs.map((run) => [run.id, run])).values()].map((run) => {
     const state = missing.has(run) ? (known.has(run.id) ? 'failed, to be made again' : 'to be made') : 'there';
-    return { id: run.id, forwards: totalCost(expectedCost(run.recipe)), seconds: seconds(run), state };
+    return { row: run.row, id: run.id, forwards: totalCost(expectedCost(run.recipe)), seconds: seconds(run), state };
   });
   const left = listed.filter(({ state }) => state !== 'there');
   const sum = (of: (run: (typeof left)[number]) => number) => left.reduce((all, run) => all + of(run), 0);
@@ -62,9 +62,9 @@ function planOf(study: Study, runs: readonly StudyRun[], known: ReadonlyMap<stri
 }
 
 function planText({ title, scale }: Study, { runs, left, forwards, seconds, isMeasured }: ReturnType<typeof planOf>): string {
-  const rows = runs.map((run) => [run.id, showCount(run.forwards), showSeconds(run.seconds), run.state]);
+  const rows = runs.map((run) => [run.row, run.id, showCount(run.forwards), showSeconds(run.seconds), run.state]);
   const basis = isMeasured ? 'by the runs that are there' : 'on 2 cores without a GPU, roughly';
-  const table = textTable({ head: ['run', 'forwards', 'time', ''], rows });
+  const table = textTable({ head: ['row', 'run', 'forwards', 'time', ''], rows });
   const cost = `${showCount(forwards)} forwards of one image, ${showSeconds(seconds)} ${basis}`;
   return `${table}\n${title}, ${scale}: ${runs.length} runs, ${left} to be made: ${cost}\n`;
 }

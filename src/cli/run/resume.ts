@@ -1,10 +1,13 @@
 /** What `--resume` goes on with: the run in --out and its options, where they are not given again. */
 import type { ImageDataset } from '../../data/dataset.ts';
-import { AttrError, DataError } from '../../gpu/errors.ts';
+import { AttrError, DataError, ForkstepError } from '../../gpu/errors.ts';
+import { AlrTree } from '../../sched/index.ts';
 import { isOfAlr, type AlrCheckpoint, type Checkpoint, type Json } from '../../train/index.ts';
 import { findRun, readResult, type FoundRun } from '../../train/runFolder.node.ts';
 import { flagOf, UsageError, type Parsed } from '../args.ts';
-import { checkTrain, trainOptions, type CompareValues, type TrainValues } from '../options.ts';
+import { checkTrain, trainOptions, trialOptions, type CompareValues, type TrainValues } from '../options.ts';
+import { trainParameters } from '../ruleOptions.ts';
+import { trainSchedule } from './setup.ts';
 
 export type RunValues = TrainValues | CompareValues;
 type TrainKey = keyof typeof trainOptions;
@@ -23,21 +26,65 @@ export function notesOf({ values, given }: ParsedTrain): Json {
   return JSON.parse(JSON.stringify({ values, given: [...given] })) as Json;
 }
 
+type NotedValues = Record<string, Json | undefined>;
+
+/** @throws DataError for the checkpoint of a run that something else than this command keeps */
+function notedOf(notes: Json): { values: NotedValues; given: TrainKey[] } {
+  const noted = notes as { values?: unknown; given?: unknown } | null;
+  if (typeof noted?.values === 'object' && noted.values !== null && Array.isArray(noted.given)) return noted as ReturnType<typeof notedOf>;
+  const rule = `must be of a run that ${command} began`;
+  throw new DataError({ op: command, arg: 'checkpoint', rule, got: 'one that does not note its options', fix: 'go on with it in the program that began it' });
+}
+
+const units: Record<string, (n: Json) => string> = {
+  steps: (n) => `${n}steps`, epochs: (n) => `${n}epochs`, percent: (n) => `${n}%`, perEpoch: (n) => `${n}/epoch`, minutes: (n) => `${n}min`,
+};
+
+/** A value as the command line writes it. */
+function asText(value: Json): string {
+  if (Array.isArray(value)) return value.map(asText).join(',');
+  if (typeof value !== 'object' || value === null) return String(value);
+  const [[unit, n]] = Object.entries(value);
+  return units[unit]?.(n) ?? JSON.stringify(value);
+}
+
+/** Options that make the schedule, whose defaults a preset or the schedule has. */
+const ofSchedule: ReadonlySet<string> = new Set([...Object.keys({ ...trialOptions, ...trainParameters }), 'scheduler', 'schedule', 'beam']);
+
+/** What sets the learning rate, whole. */
+function scheduleState(values: TrainValues): string {
+  const { lr, beam, factors } = values;
+  return JSON.stringify(values.scheduler === 'alr' ? new AlrTree({ lr, beam, factors }).state() : trainSchedule(values).schedule.state());
+}
+
+/** Whether an option is what it was: the same value, or one that makes the same schedule where nothing was given. */
+function isSame(key: TrainKey, was: NotedValues, now: TrainValues): boolean {
+  if (JSON.stringify(was[key]) === JSON.stringify(now[key])) return true;
+  if (was[key] !== undefined || !ofSchedule.has(key)) return false;
+  const then = was as unknown as TrainValues;
+  try {
+    return scheduleState(then) === scheduleState({ ...then, [key]: now[key] });
+  } catch (error) {
+    // One that the schedule has not, or that does not go with the others.
+    if (error instanceof ForkstepError) return false;
+    throw error;
+  }
+}
+
 /**
  * The options of the run that goes on: those given must be its own.
  * @throws UsageError for the first that differs
  */
 function joined(now: ParsedTrain, notes: Json): ParsedTrain {
-  const then = notes as { values: Record<string, Json | undefined>; given: TrainKey[] };
+  const then = notedOf(notes);
   const values: Record<string, unknown> = { ...now.values };
   for (const key of Object.keys(trainOptions) as TrainKey[]) {
     if (ofStart.has(key)) continue;
-    const [was, is] = [then.values[key], now.values[key]].map((value) => JSON.stringify(value) ?? 'nothing');
-    if (now.given.has(key) && !free.has(key) && !lengths.has(key) && is !== was) {
-      const rule = now.values[key] === true ? 'must be left out' : `must be ${was.replace(/^"(.*)"$/, '$1')}`;
-      const got = is.replace(/^"(.*)"$/, '$1');
+    if (now.given.has(key) && !free.has(key) && !lengths.has(key) && !isSame(key, then.values, now.values)) {
+      const [was, is] = [then.values[key], now.values[key] as Json | undefined];
+      const rule = was === undefined || is === true ? 'must be left out' : `must be ${asText(was)}`;
       throw new UsageError({
-        op: command, arg: flagOf(key), rule: `${rule}, as in the run that --resume goes on with`, got, fix: `leave ${flagOf(key)} out`,
+        op: command, arg: flagOf(key), rule: `${rule}, as in the run that --resume goes on with`, got: asText(is ?? null), fix: `leave ${flagOf(key)} out`,
       });
     }
     if (!now.given.has(key)) values[key] = then.values[key] ?? now.values[key];
@@ -79,7 +126,7 @@ export function continued(now: ParsedTrain): Continued {
   }
   const all = joined(now, from.notes);
   checkTrain(command, all as Parsed<typeof trainOptions>);
-  const { values: then } = from.notes as { values: Partial<TrainValues> };
+  const { values: then } = notedOf(from.notes);
   const isOver = then.epochs === all.values.epochs && then.maxSteps === all.values.maxSteps;
   return { ...all, from, result: isOver ? result : null };
 }

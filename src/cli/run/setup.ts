@@ -7,10 +7,11 @@ import { proceduralDataset } from '../../data/procedural.ts';
 import { DataError, ShapeError } from '../../gpu/errors.ts';
 import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
 import { ConstantSchedule, PureSchedule, TrialScheduler, type Schedule } from '../../sched/index.ts';
+import { checkPlan } from '../../train/trainerOptions.ts';
 import { UsageError } from '../args.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
 import { buildRule, isRule } from '../ruleOptions.ts';
-import { buildSchedule } from '../scheduleOptions.ts';
+import { asUsage, buildSchedule, scheduleOptions } from '../scheduleOptions.ts';
 import { trialOptionsOf } from '../trialChoices.ts';
 
 type DataValues = Pick<TrainValues, 'dataset' | 'data' | 'seed' | 'testLimit'> & { trainLimit?: number };
@@ -103,6 +104,14 @@ export function trainSchedule(values: TrainValues): { name: string; schedule: Sc
   const made = buildSchedule(name, values);
   if (scheduler !== 'trial' || !(made instanceof PureSchedule)) return { name, schedule: made };
   return { name: `trial on ${name}`, schedule: new TrialScheduler(trialOptionsOf(values, made)) };
+}
+
+/** @throws UsageError where the schedule has no rate for a step of the run */
+export function checkLength(schedule: Schedule, { batch, epochs, maxSteps }: TrainValues, { train }: ImageDataset): void {
+  const stepsPerEpoch = Math.floor(train.count / batch);
+  const totalSteps = Math.min(epochs * stepsPerEpoch, maxSteps ?? Infinity);
+  const length = { flag: totalSteps === maxSteps ? '--max-steps' : '--epochs', text: `a run of ${totalSteps} steps` };
+  asUsage('forkstep train', () => checkPlan(schedule, { totalSteps, stepsPerEpoch }), scheduleOptions, length);
 }
 
 export function scheduleOf(scheduler: 'trial' | 'constant', values: CompareValues | TrainValues): Schedule {

@@ -1,6 +1,7 @@
 /** Options of rules: defaults, names, and numbers that float32 holds. */
 import { AttrError } from '../../gpu/errors.ts';
-import { checkNames, checkNumber } from '../pure.ts';
+import { checkNumber } from '../pure.ts';
+import { checkNames } from '../schedule.ts';
 import type { Bounds } from '../pure.ts';
 import { FLOAT32 } from '../trialOptions.ts';
 
