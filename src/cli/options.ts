@@ -91,7 +91,7 @@ const sgdOptions = {
 export const trialOptions = {
   preset: choice(presetNames, {
     default: 'asPublished',
-    help: 'set of choices that the trial scheduler starts from; gated is robust with --score armijo --armijo-c 0.25 --direction accumulated',
+    help: 'set of choices that the trial scheduler starts from',
   }),
   factors: factors({
     defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'),

@@ -10,12 +10,12 @@ const onOff = ['on', 'off'] as const;
 export const scoringOptions = {
   score: choice(['exp', 'relGain', 'rank', 'pairedNoise', 'armijo'], {
     default: undefined,
-    defaultText: 'exp',
+    defaultText: "the preset's, exp|armijo",
     help: 'how losses become weights',
   }),
   normalize: choice(['minMax', 'zScore', 'mean', 'sum', 'l2', 'none'], {
     default: undefined,
-    defaultText: 'minMax, none with another score than exp',
+    defaultText: 'minMax with the score exp, none with others',
     help: 'what is made of losses before',
   }),
   tau: number({ default: undefined, above: 0, defaultText: '1', help: 'temperature of exp, relGain and rank' }),
@@ -24,12 +24,12 @@ export const scoringOptions = {
     default: undefined,
     above: 0,
     below: 1,
-    defaultText: '0.1',
+    defaultText: "the preset's, 0.1|0.25",
     help: 'share of the linear decrease that armijo asks for',
   }),
   anchor: choice(onOff, {
     default: undefined,
-    defaultText: "the preset's, off|on, off with armijo",
+    defaultText: "the preset's, off|on, but off with armijo",
     help: 'equal scores leave the rate alone, whatever the factors',
   }),
   hold: choice(onOff, {
@@ -44,7 +44,7 @@ export const scoringOptions = {
   }),
   direction: choice(['gradient', 'accumulated', 'optimizer'], {
     default: undefined,
-    defaultText: "the preset's, gradient|optimizer|accumulated",
+    defaultText: "the preset's, gradient|accumulated",
     help: 'trials step along the raw gradient, along all that momentum makes of it, or as the optimizer would',
   }),
   control: choice(['blindDrift', 'shuffledLosses'], {

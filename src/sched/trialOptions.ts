@@ -92,32 +92,23 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
 }
 
 /**
- * The same rule as a scale finder under a fixed decay: factor7, four events an epoch, along the optimizer's own update, cosine envelope;
- * equal losses hold m, unbalanced factors of your own do not drift (anchor; with factor7 it changes nothing), m stays in [1e-8, 10].
+ * Trials find the scale, a cosine anneals it: the largest of factor7 that keeps a quarter of the linear decrease, along all that momentum will
+ * make of the gradient, four events an epoch; m stays in [1e-8, 10]. From any first rate in 0.0005 … 0.5 it ended no lower than a constant
+ * rate or a cosine from the best of them, with momentum and without (docs/study.md). A run of unknown length: `robust({ envelope: 'inverseSqrt' })`.
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
+  const own = { score: 'armijo', ...given(overrides) } as const;
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(overrides, true), score: 'exp', tau: 1,
-    kappa: null, c: null, hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer',
-    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...given(overrides),
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(own, true), tau: 1,
+    kappa: null, c: own.score === 'armijo' ? 0.25 : null, hold: true, batch: 'same', scoreBatch: null, direction: 'accumulated',
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...own,
   };
 }
 
-/**
- * `robust` with a gate in the place of min-max: the largest factor that keeps a quarter of the linear decrease, along all that momentum will make
- * of the gradient. Without momentum it ended within a point of the best tuned schedule from every first rate in 0.0005 … 0.5 (docs/study.md); with
- * momentum it climbs slowly from a rate that is far too small.
- */
-export function gated(overrides: Partial<TrialOptions> = {}): TrialOptions {
-  const c = (overrides.score ?? 'armijo') === 'armijo' ? 0.25 : null;
-  return robust({ score: 'armijo', c, direction: 'accumulated', ...given(overrides) });
-}
-
-/** The presets by name, each a function of what is to differ from it. */
+/** By name, each a function of what is to differ from it. */
 export const presets = {
   asPublished: (overrides: Partial<TrialOptions> = {}) => asPublished(overrides.factors, overrides),
   robust,
-  gated,
 } as const;
 
 export type PresetName = keyof typeof presets;

@@ -1,6 +1,6 @@
 /** Every way to set the learning rate that a study can compare, by name: one entry each. */
 import {
-  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, gated, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
+  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
   slsArmijo, sps, stepLr, steps, TrialScheduler,
 } from '../sched/index.ts';
 import type { AlrOptions, ControlName, FactorSetName, Schedule, TrialOptions } from '../sched/index.ts';
@@ -45,7 +45,7 @@ export type Method = ScheduledMethod | TreeMethod;
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
-  | 'published3' | 'published5' | 'published7' | 'robust' | 'gate' | 'gateInverseSqrt' | 'gateNoDecay'
+  | 'published3' | 'published5' | 'published7' | 'robust' | 'robustInverseSqrt' | 'robustNoDecay' | 'minMaxCosine'
   | 'blindDrift' | 'shuffledLosses'
   | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
   | 'alr' | 'alrEqualCost';
@@ -66,10 +66,10 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
 });
 
-/** The gate under one decay or another. */
-const gate = (title: string, decay: Pick<Partial<TrialOptions>, 'envelope'>, note: string): ScheduledMethod => ({
+/** The preset but for some of its options. */
+const robustly = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
   title, family: 'trial', note, takesRate: true, takesOptions: true,
-  schedule: ({ lr, options }) => new TrialScheduler(gated({ lr, ...decay, ...options })),
+  schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...own, ...options })),
 });
 
 /** The published rule with 5 factors, but for what its losses say. */
@@ -110,19 +110,13 @@ export const methods: Record<MethodName, Method> = {
   published3: published('factor3', 'published, 3 factors'),
   published5: published('factor5', 'published, 5 factors'),
   published7: published('factor7', 'published, 7 factors'),
-  robust: {
-    title: 'robust',
-    family: 'trial',
-    note: 'robust(): 7 factors, 4 events an epoch, along the step to be made, anchored, held where losses are equal, × cosine',
-    takesRate: true,
-    takesOptions: true,
-    schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...options })),
-  },
-  gate: gate('gated', {},
-    'gated(): robust() but for the score, the largest factor that keeps a quarter of the linear decrease, along all that momentum makes of the gradient'),
-  gateInverseSqrt: gate('gated, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
-    "gated({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
-  gateNoDecay: gate('gated, no decay', { envelope: 'none' }, "gated({ envelope: 'none' }): what the gate does by itself"),
+  robust: robustly('robust', {},
+    'robust(): the largest of 7 factors that keeps a quarter of the linear decrease, along all that momentum makes of the gradient, 4 events an epoch, × cosine'),
+  robustInverseSqrt: robustly('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
+    "robust({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
+  robustNoDecay: robustly('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
+  minMaxCosine: robustly('min-max × cosine', { score: 'exp', direction: 'optimizer' },
+    "robust({ score: 'exp', direction: 'optimizer' }): min-max and e^−x as published, along the step to be made, anchored"),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
   shuffledLosses: control('shuffledLosses', 'control: shuffled losses',

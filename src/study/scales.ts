@@ -25,7 +25,7 @@ const plain = { optimizer: { momentum: 0, weightDecay: 0, nesterov: false }, aug
 const rates = {
   robustness: [0.0005, 0.005, 0.05, 0.5],
   initial: [0.0001, 0.001, 0.01, 0.1, 1],
-  tuned: [0.005, 0.015, 0.05, 0.15, 0.5],
+  tuned: [0.005, 0.015, 0.05, 0.15, 0.5, 1.5],
 } as const;
 
 export const scales: Record<ScaleName, Scale> = {

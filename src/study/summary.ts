@@ -43,6 +43,8 @@ export interface BestSummary {
   readonly chosen: RowSummary | null;
   /** Of a run with every rate of the grid. */
   readonly searchForwards: number | null;
+  /** The chosen rate is the least or the greatest of its grid: a better one may lie beyond. */
+  readonly isAtEnd: boolean;
 }
 
 export interface StudySummary {
@@ -85,9 +87,11 @@ const isWhole = ({ failed, missing }: RowSummary): boolean => failed + missing =
 
 function chooseBest(best: BestRow, rows: readonly RowSummary[]): BestSummary {
   const among = best.of.map((key) => rows.find(({ row }) => row.key === key)!);
-  if (!among.every(isWhole)) return { best, chosen: null, searchForwards: null };
+  if (!among.every(isWhole)) return { best, chosen: null, searchForwards: null, isAtEnd: false };
   const chosen = among.reduce((a, b) => (b.accuracy!.mean > a.accuracy!.mean ? b : a));
-  return { best, chosen, searchForwards: among.reduce((sum, { forwards }) => sum + forwards!, 0) };
+  const rates = among.map(({ row }) => row.recipe.lr);
+  const isAtEnd = [Math.min(...rates), Math.max(...rates)].includes(chosen.row.recipe.lr);
+  return { best, chosen, searchForwards: among.reduce((sum, { forwards }) => sum + forwards!, 0), isAtEnd };
 }
 
 export function summarize(study: Study, known: ReadonlyMap<string, StudyResult>): StudySummary {

@@ -71,11 +71,12 @@ function settingsTable(summary: StudySummary): Table {
   const shown = mainRows(summary).filter((own) => own.row.recipe.lr === study.rows[0].recipe.lr || !chosen.has(own));
   const named = bests.map(({ best, chosen }) =>
     cells(best.group, chosen ? `${best.title}: ${chosen.row.recipe.lr}` : best.title, chosen));
-  const searches = bests.flatMap(({ best, chosen, searchForwards }) => {
+  const searches = bests.flatMap(({ best, chosen, searchForwards, isAtEnd }) => {
     if (!chosen) return [];
     const cost = (searchForwards! / plain).toFixed(1);
     const how = `the rate of the highest mean test accuracy of ${best.of.length}, which cost ${cost} runs to find`;
-    return `${best.title}: ${how}; choosing by test images favours it.`;
+    const end = isAtEnd ? '; it is an end of their grid, a better one may lie beyond' : '';
+    return `${best.title}: ${how}${end}; choosing by test images favours it.`;
   });
   const names = [...(hasGroups ? ['network'] : []), 'method', ...(hasPaper ? ['paper, %'] : [])];
   const unit = `${showCount(plain)} forwards of one image`;

@@ -74,7 +74,7 @@ describe('a run that was ended by Ctrl-C', () => {
     [['--scheduler', 'constant'], `--scheduler must be left out, ${goesOn}, got constant; leave --scheduler out`],
     [['--lr', '0.1', '--seed', '1'], `--lr must be 0.005, ${goesOn}, got 0.1; leave --lr out`],
     [['--tau', '2'], `--tau must be left out, ${goesOn}, got 2; leave --tau out`],
-    [['--armijo-c', '0.5'], `--armijo-c must be left out, ${goesOn}, got 0.5; leave --armijo-c out`],
+    [['--armijo-c', '0.3'], `--armijo-c must be left out, ${goesOn}, got 0.3; leave --armijo-c out`],
     [['--train-limit', '40'], `--train-limit must be 48, ${goesOn}, got 40; leave --train-limit out`],
     [['--envelope', 'linear'], `--envelope must be left out, ${goesOn}, got linear; leave --envelope out`],
   ])('refuses %j', (more, message) => {
@@ -121,7 +121,7 @@ describe('a run that was ended by Ctrl-C', () => {
   it('goes on as if nothing had been, with other options where they do not matter', () => {
     const from = stepOf('broken');
     // Defaults of the preset, and of what was not given.
-    const asItWas = ['--scheduler', 'trial', '--tau', '1', '--normalize', 'minMax', '--envelope', 'cosine', '--hold', 'on', '--score', 'exp'];
+    const asItWas = ['--scheduler', 'trial', '--tau', '1', '--normalize', 'none', '--envelope', 'cosine', '--hold', 'on', '--score', 'armijo'];
     const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', ...asItWas, '--json');
     expect(run.code).toBe(0);
     expect(run.stderr).toContain(`trial: 18 steps of 8 images, from step ${from}\n`);

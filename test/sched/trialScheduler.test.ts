@@ -1,9 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
-import {
-  asPublished, gated, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler,
-} from '../../src/sched/index.ts';
+import { asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler } from '../../src/sched/index.ts';
 import type { Cadence, EnvelopeName, OwnScore, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
+import { minMaxed } from '../support/presets.ts';
 
 const dueSteps = (every: Cadence, stepsPerEpoch: number | undefined, until: number): number[] =>
   Array.from({ length: until }, (_, step) => step).filter((step) => isDueAt(every, step, stepsPerEpoch));
@@ -44,7 +43,7 @@ describe('envelopes', () => {
   it('inverse root: 1, ½, ¼ after 0, 3 and 15 epochs, beyond any end, by the steps of an epoch alone', () => {
     expect([0, 30, 150, 1200].map((step) => envelopeAt('inverseSqrt', step, undefined, 10))).toEqual([1, 0.5, 0.25, 1 / 11]);
     expect(new ConstantSchedule({ lr: 2, envelope: 'inverseSqrt' }).lrAt(30, 40, 10)).toBe(1);
-    expect(new TrialScheduler(robust({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
+    expect(new TrialScheduler(minMaxed({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
     for (const stepsPerEpoch of [undefined, 0, NaN]) {
       expect(() => envelopeAt('inverseSqrt', 0, 100, stepsPerEpoch)).toThrow(expect.objectContaining({ arg: 'stepsPerEpoch' }));
     }
@@ -70,24 +69,30 @@ describe('presets', () => {
     expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
   });
 
-  it('gated: robust by a gate, unless another score is asked for', () => {
-    expect(gated({ lr: 0.1 })).toEqual(robust({ lr: 0.1, score: 'armijo', c: 0.25, direction: 'accumulated' }));
-    expect(gated({ score: 'rank' })).toEqual(robust({ score: 'rank', direction: 'accumulated' }));
-    for (const options of [gated(), gated({ score: 'rank' }), gated({ c: 0.5 })]) expect(() => new TrialScheduler(options)).not.toThrow();
-  });
-
   it('robust', () => {
     expect(robust({ lr: 0.1 })).toEqual({
-      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: true,
-      hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
+      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'none', score: 'armijo', tau: 1, kappa: null, c: 0.25, anchor: false,
+      hold: true, batch: 'same', scoreBatch: null, direction: 'accumulated', envelope: 'cosine', base: null,
       bounds: [1e-8, 10], control: null,
     });
+  });
+
+  it('robust with another score has what goes with that', () => {
+    expect(robust({ score: 'exp' })).toMatchObject({ normalize: 'minMax', anchor: true, c: null });
+    expect(robust({ score: 'rank' })).toMatchObject({ normalize: 'none', anchor: true, c: null });
+    expect(robust({ score: (losses) => losses })).toMatchObject({ normalize: 'none', anchor: true, c: null });
+    for (const options of [robust(), robust({ score: 'exp' }), robust({ score: 'rank' }), robust({ c: 0.5 })]) new TrialScheduler(options);
+  });
+
+  it('options that are undefined are left to the preset', () => {
+    expect(robust({ lr: undefined, score: undefined, c: undefined })).toEqual(robust());
+    expect(asPublished('factor3', { tau: undefined, anchor: undefined })).toEqual(asPublished('factor3'));
   });
 });
 
 describe('TrialScheduler', () => {
   it('runs trials at m f, moves m, and steps at m times the envelope', () => {
-    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const scheduler = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3' }));
     expect([0, 1, 25, 26].map((step) => scheduler.isDue(step, 100))).toEqual([true, false, true, false]);
     expect(scheduler.trialRates()).toEqual([1, 0.5, 0.25]);
     expect(scheduler.lrAt(50, 100)).toBeCloseTo(0.25, 14);
@@ -104,10 +109,10 @@ describe('TrialScheduler', () => {
     expect(scheduler.events).toEqual([event]);
   });
 
-  it('asPublished drifts on equal losses, robust holds, bounds stop', () => {
+  it('asPublished drifts on equal losses, minMaxed holds, bounds stop', () => {
     const drifting = new TrialScheduler(asPublished('factor5', { lr: 1 }));
-    const holding = new TrialScheduler(robust({ lr: 1, factors: 'factor5' }));
-    const bounded = new TrialScheduler(robust({ lr: 9 }));
+    const holding = new TrialScheduler(minMaxed({ lr: 1, factors: 'factor5' }));
+    const bounded = new TrialScheduler(minMaxed({ lr: 9 }));
     for (let step = 0; step < 10; step += 1) {
       drifting.apply(step, [2, 2, 2, 2, 2]);
       holding.apply(step, [2, 2, 2, 2, 2]);
@@ -121,7 +126,7 @@ describe('TrialScheduler', () => {
   });
 
   it('goes on from its state in a fresh object, through JSON, to the bit', () => {
-    const make = (): TrialScheduler => new TrialScheduler(robust({ lr: 0.05 }));
+    const make = (): TrialScheduler => new TrialScheduler(minMaxed({ lr: 0.05 }));
     const losses = (step: number): number[] => [NaN, Infinity, 2.5, 2.1, 2.2 + Math.sin(step) / 9, 2.25, 2.3];
     const whole = make();
     for (let step = 0; step < 12; step += 1) whole.apply(step, losses(step), step === 3 ? -Infinity : 2.4);
@@ -187,7 +192,7 @@ describe('TrialScheduler', () => {
       seen.push(losses, context);
       return [5, 1, 3];
     };
-    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
+    const scheduler = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
     const event = scheduler.apply(0, [NaN, 2, 1], 2.5);
     expect(seen).toEqual([[NaN, 2, 1], { tau: 0.3, baseLoss: 2.5, factors: [2, 1, 0.5] }]);
     // The diverged trial's weight does not count.
@@ -200,7 +205,7 @@ describe('TrialScheduler', () => {
 
   it.each([[[1, 2]], [[1, 2, -1]], [[1, NaN, 1]], [[0, 0, 0]], [[1, Infinity, 1]], [undefined], [[7, 0, 0]]])(
     'a score of one\'s own that returns %j is refused, and m stays', (weights) => {
-      const scheduler = new TrialScheduler(robust({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
+      const scheduler = new TrialScheduler(minMaxed({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
       // The first trial has diverged.
       expect(() => scheduler.apply(0, [NaN, 2, 3])).toThrow(expect.objectContaining({ constructor: AttrError, arg: 'score' }));
       expect(scheduler.lr).toBe(0.005);
@@ -208,9 +213,9 @@ describe('TrialScheduler', () => {
     });
 
   it('takes over events of the GPU, and takes events back', () => {
-    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const scheduler = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3' }));
     const first = scheduler.apply(0, [3, 2, 1]);
-    const other = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const other = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3' }));
     const told = { ...other.apply(4, [1, 2, 3]), lrBefore: first.lrAfter, lrAfter: 0.7 };
     scheduler.record(told);
     expect(scheduler.lr).toBe(0.7);
@@ -228,7 +233,7 @@ describe('TrialScheduler', () => {
 
   it('a grid is every factor with every momentum and weight decay; each takes its weighted mean where it makes sense', () => {
     const factors = { lr: [2, 0.5], momentum: [0.9, 0.99], weightDecay: [1e-4, 1e-2] };
-    const scheduler = new TrialScheduler(robust({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
+    const scheduler = new TrialScheduler(minMaxed({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
     expect(scheduler.options).toMatchObject({
       factors: [2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5], momenta: [0.9, 0.9, 0.99, 0.99, 0.9, 0.9, 0.99, 0.99],
       weightDecays: [1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2],
@@ -239,7 +244,7 @@ describe('TrialScheduler', () => {
     expect(event.lrAfter).toBeCloseTo(2 ** 0.25 * 0.5 ** 0.75, 12);
     expect(event.optimizer!.after.momentum).toBeCloseTo(0.99, 12);
     expect(event.optimizer!.after.weightDecay).toBeCloseTo(1e-4 ** 0.25 * 1e-2 ** 0.75, 12);
-    const made = robust({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
+    const made = minMaxed({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
     const uniform = new TrialScheduler(made);
     // 1 − μ: the geometric mean of 0.1 and 0.01.
     expect(uniform.apply(0, Array(8).fill(1)).optimizer!.after.momentum).toBeCloseTo(1 - 10 ** -1.5, 12);
@@ -285,13 +290,13 @@ describe('TrialScheduler', () => {
     ['lr', { lr: 20 }],
   ];
   it.each(bad)('bad option %s: %j', (arg, overrides) => {
-    const make = (): unknown => new TrialScheduler(robust({ lr: 0.1, ...overrides }));
+    const make = (): unknown => new TrialScheduler(minMaxed({ lr: 0.1, ...overrides }));
     expect(make).toThrow(AttrError);
     expect(make).toThrow(expect.objectContaining({ arg }));
   });
 
   it('says what and how', () => {
-    expect(() => new TrialScheduler(robust({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
+    expect(() => new TrialScheduler(minMaxed({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
       `[AttrError: TrialScheduler: every must be one of { epochs: n }, { steps: n }, { perEpoch: n }, got {"perHour":2}; pass { epochs: 1 }]`);
   });
 

@@ -86,17 +86,19 @@ describe('the cost of a row', () => {
 describe('a tuned row', () => {
   const grid = {
     constant: [30, 30, 30], 'constant@0.015': [40, 41, 42], 'constant@0.05': [44, 44, 30], 'constant@0.15': [41, 41, 41],
-    'constant@0.5': [null, null, null],
+    'constant@0.5': [null, null, null], 'constant@1.5': [null, null, null],
   };
   const bestOf = (known: Map<string, StudyResult>) => summarize(table, known).bests.find(({ best }) => best.key === 'tuned constant')!;
 
   it('is the row of the highest mean over seeds, and costs the search', () => {
     const { chosen, searchForwards } = bestOf(resultsOf(table, grid));
     // Ties go to the first of the grid.
-    expect([chosen!.row.key, searchForwards]).toEqual(['constant@0.015', 4 * 120_000 + 3 * 32 * 7]);
+    expect([chosen!.row.key, searchForwards]).toEqual(['constant@0.015', 4 * 120_000 + 2 * 3 * 32 * 7]);
     const { rows, notes } = tableOf(summarize(table, resultsOf(table, grid)));
     expect(rows.find(([method]) => method.startsWith('constant, tuned'))!.slice(0, 3)).toEqual(['constant, tuned: 0.015', '–', '41.0 ± 1.0']);
-    expect(notes.join('\n')).toContain('of 5, which cost 4.0 runs to find');
+    expect(notes.join('\n')).toContain('of 6, which cost 4.0 runs to find; choosing');
+    const atEnd = resultsOf(table, { ...grid, 'constant@1.5': [50, 50, 50] });
+    expect(tableOf(summarize(table, atEnd)).notes.join('\n')).toContain('of 6, which cost 5.0 runs to find; it is an end of their grid, a better one may lie beyond;');
   });
 
   it('is none while a rate of its grid lacks a run', () => {
