@@ -132,7 +132,7 @@ describe('forkstep, built', () => {
     [['study'], 'forkstep study: argument must be table or factors or scoring-batch or initial-lr or scores or robustness, got none; see forkstep study --help'],
     [['study', 'tabel'], 'or robustness, got tabel; did you mean table?'],
     [['study', 'worker', '--out', emptyFolder], 'forkstep study worker: process must be started by forkstep study, got a command line; use forkstep study NAME --jobs N'],
-    [['study', 'table', '--only', 'nothing', '--dry-run'], `forkstep study: --only must be in the name of one of the study's ${makeStudy('table', 'smoke', 3).runs.length} runs, got nothing; --dry-run lists them`],
+    [['study', 'table', '--only', 'nothing', '--dry-run'], `forkstep study: --only must be in the name of one of the study's ${makeStudy('table', 'smoke', 3).runs.length} runs, or of its row, got nothing; --dry-run lists them`],
     [['report'], 'forkstep report: DIR must be given, got nothing; see forkstep report --help'],
     [['report', 'a', 'b'], 'forkstep report: argument must follow an option, got b; see forkstep report --help'],
     [['report', emptyFolder], `forkstep report: DIR must be the folder of a study, got ${emptyFolder}; forkstep study NAME --out DIR makes one`],
