@@ -28,7 +28,8 @@ export interface ConstantLrOptions {
 }
 
 /**
- * b · factor for e < totalIters, then b. For a rate that never changes: `ConstantSchedule`.
+ * b · factor for e < totalIters, then b; with totalIters of 0 b, where PyTorch stays at b · factor. For a rate that never changes factor 1, or
+ * `ConstantSchedule`.
  * @throws AttrError for parameters out of range
  * @source PyTorch `lr_scheduler.ConstantLR`
  */
