@@ -25,6 +25,6 @@ export {
   AlrTrainer, decodeAlrCheckpoint, decodeCheckpoint, encodeCheckpoint, isOfAlr, Trainer, type AlrCallbacks, type AlrCheckpoint,
   type AlrCheckpointCadence, type AlrEpoch, type AlrProgress, type AlrResult, type AlrTrainerOptions, type AlrTrainerState,
   type AnyCheckpoint, type Checkpoint, type CheckpointCadence, type Divergence, type Evaluation, type Json, type LoggedStep,
-  type LossScaling, type RuleLine, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState,
+  type LossScaling, type RuleLine, type RunCallbacks, type RunResult, type TrainerOptions, type TrainerState, type TrainingOptions,
 } from './train/index.ts';
 export * as kernels from './kernels/index.ts';

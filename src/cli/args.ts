@@ -18,6 +18,8 @@ export interface Option<V> {
   /** What the help text says of the default where that is not the default itself. */
   defaultText?: string;
   isRequired: boolean;
+  /** The only values, of a choice. */
+  words?: readonly string[];
   /** @throws BadValue */
   parse(text: string): V;
 }
@@ -100,7 +102,7 @@ export function choice<const T extends string, D extends T | undefined>(words: r
     if (word === undefined) throw new BadValue(`must be ${words.join(' or ')}`, suggestion(text, words));
     return word;
   };
-  return { placeholder: words.join('|'), isRequired: false, ...spec, parse };
+  return { placeholder: words.join('|'), isRequired: false, ...spec, words, parse };
 }
 
 /** Text that is taken as it is, but not empty. */

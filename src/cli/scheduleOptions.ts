@@ -161,7 +161,7 @@ export function checkSchedule(command: string, { values, given, positionals }: P
   }
   const idle = (['steps', 'stepsPerEpoch'] as const).find((key) => isPlateau && given.has(key));
   if (idle) refuse(command, flagOf(idle), 'must go with another schedule', name, 'there are as many steps as metrics');
-  const curve = asUsage(command, () => curveOf(name, values), scheduleOptions, { flag: '--steps', text: String(values.steps) });
+  const curve = asUsage(command, () => curveOf(name, values), scheduleOptions, { flag: '--steps', text: String(values.steps), values });
   if (!curve.every(Number.isFinite)) refuse(command, flagOf('steps'), 'must leave rates finite', String(values.steps), 'make the run shorter');
 }
 
@@ -172,6 +172,8 @@ const warmupFlags: Readonly<Record<string, string>> = { totalIters: '--warmup', 
 interface AskedLength {
   readonly flag: string;
   readonly text: string;
+  /** Options that were given, or undefined: what was not given is not at fault. */
+  readonly values: Readonly<Record<string, unknown>>;
 }
 
 /**
@@ -184,13 +186,14 @@ export function asUsage<T>(command: string, make: () => T, table: object = sched
   } catch (error) {
     if (!(error instanceof ForkstepError) || error instanceof UsageError) throw error;
     const [, key, rest] = /^(\w+)(.*)$/.exec(error.arg) ?? [undefined, error.arg, ''];
-    if (key === 'step' && length) {
+    const isDefault = length && Object.hasOwn(scheduleParameters, key) && length.values[key] === undefined && error.op !== 'warmup';
+    if (length && (key === 'step' || isDefault)) {
       const rule = `must fit ${error.op}, whose ${error.arg} ${error.expected}`;
       throw new UsageError({ op: command, arg: length.flag, rule, got: length.text, fix: error.fix }, { cause: error });
     }
     const own = error.op === 'warmup' ? warmupFlags[key] : undefined;
     const isOption = Object.hasOwn(table, key) && error.got !== undefined;
-    const arg = own ?? (isOption || key === 'stepsPerEpoch' ? `${flagOf(key)}${rest}` : error.arg);
+    const arg = own ?? (isOption || key === 'stepsPerEpoch' || key === 'schedule' ? `${flagOf(key)}${rest}` : error.arg);
     throw new UsageError({ op: command, arg, rule: error.expected, got: error.got, fix: `see ${command} --help` }, { cause: error });
   }
 }

@@ -94,8 +94,11 @@ export function warmup(schedule: PureSchedule, { totalIters, startFactor = 1 / 3
     } catch (cause) {
       // A run that ends within the warm-up leaves the schedule no length: one that goes by it has no first rate then.
       if (!(cause instanceof AttrError && run.totalSteps !== undefined && run.totalSteps <= W)) throw cause;
+      // What it refuses in a long run too has another reason, which it tells itself.
+      schedule.spec.rate(0, { ...run, totalSteps: 1_000_000 });
       const rule = `must be < ${run.totalSteps} steps, the run's: ${schedule.spec.kind} goes by what is left of it`;
-      throw new AttrError({ op, arg: 'totalIters', rule, got: W, fix: 'make the warm-up shorter, or the run longer' }, { cause });
+      const got = `${JSON.stringify(totalIters)} = ${W} steps`;
+      throw new AttrError({ op, arg: 'totalIters', rule, got, fix: 'make the warm-up shorter, or the run longer' }, { cause });
     }
   };
   const { lr, spec } = schedule;

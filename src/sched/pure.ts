@@ -48,7 +48,7 @@ export class PureSchedule implements Schedule {
 
   /** Kind and parameters: there is nothing else to keep. */
   state(): ScheduleState {
-    return { kind: this.spec.kind, lr: this.spec.lr, parameters: { ...this.spec.parameters } };
+    return { kind: this.spec.kind, lr: this.spec.lr, parameters: structuredClone(this.spec.parameters) };
   }
 
   /** Changes nothing. @throws AttrError for a state of another kind or of other parameters */

@@ -76,10 +76,16 @@ export function checkNames(op: string, options: object, names: readonly string[]
 /** @throws AttrError for the first option in which a state differs from the schedule that takes it over */
 export function checkOptions(op: string, state: object, options: object, of = 'state'): void {
   for (const [name, own] of Object.entries(options)) {
-    const [is, was] = [own, (state as Record<string, unknown>)[name]].map((value) => JSON.stringify(value));
+    const [is, was] = [own, (state as Record<string, unknown>)[name]].map((value) => JSON.stringify(value, sorted));
     if (is !== was) throw new AttrError({ op, arg: `${of}.${name}`, rule: `must be this schedule's ${is}`, got: was, fix: 'make it with the same options' });
   }
 }
+
+/** For JSON.stringify: names in order, as what keeps JSON may change theirs. */
+const sorted = (_: string, value: unknown): unknown =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+    : value;
 
 /** Throws AttrError unless the state was made by a schedule of this kind. */
 export function checkKind(op: string, state: ScheduleState, kind: string): void {

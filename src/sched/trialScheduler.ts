@@ -204,6 +204,8 @@ export class TrialScheduler implements Schedule {
   /** Options that the future depends on: all but the first m, and the base, which has a state of its own. */
   #fixed(): Record<string, unknown> {
     const { lr: _first, base: _base, ...fixed } = this.options;
+    fixed.c = fixed.score === 'armijo' ? (fixed.c ?? 0.1) : null;
+    fixed.kappa = fixed.score === 'pairedNoise' ? (fixed.kappa ?? 1) : null;
     const plain = (_: string, value: unknown): unknown => (typeof value === 'function' ? 'a function' : value);
     return JSON.parse(JSON.stringify(fixed, plain)) as Record<string, unknown>;
   }
@@ -223,8 +225,12 @@ export class TrialScheduler implements Schedule {
     const refuse = (name: string, rule: string): never => {
       throw new AttrError({ op, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'pass what state() gave' });
     };
+    const { bounds, momenta, weightDecays } = this.options;
+    if (bounds && (state.lr < bounds[0] || state.lr > bounds[1])) refuse('lr', `must lie in ${bounds.join(' … ')}, this scheduler's bounds`);
     const isList = Array.isArray(state.events) && state.events.every(isEventJson);
     if (!isList) refuse('events', 'must be a list of events in order of step');
+    const hasGrid = momenta !== null || weightDecays !== null;
+    if (hasGrid !== (state.optimizer !== undefined)) refuse('optimizer', `must ${hasGrid ? '' : 'not '}be there ${hasGrid ? 'with' : 'without'} a grid`);
     const optimizer = state.optimizer ?? { momentum: null, weightDecay: null };
     if (!isOptimizerPoint(optimizer)) refuse('optimizer', 'must hold momentum in [0, 1) and weightDecay ≥ 0, or null for each');
     const events = (state.events as TrialEventJson[]).map(eventFromJson);
@@ -244,19 +250,23 @@ export type TrialEventJson = Omit<TrialEvent, 'losses' | 'baseLoss' | 'pairs' | 
   slope?: JsonNumber;
 };
 
+const isJsonNumber = (value: unknown): boolean => Number.isFinite(value) || ['NaN', 'Infinity', '-Infinity'].includes(value as string);
+
 /** An event that can be gone on from: `revert` and the order of steps need the numbers, a report the lists. */
 function isEventJson(event: Partial<TrialEventJson> | null, i: number, all: readonly Partial<TrialEventJson>[]): boolean {
   if (typeof event !== 'object' || event === null) return false;
-  const { step, lrBefore, lrAfter, factors, losses, weights, pairs = { differences: [], standardErrors: [] } } = event;
+  const { step, lrBefore, lrAfter, factors, losses, weights } = event;
   const isNext = Number.isInteger(step) && step! > (i === 0 ? -1 : all[i - 1].step!);
   const hasRates = [lrBefore, lrAfter].every((lr) => Number.isFinite(lr) && lr! > 0);
-  return isNext && hasRates && [factors, losses, weights, pairs.differences, pairs.standardErrors].every(Array.isArray);
+  const lists = [factors, losses, weights, ...(event.pairs === undefined ? [] : [event.pairs?.differences, event.pairs?.standardErrors])];
+  return isNext && hasRates && lists.every((list) => Array.isArray(list) && list.length === factors!.length && list.every(isJsonNumber));
 }
 
 function isOptimizerPoint(point: unknown): boolean {
   if (typeof point !== 'object' || point === null) return false;
   const { momentum, weightDecay } = point as OptimizerPoint;
-  const isGood = (value: number | null, least: number, below: number) => value === null || (value >= least && value < below);
+  const isGood = (value: number | null, least: number, below: number) =>
+    value === null || (typeof value === 'number' && value >= least && value < below);
   return isGood(momentum, 0, 1) && isGood(weightDecay, 0, Infinity);
 }
 

@@ -53,8 +53,12 @@ const lockGrace = 10_000;
 
 /** Who holds a folder by its lock file, 'PID HOST'; null where that is nobody any more. */
 function holderOf(file: string): string | null {
-  const [pid, host = hostname()] = readFileSync(file, 'utf8').trim().split(' ');
-  if (!(Number(pid) > 0)) return Date.now() - statSync(file).mtimeMs < lockGrace ? 'a process that is just starting' : null;
+  const bytes = readIfThere(file);
+  // Given back a moment ago.
+  if (!bytes) return null;
+  const [pid, host = hostname()] = new TextDecoder().decode(bytes).trim().split(' ');
+  const { mtimeMs = 0 } = statSync(file, { throwIfNoEntry: false }) ?? {};
+  if (!(Number(pid) > 0)) return Date.now() - mtimeMs < lockGrace ? 'a process that is just starting' : null;
   if (host !== hostname()) return `process ${pid} of ${host}`;
   // Of this number was an earlier process, too, such as one of another container.
   const runs = Number(pid) === process.pid ? held.has(file) : isRunning(Number(pid));

@@ -67,7 +67,7 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
 });
 
 /** The preset but for some of its options. */
-const robustly = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
+const robustWith = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
   title, family: 'trial', note, takesRate: true, takesOptions: true,
   schedule: ({ lr, options }) => new TrialScheduler(robust({ lr, ...own, ...options })),
 });
@@ -110,12 +110,12 @@ export const methods: Record<MethodName, Method> = {
   published3: published('factor3', 'published, 3 factors'),
   published5: published('factor5', 'published, 5 factors'),
   published7: published('factor7', 'published, 7 factors'),
-  robust: robustly('robust', {},
+  robust: robustWith('robust', {},
     'robust(): the largest of 7 factors that keeps a quarter of the linear decrease, along all that momentum makes of the gradient, 4 events an epoch, × cosine'),
-  robustInverseSqrt: robustly('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
+  robustInverseSqrt: robustWith('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
     "robust({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
-  robustNoDecay: robustly('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
-  minMaxCosine: robustly('min-max × cosine', { score: 'exp', direction: 'optimizer' },
+  robustNoDecay: robustWith('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
+  minMaxCosine: robustWith('min-max × cosine', { score: 'exp', direction: 'optimizer' },
     "robust({ score: 'exp', direction: 'optimizer' }): min-max and e^−x as published, along the step to be made, anchored"),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),

@@ -111,6 +111,8 @@ export function parseResult(text: string, file: string): StudyResult {
   if (isFinished(result)) {
     const missing = (['epochs', 'lr', 'events'] as const).find((name) => !Array.isArray(result[name]));
     if (missing) refuse(`must have a list of ${missing}`, result[missing]);
+    const isTrace = result.lr.every((point) => Array.isArray(point) && point.length === 2 && point.every((value) => typeof value === 'number'));
+    if (!isTrace) refuse('must have rates by step', JSON.stringify(result.lr));
     if (![result.cost?.training, result.cost?.trials].every(Number.isFinite)) refuse('must have its cost', JSON.stringify(result.cost));
   }
   return result;

@@ -78,13 +78,13 @@ function settingsTable(summary: StudySummary): Table {
     const end = isAtEnd ? '; it is an end of their grid, a better one may lie beyond' : '';
     return `${best.title}: ${how}${end}; choosing by test images favours it.`;
   });
-  const names = [...(hasGroups ? ['network'] : []), 'method', ...(hasPaper ? ['paper, %'] : [])];
+  const names = [...(hasGroups ? [study.name === 'scores' ? 'score' : 'network'] : []), 'method', ...(hasPaper ? ['paper, %'] : [])];
   const unit = `${showCount(plain)} forwards of one image`;
   return {
     head: [...names, 'test accuracy, %', 'test loss', 'mean rate', 'cost', 'training time', 'runs'],
     rows: [...shown.map((own) => cells(own.row.group, own.row.title, own, own.row.paper)), ...named],
     notes: [
-      'Mean ± standard deviation over seeds; a run that diverged counts as chance. '
+      'Mean ± standard deviation over seeds; a run that diverged counts as chance, and has no loss and no rate. Mean rate: over steps and runs. '
       + `Cost: forward-equivalents of training and trials over those of a whole run of constant, ${unit}.`,
       ...searches,
       ...(hasPaper ? [paperNote] : []),

@@ -27,7 +27,7 @@ import type { StackedStep } from './stackedLog.ts';
 import { StackedPlans, type Group } from './stackedPlans.ts';
 import type { LoggedStep } from './stepLog.ts';
 import { checkModel } from './trainerParts.ts';
-import type { Evaluation } from './trainerOptions.ts';
+import { lengthOf, type Evaluation } from './trainerOptions.ts';
 
 /** Steps the host may be ahead of the GPU. */
 const stepsAhead = 2;
@@ -67,8 +67,9 @@ export class AlrTrainer {
     readonly train: ImageFeed,
     readonly test: ImageFeed,
   ) {
-    this.stepsPerEpoch = sampler.stepsPerEpoch;
-    this.totalSteps = Math.min((options.epochs ?? 1) * this.stepsPerEpoch, options.maxSteps ?? Infinity);
+    const { stepsPerEpoch, totalSteps } = lengthOf(options);
+    this.stepsPerEpoch = stepsPerEpoch;
+    this.totalSteps = totalSteps;
   }
 
   /**

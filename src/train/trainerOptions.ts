@@ -170,7 +170,9 @@ export function checkTrainerOptions(options: TrainerOptions): void {
 }
 
 /** Steps an epoch, and in all. */
-export function lengthOf({ dataset, batchSize = 32, epochs = 1, maxSteps = Infinity }: TrainingOptions): Required<RunLength> {
+export function lengthOf(
+  { dataset, batchSize = 32, epochs = 1, maxSteps = Infinity }: Pick<TrainingOptions, 'dataset' | 'batchSize' | 'epochs' | 'maxSteps'>,
+): Required<RunLength> {
   const stepsPerEpoch = Math.floor(dataset.train.count / batchSize);
   return { stepsPerEpoch, totalSteps: Math.min(epochs * stepsPerEpoch, maxSteps) };
 }
@@ -179,19 +181,26 @@ export function lengthOf({ dataset, batchSize = 32, epochs = 1, maxSteps = Infin
 export const plannedRate = (schedule: Schedule, update: number, { totalSteps, stepsPerEpoch }: Required<RunLength>): number =>
   schedule instanceof TrialScheduler ? schedule.envelopeAt(update, totalSteps, stepsPerEpoch) : schedule.lrAt(update, totalSteps, stepsPerEpoch);
 
-/** Most updates whose rates are asked before a run. */
-const mostAsked = 100_000;
+/** Most updates whose rates are asked before a run; of a longer one so many, evenly. */
+const mostAsked = 1_000_000;
 
 /**
- * Asks for the rates of a whole run, before anything is made for it: a cycle that ends before the run does would end the run.
- * @throws AttrError of the schedule's own, for a length that it needs and that does not fit
+ * Asks for the rates of a whole run, before anything is made for it: a cycle that ends before the run does would end the run. Schedules that
+ * move by what happens in the run, and those of other classes than ours, are not asked.
+ * @throws AttrError of the schedule's own, for a length that it needs and that does not fit; and for a rate that is not finite and ≥ 0
  */
 export function checkPlan(schedule: Schedule, run: Required<RunLength>): void {
   const isPlanned = [PureSchedule, ConstantSchedule, TrialScheduler].some((kind) => schedule instanceof kind);
   if (!isPlanned || run.totalSteps < 1) return;
   const stride = Math.ceil(run.totalSteps / mostAsked);
-  for (let update = 0; update < run.totalSteps; update += stride) plannedRate(schedule, update, run);
-  plannedRate(schedule, run.totalSteps - 1, run);
+  const ask = (update: number): void => {
+    const rate = plannedRate(schedule, update, run);
+    if (rate >= 0 && Number.isFinite(rate)) return;
+    const fix = 'change the schedule, or make the run shorter';
+    throw new AttrError({ op: 'Trainer', arg: 'schedule', rule: 'must have rates that are finite and ≥ 0', got: `${rate} at update ${update}`, fix });
+  };
+  for (let update = 0; update < run.totalSteps; update += stride) ask(update);
+  ask(run.totalSteps - 1);
 }
 
 /** @throws AttrError for a cadence that is none, or that nobody takes checkpoints by */

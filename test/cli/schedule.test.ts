@@ -56,6 +56,8 @@ describe('a schedule from its parameters', () => {
     ['stepLr --step-size 1.5', '--step-size', /must be a length/], ['stepLr --step-size 101%', '--step-size', /must be a length/],
     ['oneCycleLr --max-lr 1 --total-steps 9', '--steps', 'must fit oneCycleLr, whose step must be < totalSteps (9)'],
     ['cosineAnnealingLr --steps 50 --t-max 100% --warmup 50', '--warmup', /must be < 50 steps, the run's/],
+    ['cosineAnnealingLr --steps 10 --t-max 5epochs --warmup 50', '--steps-per-epoch', /must be an integer ≥ 1/],
+    ['oneCycleLr --max-lr 1 --steps 1', '--steps', /must fit oneCycleLr, whose totalSteps must be ≥ 2 steps/],
     ['exponentialLr --gamma 1e9', '--steps', 'must leave rates finite'],
     ['exponentialLr --gamma 1 --metrics 1', '--metrics', 'must go with reduceLROnPlateau'],
     ['reduceLROnPlateau', '--metrics', 'must be given with reduceLROnPlateau'], ['reduceLROnPlateau --metrics 1,x', '--metrics', /must be numbers/],

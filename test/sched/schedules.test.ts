@@ -92,6 +92,10 @@ describe('a fresh schedule with the state of another', () => {
       second.load(JSON.parse(JSON.stringify(first.state())) as ScheduleState);
       expect(second.preview(n).slice(t)).toEqual(first.preview(n).slice(t));
     }
+    // Names in another order are the same state.
+    const turned = (value: unknown): unknown => (typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).reverse().map(([name, one]) => [name, turned(one)])) : value);
+    first.load(turned(first.state()) as ScheduleState);
     expect(() => sched.exponentialLr({ lr: 0.123, gamma: 0.5 }).load(first.state())).toThrow(AttrError);
     const state = { ...first.state(), parameters: { ...(first.state().parameters as object), more: 1 } };
     expect(() => scheduleOf(golden).load(state)).toThrow(expect.objectContaining({ arg: 'state.parameters' }));
@@ -158,12 +162,14 @@ describe('compositions', () => {
 
   it('keep their own lists: what becomes of those that they were made of does not matter', () => {
     const [milestones, schedules] = [[steps(2)], [sched.constantLr({ lr: 1, factor: 1 }), sched.constantLr({ lr: 2, factor: 1 })]];
-    const made = [
-      sched.multiStepLr({ lr: 1, milestones }), sched.sequential(schedules, milestones), sched.chained([schedules[0], schedules[0]]),
-    ];
+    const factors = [sched.stepLr({ lr: 1, stepSize: steps(1) }), sched.constantLr({ lr: 1 })];
+    const made = [sched.multiStepLr({ lr: 1, milestones }), sched.sequential(schedules, milestones), sched.chained(factors)];
     const [rates, states] = [made.map((one) => one.preview(6)), made.map((one) => one.state())];
     milestones[0] = steps(4);
     schedules.reverse();
+    factors.pop();
+    // Nor what becomes of the states that they gave.
+    (made[0].state().parameters as { milestones: unknown[] }).milestones[0] = steps(5);
     expect(made.map((one) => one.preview(6))).toEqual(rates);
     expect(made.map((one) => one.state())).toEqual(states);
   });
@@ -172,9 +178,12 @@ describe('compositions', () => {
     const cosine = sched.warmup(sched.cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), { totalIters: steps(50) });
     for (const n of [10, 50]) {
       expect(() => cosine.preview(n)).toThrow(
-        `warmup: totalIters must be < ${n} steps, the run's: cosineAnnealingLr goes by what is left of it, got 50`,
+        `warmup: totalIters must be < ${n} steps, the run's: cosineAnnealingLr goes by what is left of it, got {"steps":50} = 50 steps`,
       );
     }
+    // What has another reason is told as what it is.
+    expect(() => sched.warmup(sched.cosineAnnealingLr({ lr: 0.1, tMax: epochs(5) }), { totalIters: steps(50) }).preview(10)).toThrow(
+      expect.objectContaining({ op: 'cosineAnnealingLr', arg: 'stepsPerEpoch' }));
     expect(cosine.preview(51)).toHaveLength(51);
     expect(sched.warmup(sched.stepLr({ lr: 0.1, stepSize: steps(9) }), { totalIters: steps(50) }).preview(10)).toHaveLength(10);
   });

@@ -84,6 +84,21 @@ describe('presets', () => {
     for (const options of [robust(), robust({ score: 'exp' }), robust({ score: 'rank' }), robust({ c: 0.5 })]) new TrialScheduler(options);
   });
 
+  it('robust with a grid tries whole steps, and means them', () => {
+    const grid = robust({ factors: { lr: [2, 1], momentum: [0.9, 0.5] } });
+    expect(grid).toMatchObject({ score: 'exp', normalize: 'minMax', direction: 'optimizer', c: null });
+    expect(new TrialScheduler(grid).options.factors).toHaveLength(4);
+  });
+
+  it('a state brings no m out of bounds, and takes defaults for what they are', () => {
+    const state = new TrialScheduler(robust({ bounds: null, lr: 100 })).state();
+    const bounded = new TrialScheduler(robust());
+    const options = { ...(state.options as object), bounds: [1e-8, 10] };
+    expect(() => bounded.load({ ...state, options })).toThrow(expect.objectContaining({ arg: 'state.lr' }));
+    new TrialScheduler(robust({ c: 0.1 })).load(new TrialScheduler(robust({ c: null })).state());
+    expect(() => new TrialScheduler(robust({ c: 0.2 })).load(new TrialScheduler(robust({ c: null })).state())).toThrow(AttrError);
+  });
+
   it('options that are undefined are left to the preset', () => {
     expect(robust({ lr: undefined, score: undefined, c: undefined })).toEqual(robust());
     expect(asPublished('factor3', { tau: undefined, anchor: undefined })).toEqual(asPublished('factor3'));
@@ -167,7 +182,9 @@ describe('TrialScheduler', () => {
       [{ events: [{ ...event, losses: null }] }, 'state.events'], [{ events: [{ ...event, pairs: {} }] }, 'state.events'],
       [{ events: [{ ...event, lrBefore: null }] }, 'state.events'],
       [{ optimizer: { momentum: 1, weightDecay: null } }, 'state.optimizer'], [{ optimizer: { momentum: null } }, 'state.optimizer'],
-      [{ optimizer: 0.9 }, 'state.optimizer'],
+      [{ optimizer: 0.9 }, 'state.optimizer'], [{ optimizer: { momentum: null, weightDecay: null } }, 'state.optimizer'],
+      [{ events: [{ ...event, pairs: null }] }, 'state.events'], [{ events: [{ ...event, losses: [1] }] }, 'state.events'],
+      [{ events: [{ ...event, losses: ['a', 1, 2] }] }, 'state.events'],
     ];
     for (const [change, arg] of rows) {
       expect(() => scheduler.load({ ...good, lr: 0.7, ...change })).toThrow(expect.objectContaining({ arg }));

@@ -47,6 +47,7 @@ describe('a schedule in closed form', () => {
       [oneCycleLr({ maxLr: 0.1, totalSteps: steps(3) }), exponentialLr({ lr: 0.1, gamma: 0.9 })], [steps(4)]), {}, 'oneCycleLr', 'step'],
     ['a warm-up longer than the run', warmup(cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), { totalIters: epochs(4) }), {}, 'warmup', 'totalIters'],
     ['a length of no step', cosineAnnealingLr({ lr: 0.1, tMax: percent(20) }), { maxSteps: 2 }, 'cosineAnnealingLr', 'tMax'],
+    ['rates past all numbers', exponentialLr({ lr: 0.1, gamma: 1e30 }), {}, 'Trainer', 'schedule'],
     ['such a base of trials', new TrialScheduler(minMaxed({ base: oneCycleLr({ maxLr: 1, totalSteps: steps(19) }) })), {}, 'oneCycleLr', 'step'],
   ])('that does not fit the run is refused before it begins: %s', async (_, schedule, more, op, arg) => {
     await expect(Trainer.create(options(schedule, more))).rejects.toMatchObject({ op, arg });

@@ -5,7 +5,7 @@ import type { AlrCheckpointCadence, Json } from '../../train/index.ts';
 import type { trainOptions, TrainValues } from '../options.ts';
 import { runAlr } from '../run/alrTraining.ts';
 import { continued, notesOf, runOf } from '../run/resume.ts';
-import { buildModel, checkBatches, checkLength, loadDataset, makeOutputFolder, trainSchedule } from '../run/setup.ts';
+import { buildModel, checkBatches, checkFits, loadDataset, makeOutputFolder, trainSchedule } from '../run/setup.ts';
 import { interruptible, runTraining, summaryText, writeReport, type Summary } from '../run/training.ts';
 
 interface Result {
@@ -32,7 +32,7 @@ export async function run(now: TrainValues, _: '', givenNow: ReadonlySet<keyof t
   const init = values.init === undefined || from ? undefined : { arg: '--init', file: values.init };
   const model = buildModel(values, dataset.train.classes.length, init);
   const { name, schedule } = values.scheduler === 'alr' ? { name: 'alr', schedule: null } : trainSchedule(values);
-  if (schedule) checkLength(schedule, values, dataset);
+  if (schedule) checkFits(schedule, values, dataset);
   makeOutputFolder(values.out);
   const device = await openDevice();
   const { signal, release } = interruptible();

@@ -4,7 +4,7 @@ import { AttrError, DataError, ForkstepError } from '../../gpu/errors.ts';
 import { AlrTree } from '../../sched/index.ts';
 import { isOfAlr, type AlrCheckpoint, type Checkpoint, type Json } from '../../train/index.ts';
 import { findRun, readResult, type FoundRun } from '../../train/runFolder.node.ts';
-import { flagOf, UsageError, type Parsed } from '../args.ts';
+import { flagOf, UsageError, type Option, type Parsed } from '../args.ts';
 import { checkTrain, trainOptions, trialOptions, type CompareValues, type TrainValues } from '../options.ts';
 import { trainParameters } from '../ruleOptions.ts';
 import { trainSchedule } from './setup.ts';
@@ -31,9 +31,18 @@ type NotedValues = Record<string, Json | undefined>;
 /** @throws DataError for the checkpoint of a run that something else than this command keeps */
 function notedOf(notes: Json): { values: NotedValues; given: TrainKey[] } {
   const noted = notes as { values?: unknown; given?: unknown } | null;
-  if (typeof noted?.values === 'object' && noted.values !== null && Array.isArray(noted.given)) return noted as ReturnType<typeof notedOf>;
-  const rule = `must be of a run that ${command} began`;
-  throw new DataError({ op: command, arg: 'checkpoint', rule, got: 'one that does not note its options', fix: 'go on with it in the program that began it' });
+  const refuse = (got: string): never => {
+    const rule = `must be of a run that this version of ${command} began`;
+    throw new DataError({ op: command, arg: 'checkpoint', rule, got, fix: 'go on with it in the program that began it' });
+  };
+  const isNoted = typeof noted?.values === 'object' && noted.values !== null && Array.isArray(noted.given);
+  if (!isNoted) return refuse('one that does not note its options');
+  const values = noted.values as NotedValues;
+  for (const [key, { words }] of Object.entries(trainOptions) as [string, Option<unknown>][]) {
+    const value = values[key];
+    if (words && value !== undefined && !words.includes(value as string)) refuse(`${flagOf(key)} ${JSON.stringify(value)}`);
+  }
+  return { values, given: noted.given as TrainKey[] };
 }
 
 const units: Record<string, (n: Json) => string> = {
@@ -44,7 +53,7 @@ const units: Record<string, (n: Json) => string> = {
 function asText(value: Json): string {
   if (Array.isArray(value)) return value.map(asText).join(',');
   if (typeof value !== 'object' || value === null) return String(value);
-  const [[unit, n]] = Object.entries(value);
+  const [[unit, n] = ['', null]] = Object.entries(value);
   return units[unit]?.(n) ?? JSON.stringify(value);
 }
 
@@ -57,11 +66,12 @@ function scheduleState(values: TrainValues): string {
   return JSON.stringify(values.scheduler === 'alr' ? new AlrTree({ lr, beam, factors }).state() : trainSchedule(values).schedule.state());
 }
 
-/** Whether an option is what it was: the same value, or one that makes the same schedule where nothing was given. */
+/** Whether an option is what it was: the same value, or one that makes the same schedule. */
 function isSame(key: TrainKey, was: NotedValues, now: TrainValues): boolean {
   if (JSON.stringify(was[key]) === JSON.stringify(now[key])) return true;
-  if (was[key] !== undefined || !ofSchedule.has(key)) return false;
   const then = was as unknown as TrainValues;
+  if (key === 'scoreBatch') return (then.scoreBatch ?? then.batch) === now.scoreBatch;
+  if (!ofSchedule.has(key)) return false;
   try {
     return scheduleState(then) === scheduleState({ ...then, [key]: now[key] });
   } catch (error) {
@@ -87,7 +97,9 @@ function joined(now: ParsedTrain, notes: Json): ParsedTrain {
         op: command, arg: flagOf(key), rule: `${rule}, as in the run that --resume goes on with`, got: asText(is ?? null), fix: `leave ${flagOf(key)} out`,
       });
     }
+    // As it was written then, where it comes to the same.
     if (!now.given.has(key)) values[key] = then.values[key] ?? now.values[key];
+    else if (!free.has(key) && !lengths.has(key)) values[key] = then.values[key];
   }
   const given = new Set<TrainKey>([...then.given.filter((key) => !ofStart.has(key)), ...now.given]);
   return { values: values as TrainValues, given };

@@ -7,7 +7,7 @@ import { proceduralDataset } from '../../data/procedural.ts';
 import { DataError, ShapeError } from '../../gpu/errors.ts';
 import { loadSafetensors, resnet18, type ResNet } from '../../nn/index.ts';
 import { ConstantSchedule, PureSchedule, TrialScheduler, type Schedule } from '../../sched/index.ts';
-import { checkPlan } from '../../train/trainerOptions.ts';
+import { checkPlan, lengthOf } from '../../train/trainerOptions.ts';
 import { UsageError } from '../args.ts';
 import type { CompareValues, TrainValues } from '../options.ts';
 import { buildRule, isRule } from '../ruleOptions.ts';
@@ -107,11 +107,11 @@ export function trainSchedule(values: TrainValues): { name: string; schedule: Sc
 }
 
 /** @throws UsageError where the schedule has no rate for a step of the run */
-export function checkLength(schedule: Schedule, { batch, epochs, maxSteps }: TrainValues, { train }: ImageDataset): void {
-  const stepsPerEpoch = Math.floor(train.count / batch);
-  const totalSteps = Math.min(epochs * stepsPerEpoch, maxSteps ?? Infinity);
-  const length = { flag: totalSteps === maxSteps ? '--max-steps' : '--epochs', text: `a run of ${totalSteps} steps` };
-  asUsage('forkstep train', () => checkPlan(schedule, { totalSteps, stepsPerEpoch }), scheduleOptions, length);
+export function checkFits(schedule: Schedule, values: TrainValues, dataset: ImageDataset): void {
+  const { batch, epochs, maxSteps } = values;
+  const run = lengthOf({ dataset, batchSize: batch, epochs, maxSteps });
+  const flag = run.totalSteps === maxSteps ? '--max-steps' : '--epochs';
+  asUsage('forkstep train', () => checkPlan(schedule, run), scheduleOptions, { flag, text: `a run of ${run.totalSteps} steps`, values });
 }
 
 export function scheduleOf(scheduler: 'trial' | 'constant', values: CompareValues | TrainValues): Schedule {
