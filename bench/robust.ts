@@ -29,24 +29,22 @@ if (!rates.every((lr) => lr > 0 && lr <= 10)) refuse(`--rates must be numbers in
 const seeds = positives('seeds', values.seeds);
 
 const trial = (overrides: Partial<TrialOptions>) => (lr: number): Schedule => new TrialScheduler(robust({ lr, ...overrides }));
-/** By min-max and e^−x as published, along the optimizer's own step. */
-const minMax = (overrides: Partial<TrialOptions>) => trial({ score: 'exp', direction: 'optimizer', c: null, ...overrides });
+const gate = { score: 'armijo', c: 0.25, direction: 'accumulated' } as const;
 
 /** By name, what makes a schedule of a first rate. Those without a cosine need not know the run's length. */
 const candidates: Record<string, (lr: number) => Schedule> = {
   'cosine alone': (lr) => new ConstantSchedule({ lr, envelope: 'cosine' }),
   robust: trial({}),
-  'robust, inverse root': trial({ envelope: 'inverseSqrt' }),
-  'robust, c = ½': trial({ c: 0.5 }),
-  'min-max × cosine': minMax({}),
-  'inverse root': minMax({ envelope: 'inverseSqrt' }),
-  'cosine, held-out, paired noise': minMax({ score: 'pairedNoise', batch: 'heldOut' }),
-  'no envelope, held-out, paired noise': minMax({ envelope: 'none', score: 'pairedNoise', batch: 'heldOut' }),
-  'cosine, shuffled losses': minMax({ control: 'shuffledLosses' }),
-  'cosine, every 10 steps': minMax({ every: { steps: 10 } }),
-  'cosine, paired noise': minMax({ score: 'pairedNoise' }),
-  'cosine, Armijo gate': minMax({ score: 'armijo', c: 0.5 }),
-  'no envelope': minMax({ envelope: 'none' }),
+  'cosine, held-out, paired noise': trial({ score: 'pairedNoise', batch: 'heldOut' }),
+  'inverse root': trial({ envelope: 'inverseSqrt' }),
+  'no envelope, held-out, paired noise': trial({ envelope: 'none', score: 'pairedNoise', batch: 'heldOut' }),
+  'cosine, shuffled losses': trial({ control: 'shuffledLosses' }),
+  'cosine, every 10 steps': trial({ every: { steps: 10 } }),
+  'cosine, paired noise': trial({ score: 'pairedNoise' }),
+  'cosine, Armijo gate': trial({ score: 'armijo', c: 0.5 }),
+  'cosine, gate, accumulated': trial(gate),
+  'inverse root, gate, accumulated': trial({ ...gate, envelope: 'inverseSqrt' }),
+  'no envelope': trial({ envelope: 'none' }),
   constant: (lr) => new ConstantSchedule({ lr }),
 };
 

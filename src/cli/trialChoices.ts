@@ -10,7 +10,7 @@ const onOff = ['on', 'off'] as const;
 export const scoringOptions = {
   score: choice(['exp', 'relGain', 'rank', 'pairedNoise', 'armijo'], {
     default: undefined,
-    defaultText: "the preset's, exp|armijo",
+    defaultText: 'exp',
     help: 'how losses become weights',
   }),
   normalize: choice(['minMax', 'zScore', 'mean', 'sum', 'l2', 'none'], {
@@ -24,7 +24,7 @@ export const scoringOptions = {
     default: undefined,
     above: 0,
     below: 1,
-    defaultText: "the preset's, 0.1|0.25",
+    defaultText: '0.1',
     help: 'share of the linear decrease that armijo asks for',
   }),
   anchor: choice(onOff, {
@@ -44,7 +44,7 @@ export const scoringOptions = {
   }),
   direction: choice(['gradient', 'accumulated', 'optimizer'], {
     default: undefined,
-    defaultText: "the preset's, gradient|accumulated",
+    defaultText: "the preset's, gradient|optimizer",
     help: 'trials step along the raw gradient, along all that momentum makes of it, or as the optimizer would',
   }),
   control: choice(['blindDrift', 'shuffledLosses'], {

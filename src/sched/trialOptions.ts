@@ -92,20 +92,15 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
 }
 
 /**
- * Trials find the scale, a cosine anneals it: the largest of factor7 that keeps a quarter of the linear decrease, along all that momentum will
- * make of the gradient, four events an epoch; m stays in [1e-8, 10]. From any first rate in 0.0005 … 0.5 it ended no lower than a constant
- * rate or a cosine from the best of them, with momentum and without (docs/study.md). A run of unknown length: `robust({ envelope: 'inverseSqrt' })`.
- * With a grid of factors it scores by min-max along the optimizer's step, as a gate takes none.
+ * The same rule as a scale finder under a fixed decay: factor7, four events an epoch, along the optimizer's own update, cosine envelope;
+ * equal losses hold m, unbalanced factors of your own do not drift (anchor; with factor7 it changes nothing), m stays in [1e-8, 10]. A run of
+ * unknown length: `robust({ envelope: 'inverseSqrt' })`. Where it serves and where not: docs/study.md.
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
-  const { factors } = overrides;
-  // A gate takes one factor as it is, where a grid means; and a grid tries whole steps.
-  const isGrid = typeof factors === 'object' && !Array.isArray(factors);
-  const own = { score: isGrid ? 'exp' : 'armijo', direction: isGrid ? 'optimizer' : 'accumulated', ...given(overrides) } as const;
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(own, true), tau: 1,
-    kappa: null, c: own.score === 'armijo' ? 0.25 : null, hold: true, batch: 'same', scoreBatch: null,
-    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...own,
+    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(overrides, true), score: 'exp', tau: 1,
+    kappa: null, c: null, hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer',
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...given(overrides),
   };
 }
 

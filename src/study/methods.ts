@@ -45,7 +45,7 @@ export type Method = ScheduledMethod | TreeMethod;
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
-  | 'published3' | 'published5' | 'published7' | 'robust' | 'robustInverseSqrt' | 'robustNoDecay' | 'minMaxCosine'
+  | 'published3' | 'published5' | 'published7' | 'robust' | 'robustInverseSqrt' | 'robustNoDecay' | 'gate' | 'gateInverseSqrt' | 'gateNoDecay'
   | 'blindDrift' | 'shuffledLosses'
   | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
   | 'alr' | 'alrEqualCost';
@@ -65,6 +65,8 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
   takesOptions: true,
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
 });
+
+const gate = { score: 'armijo', c: 0.25, direction: 'accumulated' } as const;
 
 /** The preset but for some of its options. */
 const robustWith = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
@@ -111,12 +113,14 @@ export const methods: Record<MethodName, Method> = {
   published5: published('factor5', 'published, 5 factors'),
   published7: published('factor7', 'published, 7 factors'),
   robust: robustWith('robust', {},
-    'robust(): the largest of 7 factors that keeps a quarter of the linear decrease, along all that momentum makes of the gradient, 4 events an epoch, × cosine'),
+    'robust(): 7 factors, 4 events an epoch, along the step to be made, anchored, held where losses are equal, × cosine'),
   robustInverseSqrt: robustWith('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
     "robust({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
   robustNoDecay: robustWith('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
-  minMaxCosine: robustWith('min-max × cosine', { score: 'exp', direction: 'optimizer' },
-    "robust({ score: 'exp', direction: 'optimizer' }): min-max and e^−x as published, along the step to be made, anchored"),
+  gate: robustWith('gate × cosine', gate,
+    "robust() by the largest factor that keeps a quarter of the linear decrease, along all that momentum makes of the gradient"),
+  gateInverseSqrt: robustWith('gate × 1/√(1 + epochs)', { ...gate, envelope: 'inverseSqrt' }, "the same under a decay that need not know the run's length"),
+  gateNoDecay: robustWith('gate, no decay', { ...gate, envelope: 'none' }, 'what the gate does by itself'),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
   shuffledLosses: control('shuffledLosses', 'control: shuffled losses',

@@ -1,10 +1,9 @@
 /** Scores that look at more than mean losses, and the controls, in float64: numbers worked out by hand, closed forms, refusals. */
 import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
-import { asPublished, eventFromJson, eventToJson, factorSets, pairedDifferences, scores, shuffledTrials, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
+import { asPublished, eventFromJson, eventToJson, factorSets, pairedDifferences, scores, shuffledTrials, TrialScheduler, trialUpdate, robust } from '../../src/sched/index.ts';
 import type { ScheduleState, TrialOptions, TrialUpdateInput } from '../../src/sched/index.ts';
 import { uniformStream } from '../support/random.ts';
-import { minMaxed } from '../support/presets.ts';
 
 const plain = { lr: 0.1, normalize: 'none', tau: 1, anchor: false, bounds: null, holdBelow: null } as const;
 const { factor3, factor5, factor7 } = factorSets;
@@ -180,7 +179,7 @@ describe('shuffled losses', () => {
   });
 
   it('a scheduler goes on from its state as if unbroken, and tells the order', () => {
-    const make = () => new TrialScheduler(minMaxed({ control: 'shuffledLosses' }));
+    const make = () => new TrialScheduler(robust({ control: 'shuffledLosses' }));
     const losses = [8, 7, 6, 5, 4, 3, 2];
     const [whole, first, second] = [make(), make(), make()];
     for (let step = 0; step < 8; step++) whole.apply(step, losses, null, { seed: 5 });
@@ -208,22 +207,22 @@ describe('blind drift', () => {
   });
 
   it('an anchored or holding rule stays where it is: its control is its envelope alone', () => {
-    const scheduler = new TrialScheduler(minMaxed({ lr: 0.3, factors: 'factor5', control: 'blindDrift' }));
+    const scheduler = new TrialScheduler(robust({ lr: 0.3, factors: 'factor5', control: 'blindDrift' }));
     expect(scheduler.drift(0)).toMatchObject({ held: true, lrAfter: 0.3 });
-    near(new TrialScheduler(minMaxed({ lr: 0.3, factors: 'factor5', hold: false, control: 'blindDrift' })).drift(0).lrAfter, 0.3);
+    near(new TrialScheduler(robust({ lr: 0.3, factors: 'factor5', hold: false, control: 'blindDrift' })).drift(0).lrAfter, 0.3);
   });
 
   it('is for that control alone', () => {
-    expect(() => new TrialScheduler(minMaxed()).drift(0)).toThrow(expect.objectContaining({ arg: 'control', op: 'TrialScheduler.drift' }));
+    expect(() => new TrialScheduler(robust()).drift(0)).toThrow(expect.objectContaining({ arg: 'control', op: 'TrialScheduler.drift' }));
   });
 });
 
 describe('options', () => {
   it('normalize and anchor follow from the score where they are not given', () => {
-    expect(minMaxed({ score: 'pairedNoise' })).toMatchObject({ normalize: 'none', anchor: true, kappa: null });
-    expect(minMaxed({ score: 'armijo' })).toMatchObject({ normalize: 'none', anchor: false });
+    expect(robust({ score: 'pairedNoise' })).toMatchObject({ normalize: 'none', anchor: true, kappa: null });
+    expect(robust({ score: 'armijo' })).toMatchObject({ normalize: 'none', anchor: false });
     expect(asPublished('factor3', { score: 'rank' })).toMatchObject({ normalize: 'none', anchor: false });
-    expect(minMaxed({ score: (losses) => losses })).toMatchObject({ normalize: 'none', anchor: true });
+    expect(robust({ score: (losses) => losses })).toMatchObject({ normalize: 'none', anchor: true });
   });
 
   const grid = { lr: [1], momentum: [0.9] };
@@ -236,18 +235,18 @@ describe('options', () => {
     ['control', { control: 'blindDrift', score: 'armijo' }],
     ['control', { control: 'blindDrift', score: (losses) => losses }], ['control', { control: 'blindDrift', factors: grid }],
   ] as [string, Partial<TrialOptions>][])('refuses %s: %j', (arg, overrides) => {
-    const make = () => new TrialScheduler(minMaxed(overrides));
+    const make = () => new TrialScheduler(robust(overrides));
     expect(make).toThrow(expect.objectContaining({ constructor: AttrError, arg }));
   });
 
   it('two batches of one image are two samples', () => {
-    expect(new TrialScheduler(minMaxed({ score: 'pairedNoise', scoreBatch: 1, batch: 'both' })).options.scoreBatch).toBe(1);
+    expect(new TrialScheduler(robust({ score: 'pairedNoise', scoreBatch: 1, batch: 'both' })).options.scoreBatch).toBe(1);
   });
 });
 
 it('events survive JSON with what their scores looked at', () => {
-  const noise = new TrialScheduler(minMaxed({ factors: 'factor3', score: 'pairedNoise' }));
-  const gate = new TrialScheduler(minMaxed({ factors: 'factor3', score: 'armijo' }));
+  const noise = new TrialScheduler(robust({ factors: 'factor3', score: 'pairedNoise' }));
+  const gate = new TrialScheduler(robust({ factors: 'factor3', score: 'armijo' }));
   const samples = [[NaN, 1], [0, 2], [1, 3]];
   const events = [noise.apply(0, [NaN, 1, 2], null, { samples }), gate.apply(0, [1, 2, 3], 2, { slope: -Infinity })];
   expect(events[0].pairs).toEqual({ differences: [NaN, 0, 1], standardErrors: [NaN, 0, 0] });

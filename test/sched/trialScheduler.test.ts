@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler } from '../../src/sched/index.ts';
 import type { Cadence, EnvelopeName, OwnScore, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
-import { minMaxed } from '../support/presets.ts';
 
 const dueSteps = (every: Cadence, stepsPerEpoch: number | undefined, until: number): number[] =>
   Array.from({ length: until }, (_, step) => step).filter((step) => isDueAt(every, step, stepsPerEpoch));
@@ -43,7 +42,7 @@ describe('envelopes', () => {
   it('inverse root: 1, ½, ¼ after 0, 3 and 15 epochs, beyond any end, by the steps of an epoch alone', () => {
     expect([0, 30, 150, 1200].map((step) => envelopeAt('inverseSqrt', step, undefined, 10))).toEqual([1, 0.5, 0.25, 1 / 11]);
     expect(new ConstantSchedule({ lr: 2, envelope: 'inverseSqrt' }).lrAt(30, 40, 10)).toBe(1);
-    expect(new TrialScheduler(minMaxed({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
+    expect(new TrialScheduler(robust({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
     for (const stepsPerEpoch of [undefined, 0, NaN]) {
       expect(() => envelopeAt('inverseSqrt', 0, 100, stepsPerEpoch)).toThrow(expect.objectContaining({ arg: 'stepsPerEpoch' }));
     }
@@ -71,23 +70,10 @@ describe('presets', () => {
 
   it('robust', () => {
     expect(robust({ lr: 0.1 })).toEqual({
-      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'none', score: 'armijo', tau: 1, kappa: null, c: 0.25, anchor: false,
-      hold: true, batch: 'same', scoreBatch: null, direction: 'accumulated', envelope: 'cosine', base: null,
+      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: true,
+      hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
       bounds: [1e-8, 10], control: null,
     });
-  });
-
-  it('robust with another score has what goes with that', () => {
-    expect(robust({ score: 'exp' })).toMatchObject({ normalize: 'minMax', anchor: true, c: null });
-    expect(robust({ score: 'rank' })).toMatchObject({ normalize: 'none', anchor: true, c: null });
-    expect(robust({ score: (losses) => losses })).toMatchObject({ normalize: 'none', anchor: true, c: null });
-    for (const options of [robust(), robust({ score: 'exp' }), robust({ score: 'rank' }), robust({ c: 0.5 })]) new TrialScheduler(options);
-  });
-
-  it('robust with a grid tries whole steps, and means them', () => {
-    const grid = robust({ factors: { lr: [2, 1], momentum: [0.9, 0.5] } });
-    expect(grid).toMatchObject({ score: 'exp', normalize: 'minMax', direction: 'optimizer', c: null });
-    expect(new TrialScheduler(grid).options.factors).toHaveLength(4);
   });
 
   it('a state brings no m out of bounds, and takes defaults for what they are', () => {
@@ -95,8 +81,9 @@ describe('presets', () => {
     const bounded = new TrialScheduler(robust());
     const options = { ...(state.options as object), bounds: [1e-8, 10] };
     expect(() => bounded.load({ ...state, options })).toThrow(expect.objectContaining({ arg: 'state.lr' }));
-    new TrialScheduler(robust({ c: 0.1 })).load(new TrialScheduler(robust({ c: null })).state());
-    expect(() => new TrialScheduler(robust({ c: 0.2 })).load(new TrialScheduler(robust({ c: null })).state())).toThrow(AttrError);
+    const gate = (c: number | null) => new TrialScheduler(robust({ score: 'armijo', c }));
+    gate(0.1).load(gate(null).state());
+    expect(() => gate(0.2).load(gate(null).state())).toThrow(AttrError);
   });
 
   it('options that are undefined are left to the preset', () => {
@@ -107,7 +94,7 @@ describe('presets', () => {
 
 describe('TrialScheduler', () => {
   it('runs trials at m f, moves m, and steps at m times the envelope', () => {
-    const scheduler = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3' }));
+    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
     expect([0, 1, 25, 26].map((step) => scheduler.isDue(step, 100))).toEqual([true, false, true, false]);
     expect(scheduler.trialRates()).toEqual([1, 0.5, 0.25]);
     expect(scheduler.lrAt(50, 100)).toBeCloseTo(0.25, 14);
@@ -124,10 +111,10 @@ describe('TrialScheduler', () => {
     expect(scheduler.events).toEqual([event]);
   });
 
-  it('asPublished drifts on equal losses, minMaxed holds, bounds stop', () => {
+  it('asPublished drifts on equal losses, robust holds, bounds stop', () => {
     const drifting = new TrialScheduler(asPublished('factor5', { lr: 1 }));
-    const holding = new TrialScheduler(minMaxed({ lr: 1, factors: 'factor5' }));
-    const bounded = new TrialScheduler(minMaxed({ lr: 9 }));
+    const holding = new TrialScheduler(robust({ lr: 1, factors: 'factor5' }));
+    const bounded = new TrialScheduler(robust({ lr: 9 }));
     for (let step = 0; step < 10; step += 1) {
       drifting.apply(step, [2, 2, 2, 2, 2]);
       holding.apply(step, [2, 2, 2, 2, 2]);
@@ -141,7 +128,7 @@ describe('TrialScheduler', () => {
   });
 
   it('goes on from its state in a fresh object, through JSON, to the bit', () => {
-    const make = (): TrialScheduler => new TrialScheduler(minMaxed({ lr: 0.05 }));
+    const make = (): TrialScheduler => new TrialScheduler(robust({ lr: 0.05 }));
     const losses = (step: number): number[] => [NaN, Infinity, 2.5, 2.1, 2.2 + Math.sin(step) / 9, 2.25, 2.3];
     const whole = make();
     for (let step = 0; step < 12; step += 1) whole.apply(step, losses(step), step === 3 ? -Infinity : 2.4);
@@ -209,7 +196,7 @@ describe('TrialScheduler', () => {
       seen.push(losses, context);
       return [5, 1, 3];
     };
-    const scheduler = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
+    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
     const event = scheduler.apply(0, [NaN, 2, 1], 2.5);
     expect(seen).toEqual([[NaN, 2, 1], { tau: 0.3, baseLoss: 2.5, factors: [2, 1, 0.5] }]);
     // The diverged trial's weight does not count.
@@ -222,7 +209,7 @@ describe('TrialScheduler', () => {
 
   it.each([[[1, 2]], [[1, 2, -1]], [[1, NaN, 1]], [[0, 0, 0]], [[1, Infinity, 1]], [undefined], [[7, 0, 0]]])(
     'a score of one\'s own that returns %j is refused, and m stays', (weights) => {
-      const scheduler = new TrialScheduler(minMaxed({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
+      const scheduler = new TrialScheduler(robust({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
       // The first trial has diverged.
       expect(() => scheduler.apply(0, [NaN, 2, 3])).toThrow(expect.objectContaining({ constructor: AttrError, arg: 'score' }));
       expect(scheduler.lr).toBe(0.005);
@@ -230,9 +217,9 @@ describe('TrialScheduler', () => {
     });
 
   it('takes over events of the GPU, and takes events back', () => {
-    const scheduler = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3' }));
+    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
     const first = scheduler.apply(0, [3, 2, 1]);
-    const other = new TrialScheduler(minMaxed({ lr: 0.5, factors: 'factor3' }));
+    const other = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
     const told = { ...other.apply(4, [1, 2, 3]), lrBefore: first.lrAfter, lrAfter: 0.7 };
     scheduler.record(told);
     expect(scheduler.lr).toBe(0.7);
@@ -250,7 +237,7 @@ describe('TrialScheduler', () => {
 
   it('a grid is every factor with every momentum and weight decay; each takes its weighted mean where it makes sense', () => {
     const factors = { lr: [2, 0.5], momentum: [0.9, 0.99], weightDecay: [1e-4, 1e-2] };
-    const scheduler = new TrialScheduler(minMaxed({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
+    const scheduler = new TrialScheduler(robust({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
     expect(scheduler.options).toMatchObject({
       factors: [2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5], momenta: [0.9, 0.9, 0.99, 0.99, 0.9, 0.9, 0.99, 0.99],
       weightDecays: [1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2],
@@ -261,7 +248,7 @@ describe('TrialScheduler', () => {
     expect(event.lrAfter).toBeCloseTo(2 ** 0.25 * 0.5 ** 0.75, 12);
     expect(event.optimizer!.after.momentum).toBeCloseTo(0.99, 12);
     expect(event.optimizer!.after.weightDecay).toBeCloseTo(1e-4 ** 0.25 * 1e-2 ** 0.75, 12);
-    const made = minMaxed({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
+    const made = robust({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
     const uniform = new TrialScheduler(made);
     // 1 − μ: the geometric mean of 0.1 and 0.01.
     expect(uniform.apply(0, Array(8).fill(1)).optimizer!.after.momentum).toBeCloseTo(1 - 10 ** -1.5, 12);
@@ -307,13 +294,13 @@ describe('TrialScheduler', () => {
     ['lr', { lr: 20 }],
   ];
   it.each(bad)('bad option %s: %j', (arg, overrides) => {
-    const make = (): unknown => new TrialScheduler(minMaxed({ lr: 0.1, ...overrides }));
+    const make = (): unknown => new TrialScheduler(robust({ lr: 0.1, ...overrides }));
     expect(make).toThrow(AttrError);
     expect(make).toThrow(expect.objectContaining({ arg }));
   });
 
   it('says what and how', () => {
-    expect(() => new TrialScheduler(minMaxed({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
+    expect(() => new TrialScheduler(robust({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
       `[AttrError: TrialScheduler: every must be one of { epochs: n }, { steps: n }, { perEpoch: n }, got {"perHour":2}; pass { epochs: 1 }]`);
   });
 

@@ -166,9 +166,9 @@ describe('costs', () => {
     expect(expectedCost({ ...small, method: 'published5' })).toEqual({ training: 1152, trials: 4 * 5 * 32 });
     expect(expectedCost({ ...small, method: 'published5', options: { scoreBatch: 128, batch: 'both' } }).trials).toBe(4 * 5 * 128 * 2);
     // Both ask four times an epoch: here before each of its three steps.
-    expect(expectedCost({ ...small, method: 'minMaxCosine' }).trials).toBe(4 * 3 * 7 * 32);
-    // Its gate asks for the loss at the weights too.
-    expect(expectedCost({ ...small, method: 'robust' }).trials).toBe(4 * 3 * 8 * 32);
+    expect(expectedCost({ ...small, method: 'robust' }).trials).toBe(4 * 3 * 7 * 32);
+    // A gate asks for the loss at the weights too.
+    expect(expectedCost({ ...small, method: 'gate' }).trials).toBe(4 * 3 * 8 * 32);
     expect(totalCost(expectedCost(small))).toBe(1152);
   });
 

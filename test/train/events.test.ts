@@ -7,7 +7,7 @@ import { trainingContext, type Module } from '../../src/nn/module.ts';
 import type { SgdOptions } from '../../src/optim/sgd.ts';
 import { pairedDifferences } from '../../src/sched/evidence.ts';
 import type { Schedule } from '../../src/sched/schedule.ts';
-import { type TrialOptions } from '../../src/sched/trialOptions.ts';
+import { type TrialOptions, robust } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { Trainer } from '../../src/train/trainer.ts';
@@ -16,7 +16,6 @@ import { assembleBatch } from '../support/reference.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { ConvNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
-import { minMaxed } from '../support/presets.ts';
 
 const device = useDevice();
 
@@ -91,7 +90,7 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
   const options = (schedule: Schedule): TrainerOptions => ({
     model: new ConvNet(momenta), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule, ...more,
   });
-  const chosen = minMaxed({ lr: 0.05, every: { steps: 2 }, ...trials });
+  const chosen = robust({ lr: 0.05, every: { steps: 2 }, ...trials });
 
   test('changes no bit of the run but its learning rates', async () => {
     const own = new TrialScheduler(chosen);
@@ -150,7 +149,7 @@ describe('a grid of the optimizer\'s own momentum and weight decay', () => {
 
   test.each(optimizers)('%j: trials are those along the optimizer\'s direction', async (optimizer) => {
     const losses = async (factors: TrialOptions['factors']) => {
-      const schedule = new TrialScheduler(minMaxed({ lr: 0.05, every: { steps: 2 }, factors }));
+      const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 2 }, factors }));
       await train({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule });
       return schedule.events.map((event) => event.losses);
     };
@@ -199,7 +198,7 @@ describe('trial losses are those of N copies of the weights', () => {
   const average = (xs: readonly number[]): number => xs.reduce((sum, x) => sum + x, 0) / xs.length;
 
   test.each(cases)('$name', async ({ trials, optimizer = momentum, reach = 1, images }) => {
-    const schedule = new TrialScheduler(minMaxed({ lr: 0.05, every: { steps: 3 }, ...trials }));
+    const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 3 }, ...trials }));
     await withTrainer({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer, schedule }, async (trainer) => {
       const { store, sgd } = trainer.plans;
       for (let i = 0; i < 3; i++) await trainer.trainStep();

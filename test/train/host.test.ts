@@ -1,7 +1,7 @@
 /** Runs of softmax regression against the same training in float64 on the host: which images, at what rate, along what, scored on what. */
 import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
-import { linearLr, steps } from '../../src/sched/index.ts';
+import { linearLr, steps, robust } from '../../src/sched/index.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { asPublished, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent, type TriedOptimizer } from '../../src/sched/trialScheduler.ts';
@@ -11,7 +11,6 @@ import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { hostRun, weightsOf } from './hostTrainer.ts';
 import { LinearNet, randomDataset, withTrainer } from './nets.ts';
-import { minMaxed } from '../support/presets.ts';
 
 useDevice();
 
@@ -32,7 +31,7 @@ interface Row {
 
 const lr = 0.002;
 const constant = () => new ConstantSchedule({ lr });
-const trial = (overrides: Partial<TrialOptions>) => () => new TrialScheduler(minMaxed({ lr, every: { steps: 2 }, ...overrides }));
+const trial = (overrides: Partial<TrialOptions>) => () => new TrialScheduler(robust({ lr, every: { steps: 2 }, ...overrides }));
 const published = (overrides: Partial<TrialOptions> = {}) => () => new TrialScheduler(asPublished('factor5', { lr, ...overrides }));
 const momentum = { momentum: 0.9, weightDecay: 0.01 };
 const nesterov = { momentum: 0.9, nesterov: true };
@@ -60,11 +59,11 @@ const rows: Row[] = [
   { name: 'gradient, nesterov', schedule: published({ every: { steps: 3 } }), more: { optimizer: nesterov }, events: [0, 3, 6, 9, 12] },
   { name: 'gradient, without weight decay', schedule: published(), more: { optimizer: { weightDecay: 0.3 } }, events: [0, 5, 10] },
   {
-    name: 'min-max', schedule: trial({ every: { perEpoch: 4 } }), more: { optimizer: momentum }, events: [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12],
+    name: 'robust', schedule: trial({ every: { perEpoch: 4 } }), more: { optimizer: momentum }, events: [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12],
   },
-  { name: 'min-max, plain SGD', schedule: trial({}), events: everySecond },
-  { name: 'min-max, weight decay in the direction', schedule: trial({}), more: { optimizer: { weightDecay: 0.3 } }, events: everySecond },
-  { name: 'min-max, nesterov', schedule: trial({}), more: { optimizer: nesterov }, events: everySecond },
+  { name: 'robust, plain SGD', schedule: trial({}), events: everySecond },
+  { name: 'robust, weight decay in the direction', schedule: trial({}), more: { optimizer: { weightDecay: 0.3 } }, events: everySecond },
+  { name: 'robust, nesterov', schedule: trial({}), more: { optimizer: nesterov }, events: everySecond },
   {
     name: 'held-out images, at the end of an epoch round the order', schedule: trial({ batch: 'heldOut', every: { steps: 1 } }),
     more: { optimizer: momentum }, events: Array.from({ length: 13 }, (_, i) => i),
@@ -92,7 +91,7 @@ const rows: Row[] = [
   },
   {
     name: 'paired noise, scored on the host', more: { optimizer: momentum }, events: everySecond,
-    schedule: () => new HostScheduler(minMaxed({ lr, factors: gentle, every: { steps: 2 }, score: 'pairedNoise', batch: 'both' })),
+    schedule: () => new HostScheduler(robust({ lr, factors: gentle, every: { steps: 2 }, score: 'pairedNoise', batch: 'both' })),
   },
   ...gated.flatMap((optimizer): Row[] => [
     {
@@ -106,7 +105,7 @@ const rows: Row[] = [
   ]),
   {
     name: 'Armijo gate on a base, scored on the host', more: { optimizer: momentum }, events: everySecond,
-    schedule: () => new HostScheduler(minMaxed({ every: { steps: 2 }, score: 'armijo', factors: gentle, base: rising() })),
+    schedule: () => new HostScheduler(robust({ every: { steps: 2 }, score: 'armijo', factors: gentle, base: rising() })),
   },
   {
     name: 'Armijo gate on a base', more: { optimizer: momentum }, events: everySecond,

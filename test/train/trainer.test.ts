@@ -1,7 +1,7 @@
 /** The loop around the steps: repeatability, order, cadence, logging, ending. */
 import { describe, expect, test } from 'vitest';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
-import { asPublished, type TrialOptions } from '../../src/sched/trialOptions.ts';
+import { asPublished, type TrialOptions, robust } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import { AttrError } from '../../src/gpu/errors.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
@@ -9,7 +9,6 @@ import { Trainer } from '../../src/train/trainer.ts';
 import type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
 import { ConvNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
-import { minMaxed } from '../support/presets.ts';
 
 useDevice();
 
@@ -51,7 +50,7 @@ describe('the same seed gives the same bits', () => {
   const cases: [string, () => Partial<TrainerOptions>][] = [
     ['shuffled', () => ({})],
     ['cropped and flipped', () => ({ augment: 'crop-flip' })],
-    ['with trials', () => ({ augment: 'crop-flip', schedule: new TrialScheduler(minMaxed({ lr: 0.05, batch: 'both' })) })],
+    ['with trials', () => ({ augment: 'crop-flip', schedule: new TrialScheduler(robust({ lr: 0.05, batch: 'both' })) })],
   ];
 
   test.each(cases)('%s; another seed gives others', async (_, make) => {
@@ -114,8 +113,8 @@ describe('events come when they are due', () => {
     for (const { step, lr } of steps) expect(lr).toBe(schedule.events.findLast((event) => event.step <= step)!.lrAfter);
   });
 
-  test.each(['asPublished', 'minMaxed'] as const)('%s: each step is made at the rate the schedule gives, and that moves', async (preset) => {
-    const scheduler = new TrialScheduler(preset === 'minMaxed' ? minMaxed({ lr: 0.05 }) : asPublished('factor5', { lr: 0.05 }));
+  test.each(['asPublished', 'robust'] as const)('%s: each step is made at the rate the schedule gives, and that moves', async (preset) => {
+    const scheduler = new TrialScheduler(preset === 'robust' ? robust({ lr: 0.05 }) : asPublished('factor5', { lr: 0.05 }));
     const asked: { step: number; lr: number; total: number | undefined }[] = [];
     const lrAt = scheduler.lrAt.bind(scheduler);
     scheduler.lrAt = (step, total) => {
@@ -127,7 +126,7 @@ describe('events come when they are due', () => {
     expect(asked).toEqual(steps.map(({ step, lr }) => ({ step, lr, total: 12 })));
     expect(steps).toHaveLength(12);
     expect(new Set(scheduler.events.map(({ lrAfter }) => lrAfter)).size).toBe(scheduler.events.length);
-    if (preset === 'minMaxed') expect(steps[11].lr).toBeLessThan(0.05 * scheduler.events.at(-1)!.lrAfter);
+    if (preset === 'robust') expect(steps[11].lr).toBeLessThan(0.05 * scheduler.events.at(-1)!.lrAfter);
     else expect(steps[11].lr).toBe(scheduler.lr);
   });
 
@@ -224,7 +223,7 @@ test('a loop of one\'s own that reads no losses for long gets all of them', asyn
 });
 
 test('a loop of one\'s own that asks for no events for long gets all of them, and its schedule too', async () => {
-  const schedule = new TrialScheduler(minMaxed({ lr: 0.05, factors: [2, 0.5], every: { steps: 1 }, scoreBatch: 1 }));
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: [2, 0.5], every: { steps: 1 }, scoreBatch: 1 }));
   await withTrainer(options({ epochs: 40, schedule }), async (trainer) => {
     for (let i = 0; i < 150; i++) await trainer.trainStep();
     const events = await trainer.events();
@@ -259,7 +258,7 @@ test('a state that is loaded between steps is what the next step is made with', 
 });
 
 test('a step after the last one is refused, and nothing is told of it', async () => {
-  const schedule = new TrialScheduler(minMaxed({ lr: 0.05, factors: 'factor3', every: { steps: 1 } }));
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3', every: { steps: 1 } }));
   await withTrainer(options({ maxSteps: 2, schedule }), async (trainer) => {
     // The envelope ends at step 2, with rate 0.
     for (let i = 0; i < 3; i++) await trainer.trainStep();
@@ -270,7 +269,7 @@ test('a step after the last one is refused, and nothing is told of it', async ()
 });
 
 test('a scheduler is of one trainer, and of one run', async () => {
-  const schedule = new TrialScheduler(minMaxed({ lr: 0.05, factors: 'factor3' }));
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3' }));
   const refusal = expect.objectContaining({ op: 'Trainer', arg: 'schedule' });
   const refused = () => expect(Trainer.create(options({ schedule }))).rejects.toThrow(refusal);
   await expect(Trainer.create(options({ schedule, batchSize: 1000 }))).rejects.toThrow(expect.objectContaining({ arg: 'batchSize' }));
@@ -288,7 +287,7 @@ test('what a score of one\'s own throws ends the run: a second try would give th
     if (++asked === 2) throw new Error('no score today');
     return losses.map((loss) => 1 / loss);
   };
-  const schedule = new TrialScheduler(minMaxed({ lr: 0.05, factors: 'factor3', every: { steps: 2 }, normalize: 'none', score }));
+  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3', every: { steps: 2 }, normalize: 'none', score }));
   await withTrainer(options({ schedule }), async (trainer) => {
     for (let i = 0; i < 2; i++) await trainer.trainStep();
     for (let i = 0; i < 2; i++) await expect(trainer.trainStep()).rejects.toThrow('no score today');

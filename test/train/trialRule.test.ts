@@ -9,14 +9,13 @@ import type { Storage } from '../../src/graph/tensor.ts';
 import { flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
 import { nextPass } from '../../src/kernels/trialRule.ts';
 import { resolveSgdOptions, stepAsMove, type SgdOptions } from '../../src/optim/sgd.ts';
-import { FLOAT32, holdUlps, shuffledTrials, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
+import { FLOAT32, holdUlps, shuffledTrials, TrialScheduler, trialUpdate, robust } from '../../src/sched/index.ts';
 import type { NormalizeName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
 import { shortest } from '../../src/train/float32.ts';
 import { coefficientForm, trialFactors, TrialRule, type EventSamples } from '../../src/train/trialRule.ts';
 import { chunkTrials } from '../../src/trials/passes.ts';
 import { useDevice } from '../support/device.ts';
 import { uniformStream } from '../support/random.ts';
-import { minMaxed } from '../support/presets.ts';
 
 const device = useDevice();
 
@@ -112,7 +111,7 @@ const tolerance = 1e-6;
 async function check(
   overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1, setting: Setting = {},
 ): Promise<TrialEvent> {
-  const options = minMaxed(overrides);
+  const options = robust(overrides);
   const losses = given.map(f32);
   const baseLoss = options.score === 'relGain' || options.score === 'armijo' ? f32(givenBase) : null;
   const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss, setting);
@@ -281,7 +280,7 @@ describe('the Armijo gate', () => {
     const event = await check({ score: 'armijo', factors, lr: 0.1 }, rising, 2, { slope: 1 });
     expect(event.multiplier).toBeCloseTo(0.25, 6);
     for (const slope of [NaN, Infinity, -Infinity]) {
-      const { events: [none] } = await runRule(minMaxed({ score: 'armijo', factors, lr: 0.1 }), [2, 1, 2, 0, 2, 2, 2], 2, { slope });
+      const { events: [none] } = await runRule(robust({ score: 'armijo', factors, lr: 0.1 }), [2, 1, 2, 0, 2, 2, 2], 2, { slope });
       expect(none.weights).toEqual([0, 0, 0, 0, 1, 0, 0]);
     }
   });
@@ -292,7 +291,7 @@ describe('the Armijo gate', () => {
   });
 
   test('a base loss that is not finite sets a flag', async () => {
-    const { events, flags } = await runRule(minMaxed({ score: 'armijo' }), Array(7).fill(1), NaN, { slope: 1 });
+    const { events, flags } = await runRule(robust({ score: 'armijo' }), Array(7).fill(1), NaN, { slope: 1 });
     expect(events).toEqual([]);
     expect(flags).toBe(flagNonFiniteLoss);
   });
@@ -398,21 +397,21 @@ describe('what stops the rule', () => {
   const losses = [3, 2, 1, 1.5, 2, 2.5, 2.7];
 
   test('a flag that is set: m and flags stay, no event is told', async () => {
-    const { events, rates, flags } = await runRule(minMaxed({ lr: 0.5 }), losses, null, { flags: 8 });
+    const { events, rates, flags } = await runRule(robust({ lr: 0.5 }), losses, null, { flags: 8 });
     expect(events).toEqual([]);
     expect(rates[1]).toBe(0.5);
     expect(flags).toBe(8);
   });
 
   test.each([NaN, Infinity])('a base loss of %s: a flag is set, as the weights themselves are lost', async (base) => {
-    const { events, rates, flags } = await runRule(minMaxed({ lr: 0.5, score: 'relGain', normalize: 'none' }), losses, base);
+    const { events, rates, flags } = await runRule(robust({ lr: 0.5, score: 'relGain', normalize: 'none' }), losses, base);
     expect(events).toEqual([]);
     expect(rates[1]).toBe(0.5);
     expect(flags).toBe(flagNonFiniteLoss);
   });
 
   test('a coefficient beyond float32 loses its trial, whatever the loss says', async () => {
-    const { events: [event] } = await runRule(minMaxed({ lr: 1, factors: [1e48, 1, 0.5], anchor: false }), [0, 2, 1], null);
+    const { events: [event] } = await runRule(robust({ lr: 1, factors: [1e48, 1, 0.5], anchor: false }), [0, 2, 1], null);
     expect(event).toMatchObject({ nonFinite: 1, allNonFinite: false });
     expect(event.weights[0]).toBe(0);
     expect(event.lrAfter).toBeLessThan(1);
@@ -420,7 +419,7 @@ describe('what stops the rule', () => {
 
   test('in a grid any of a trial\'s coefficients does', async () => {
     const factors = { lr: [1], momentum: [0.9, 0.5], weightDecay: [1e-4, 1e39] };
-    const { events: [event] } = await runRule(minMaxed({ lr: 0.5, factors }), [2, 0, 1, 0], null, { optimizer: { momentum: 0.9 } });
+    const { events: [event] } = await runRule(robust({ lr: 0.5, factors }), [2, 0, 1, 0], null, { optimizer: { momentum: 0.9 } });
     expect(event.nonFinite).toBe(2);
     expect(event.weights.map((weight) => weight > 0)).toEqual([true, false, true, false]);
   });
@@ -435,7 +434,7 @@ describe('a grid over learning rate, momentum and weight decay', () => {
   test.each(optimizers)('%j: coefficients are those of the whole step, and each number takes its weighted mean', async (optimizer) => {
     for (const first of [0, 1]) {
       for (const grid of [factors, { ...factors, momentum: [0.95, 0.9, 0.8, 0.7, 0.6, 0], weightDecay: undefined }]) {
-        const { events: [event], coefficients, rates, scheduler } = await runRule(minMaxed({ lr: 0.5, factors: grid }), losses, null, {
+        const { events: [event], coefficients, rates, scheduler } = await runRule(robust({ lr: 0.5, factors: grid }), losses, null, {
           optimizer, first,
         });
         const own = resolveSgdOptions(optimizer);
@@ -446,7 +445,7 @@ describe('a grid over learning rate, momentum and weight decay', () => {
           const want = [decay, ofBuffer, ofGradient];
           want.forEach((c, k) => close(coefficients[i][k], c, 3e-7 * Math.abs(c), `trial ${i}, number ${k}`));
         });
-        const want = new TrialScheduler(minMaxed({ lr: 0.5, factors: grid })).apply(3, losses.map(f32));
+        const want = new TrialScheduler(robust({ lr: 0.5, factors: grid })).apply(3, losses.map(f32));
         close(event.lrAfter / want.lrAfter, 1, tolerance, 'rate');
         const { before, after } = event.optimizer!;
         close(after.momentum!, want.optimizer!.after.momentum!, tolerance, 'momentum');
@@ -462,15 +461,15 @@ describe('a grid over learning rate, momentum and weight decay', () => {
   test('equal losses and none at all leave momentum and weight decay as they are', async () => {
     const optimizer = { momentum: 0.9, weightDecay: 5e-4 };
     for (const loss of [2, NaN]) {
-      const { events: [event] } = await runRule(minMaxed({ factors }), Array(12).fill(loss), null, { optimizer });
+      const { events: [event] } = await runRule(robust({ factors }), Array(12).fill(loss), null, { optimizer });
       expect(event.optimizer!.after).toEqual({ momentum: 0.9, weightDecay: 5e-4 });
     }
   });
 
   test('without momentum there is no buffer to try it on; weight decay goes by the gradient alone', async () => {
-    const made = runRule(minMaxed({ factors }), losses, null);
+    const made = runRule(robust({ factors }), losses, null);
     await expect(made).rejects.toThrow(expect.objectContaining({ arg: 'factors.momentum' }));
-    const { coefficients } = await runRule(minMaxed({ lr: 0.5, factors: { lr: [2, 1], weightDecay: [0.25, 0.125] } }), [1, 2, 3, 4], null);
+    const { coefficients } = await runRule(robust({ lr: 0.5, factors: { lr: [2, 1], weightDecay: [0.25, 0.125] } }), [1, 2, 3, 4], null);
     expect(coefficients).toEqual([[-0.25, -1], [-0.125, -1], [-0.125, -0.5], [-0.0625, -0.5]]);
   });
 });
