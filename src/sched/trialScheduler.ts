@@ -6,6 +6,7 @@ import type { ControlName } from './controls.ts';
 import { envelopeAt } from './envelopes.ts';
 import type { Pairs, TrialEvidence } from './evidence.ts';
 import { checkKind, checkLr, checkOptions } from './schedule.ts';
+import { scoreDefaults } from './scores.ts';
 import type { Schedule, ScheduleState } from './schedule.ts';
 import { checkFloat32, holdUlps, resolveTrialOptions } from './trialOptions.ts';
 import type { ResolvedTrialOptions, TrialOptions } from './trialOptions.ts';
@@ -204,8 +205,8 @@ export class TrialScheduler implements Schedule {
   /** Options that the future depends on: all but the first m, and the base, which has a state of its own. */
   #fixed(): Record<string, unknown> {
     const { lr: _first, base: _base, ...fixed } = this.options;
-    fixed.c = fixed.score === 'armijo' ? (fixed.c ?? 0.1) : null;
-    fixed.kappa = fixed.score === 'pairedNoise' ? (fixed.kappa ?? 1) : null;
+    fixed.c = fixed.score === 'armijo' ? (fixed.c ?? scoreDefaults.c) : null;
+    fixed.kappa = fixed.score === 'pairedNoise' ? (fixed.kappa ?? scoreDefaults.kappa) : null;
     const plain = (_: string, value: unknown): unknown => (typeof value === 'function' ? 'a function' : value);
     return JSON.parse(JSON.stringify(fixed, plain)) as Record<string, unknown>;
   }
@@ -226,7 +227,9 @@ export class TrialScheduler implements Schedule {
       throw new AttrError({ op, arg: `state.${name}`, rule, got: JSON.stringify(state[name]), fix: 'pass what state() gave' });
     };
     const { bounds, momenta, weightDecays } = this.options;
-    if (bounds && (state.lr < bounds[0] || state.lr > bounds[1])) refuse('lr', `must lie in ${bounds.join(' … ')}, this scheduler's bounds`);
+    // m is a float32, and so are the bounds that it was held to.
+    const [least, m, most] = [bounds?.[0] ?? 0, state.lr, bounds?.[1] ?? Infinity].map(Math.fround);
+    if (m < least || m > most) refuse('lr', `must lie in ${bounds!.join(' … ')}, this scheduler's bounds`);
     const isList = Array.isArray(state.events) && state.events.every(isEventJson);
     if (!isList) refuse('events', 'must be a list of events in order of step');
     const hasGrid = momenta !== null || weightDecays !== null;
