@@ -94,7 +94,7 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
 /**
  * The same rule as a scale finder under a fixed decay: factor7, four events an epoch, along the optimizer's own update, cosine envelope;
  * equal losses hold m, unbalanced factors of your own do not drift (anchor; with factor7 it changes nothing), m stays in [1e-8, 10]. A run of
- * unknown length: `robust({ envelope: 'inverseSqrt' })`. Where it serves and where not: docs/study.md.
+ * unknown length: `robust({ envelope: 'none' })`, or 'inverseSqrt'. Where it serves and where not: docs/study.md.
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
