@@ -57,7 +57,7 @@ svg text{fill:var(--soft)}
 .wide svg{min-width:600px}
 .scroll{overflow:auto;max-height:440px;margin-top:8px}
 table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
-th,td{padding:5px 10px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
+th,td{padding:5px 7px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 th{color:var(--soft);font-weight:600}
 thead th{position:sticky;top:0;background:var(--panel);border-bottom:1px solid var(--line)}
 th:first-child,td:first-child,th.name{text-align:left}
