@@ -87,9 +87,10 @@ it.each(Object.keys(jobs))(`a run by %s that is killed again and again ends as t
 
   const starts = new Set<number>();
   for (let kill = 0; kill < kills; kill++) {
-    // The first leaves a checkpoint.
-    const isStart = kill > 0 && random() < 0.25;
-    const steps = kill === 0 ? 2 * every + 1 : 1 + Math.floor(random() * (2 * every + 1));
+    // The first leaves a checkpoint, and one on the way another, wherever the others fall.
+    const isLong = kill === 0 || kill === kills >> 1;
+    const isStart = !isLong && random() < 0.25;
+    const steps = isLong ? 2 * every + 1 : 1 + Math.floor(random() * (2 * every + 1));
     const moment = isStart ? { afterMs: random() * startMs, steps: 0 } : { afterMs: random() * 40, steps };
     expect(await live(flags, broken, moment)).toBe(true);
     starts.add(check(broken, every)?.checkpoint.state.step ?? 0);
