@@ -21,6 +21,17 @@ export type ScoreBatch = 'same' | 'heldOut' | 'both';
  */
 export type Direction = 'gradient' | 'accumulated' | 'optimizer';
 
+/**
+ * So many events, so many steps apart, from the first step on, of which alone m may rise; those after them, at the scheduler's `every`, may but
+ * lower it. What stands at the end of it is then the most that the run is made at, whatever later trials allow.
+ */
+export interface Search {
+  /** an integer ≥ 1 */
+  readonly events: number;
+  /** an integer ≥ 1, steps */
+  readonly every: number;
+}
+
 export interface TrialOptions {
   /** the scale m to start from, > 0; the presets' is 1 with a base */
   lr: number;
@@ -54,6 +65,8 @@ export interface TrialOptions {
   base: PureSchedule | null;
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
+  /** how the run begins; null: at `every` from the first step, and any event may raise m */
+  search: Search | null;
   /**
    * Makes the run a control of one without it, all other options being those of the run that it stands beside: the rule fed equal losses
    * and no trial run ('blindDrift'), or its losses handed out among the factors at random ('shuffledLosses', by the run's seed). Null for
@@ -86,21 +99,27 @@ const followsScore = ({ score = 'exp' }: Partial<TrialOptions>, anchor: boolean)
 export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides: Partial<TrialOptions> = {}): TrialOptions {
   return {
     lr: overrides.base ? 1 : 0.005, factors, every: { epochs: 1 }, ...followsScore(overrides, false), score: 'exp', tau: 1, kappa: null,
-    c: null, hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null,
+    c: null, hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, search: null,
     control: null, ...given(overrides),
   };
 }
 
 /**
- * The same rule as a scale finder under a fixed decay: factor7, four events an epoch, along the optimizer's own update, cosine envelope;
- * equal losses hold m, unbalanced factors of your own do not drift (anchor; with factor7 it changes nothing), m stays in [1e-8, 10]. A run of
- * unknown length: `robust({ envelope: 'none' })`, or 'inverseSqrt'. Where it serves and where not: docs/study.md.
+ * A step's length found by trials, then a fixed decay: `armijo`, the largest factor that lowers the batch's loss by a tenth of what its slope
+ * promises, along all that momentum makes of the gradient; factor7, a search of 8 events in the first 256 steps, after them four an epoch that can
+ * only lower m, cosine envelope, m in [1e-8, 10]. Under another score equal losses hold m and do not drift (anchor, hold); a grid of factors has
+ * 'exp', along the optimizer's own step. A run of unknown length: `robust({ envelope: 'none' })`, or 'inverseSqrt'. Where it serves and where
+ * not: docs/study.md.
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
+  const { score, factors = 'factor7' } = overrides;
+  const isGrid = typeof factors === 'object' && !Array.isArray(factors);
+  const chosen = { score: score ?? (isGrid ? 'exp' : 'armijo') } as const;
   return {
-    lr: overrides.base ? 1 : 0.005, factors: 'factor7', every: { perEpoch: 4 }, ...followsScore(overrides, true), score: 'exp', tau: 1,
-    kappa: null, c: null, hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer',
-    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], control: null, ...given(overrides),
+    lr: overrides.base ? 1 : 0.005, factors, every: { perEpoch: 4 }, ...followsScore(chosen, true), ...chosen, tau: 1, kappa: null, c: null,
+    hold: true, batch: 'same', scoreBatch: null, direction: isGrid ? 'optimizer' : 'accumulated',
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], search: { events: 8, every: 32 }, control: null,
+    ...given(overrides),
   };
 }
 
@@ -133,6 +152,7 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   checkName(op, 'envelope', options.envelope, envelopes);
   checkFlag('anchor', options.anchor);
   checkFlag('hold', options.hold);
+  checkSearch(options);
   const { scoreBatch } = options;
   if (scoreBatch !== null && !(Number.isInteger(scoreBatch) && scoreBatch >= 1)) {
     throw new AttrError({ op, arg: 'scoreBatch', rule: 'must be an integer ≥ 1 or null', got: scoreBatch, fix: 'null: as training' });
@@ -148,12 +168,13 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   checkBounds(options);
   const every = { ...options.every };
   const bounds = options.bounds === null ? null : ([options.bounds[0], options.bounds[1]] as const);
+  const search = options.search === null ? null : { events: options.search.events, every: options.search.every };
   const points = resolvePoints(options.factors);
   if ((points.momenta || points.weightDecays) && options.direction !== 'optimizer') {
     const fix = "a grid tries whole steps of the optimizer: pass direction 'optimizer'";
     throw new AttrError({ op, arg: 'direction', rule: "must be 'optimizer' with a grid", got: options.direction, fix });
   }
-  const resolved = { ...options, every, bounds, ...points };
+  const resolved = { ...options, every, bounds, search, ...points };
   checkScore(resolved);
   checkControl(resolved);
   return resolved;
@@ -201,6 +222,13 @@ export function checkFloat32(op: string, arg: string, value: number, fix: string
 function checkFlag(arg: string, value: boolean): void {
   if (typeof value === 'boolean') return;
   throw new AttrError({ op: 'TrialScheduler', arg, rule: 'must be true or false', got: value, fix: 'start from a preset' });
+}
+
+function checkSearch({ search }: TrialOptions): void {
+  if (search === null) return;
+  const { events, every }: Partial<Search> = search ?? {};
+  if ([events, every].every((n) => Number.isSafeInteger(n) && n! >= 1)) return;
+  refuse('search', 'must be { events: n, every: steps }, integers ≥ 1, or null', JSON.stringify(search), 'pass { events: 8, every: 32 }');
 }
 
 function checkBounds({ bounds, lr }: TrialOptions): void {

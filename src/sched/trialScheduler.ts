@@ -28,7 +28,7 @@ export interface TrialEvent {
   weights: number[];
   /** loss at the current weights on the trials' batch, where the loop gave it */
   baseLoss: number | null;
-  /** a bound changed lrAfter */
+  /** a bound changed lrAfter, or that the search is over */
   clamped: boolean;
   /** trials with a NaN or infinite loss */
   nonFinite: number;
@@ -98,7 +98,8 @@ export class TrialScheduler implements Schedule {
   }
 
   isDue(step: number, stepsPerEpoch?: number): boolean {
-    return isDueAt(this.options.every, step, stepsPerEpoch);
+    const { every, search } = this.options;
+    return isDueAt(search && this.mayRiseAt(step) ? { steps: search.every } : every, step, stepsPerEpoch);
   }
 
   /** base · m · f_i, in the order of the factors: trial i's losses are L(θ − trialRates[i] · d). */
@@ -111,12 +112,19 @@ export class TrialScheduler implements Schedule {
     return this.options.base?.lrAt(step, totalSteps, stepsPerEpoch) ?? 1;
   }
 
+  /** Whether the event before update `step` may raise m. */
+  mayRiseAt(step: number): boolean {
+    const { search } = this.options;
+    return search === null || step < search.events * search.every;
+  }
+
   /**
    * Moves m by the trials' losses and logs the event. With every loss non-finite m is cut by the smallest factor; the loop decides whether
    * the run goes on.
    * @param losses one a factor, in their order; NaN and ±Infinity mark diverged trials
    * @param baseLoss loss at the current weights on the trials' batch; the scores 'relGain' and 'armijo' need it
    * @param evidence what the scores 'pairedNoise' and 'armijo' and the control 'shuffledLosses' need beside
+   * @throws AttrError for what of it is missing, and for a step that is not after the last event's
    */
   apply(step: number, losses: readonly number[], baseLoss: number | null = null, evidence: TrialEvidence = {}): TrialEvent {
     const { factors, normalize, score, tau, kappa, c, anchor, bounds, hold, control } = this.options;
@@ -125,7 +133,7 @@ export class TrialScheduler implements Schedule {
     const holdBelow = hold ? holdUlps : null;
     const order = control === 'shuffledLosses' ? shuffledTrials(evidence.seed ?? 0, step, factors.length) : null;
     const { samples, slope, baseRate } = evidence;
-    const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow };
+    const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow, mayRise: this.mayRiseAt(step) };
     const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, samples, slope, baseRate, order, ...rule });
     const controlled = { ...(control && { control }), ...(order && { order }) };
     const given = { factors: [...factors], losses: [...losses], baseLoss };

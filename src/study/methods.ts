@@ -45,8 +45,8 @@ export type Method = ScheduledMethod | TreeMethod;
 
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
-  | 'published3' | 'published5' | 'published7' | 'robust' | 'robustInverseSqrt' | 'robustNoDecay' | 'gate' | 'gateInverseSqrt' | 'gateNoDecay'
-  | 'blindDrift' | 'shuffledLosses'
+  | 'published3' | 'published5' | 'published7' | 'robust' | 'robustInverseSqrt' | 'robustNoDecay' | 'gate' | 'gateNoDecay' | 'minMax'
+  | 'blindDrift' | 'shuffledLosses' | 'robustShuffled'
   | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
   | 'alr' | 'alrEqualCost';
 
@@ -66,7 +66,8 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
 });
 
-const gate = { score: 'armijo', c: 0.25, direction: 'accumulated' } as const;
+/** As the preset would be without a search, and so with a share that is more careful. */
+const gate = { c: 0.25, search: null } as const;
 
 /** The preset but for some of its options. */
 const robustWith = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
@@ -113,18 +114,23 @@ export const methods: Record<MethodName, Method> = {
   published5: published('factor5', 'published, 5 factors'),
   published7: published('factor7', 'published, 7 factors'),
   robust: robustWith('robust', {},
-    'robust(): 7 factors, 4 events an epoch, along the step to be made, anchored, held where losses are equal, × cosine'),
+    'robust(): the largest of 7 factors that keeps a tenth of the linear decrease; 8 events 32 steps apart, then 4 an epoch that can only lower it; × cosine'),
   robustInverseSqrt: robustWith('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
     "robust({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
   robustNoDecay: robustWith('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
-  gate: robustWith('gate × cosine', gate,
-    "robust() by the largest factor that keeps a quarter of the linear decrease, along all that momentum makes of the gradient"),
-  gateInverseSqrt: robustWith('gate × 1/√(1 + epochs)', { ...gate, envelope: 'inverseSqrt' }, "the same under a decay that need not know the run's length"),
-  gateNoDecay: robustWith('gate, no decay', { ...gate, envelope: 'none' }, 'what the gate does by itself'),
+  gate: robustWith('gate, no search, × cosine', gate,
+    'robust({ c: 0.25, search: null }): the largest factor that keeps a quarter of it, 4 events an epoch that can raise it too'),
+  gateNoDecay: robustWith('gate, no search, no decay', { ...gate, envelope: 'none' }, 'what that gate does by itself'),
+  minMax: robustWith('min-max × cosine', { score: 'exp', direction: 'optimizer', search: null },
+    'the published score with 7 factors, 4 events an epoch, along the step to be made, held where losses are equal, × cosine'),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
   shuffledLosses: control('shuffledLosses', 'control: shuffled losses',
     'published, 5 factors, its losses dealt out among the factors at random'),
+  robustShuffled: {
+    ...robustWith('control: robust, shuffled', { control: 'shuffledLosses' }, 'robust(), its losses dealt out among the factors at random'),
+    family: 'control',
+  },
   slsArmijo: rule('SLS: Armijo', 'searches each step down by 0.9 from 2^(1/B) times the last rate, at first from the rate; 10 trials, c = 0.1',
     (lr) => slsArmijo({ initLr: lr })),
   pal: rateless('PAL', 'the parabola through a trial at distance 1 along the step, 1.67 times to its minimum, at most 3.16', () => pal()),

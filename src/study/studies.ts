@@ -160,7 +160,7 @@ const plans: Record<StudyName, Plan> = {
     title: 'The first rate',
     question: 'How far off may the first rate be? The paper saw 7 factors diverge from 1.',
     rows: ({ base, rates }) =>
-      ({ rows: overRates(base, ['constant', 'cosine', 'published3', 'published5', 'published7', 'robust', 'gate'], rates.initial), bests: [] }),
+      ({ rows: overRates(base, ['constant', 'cosine', 'published3', 'published5', 'published7', 'minMax', 'robust'], rates.initial), bests: [] }),
   },
   scores: {
     title: 'Scores, normalisations, anchor',

@@ -72,7 +72,8 @@ export class Stepper {
     if (plans.rule) {
       const envelope = floatBits(this.#rateAt(update));
       plans.rule.sync(step);
-      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope });
+      const mayRise = Number(plans.rule.scheduler.mayRiseAt(step));
+      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope, mayRise });
     } else if (plans.adaptive) {
       plans.adaptive.sync(step);
       plans.control.write({ slot: plans.log.note(step, null) });

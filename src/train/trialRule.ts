@@ -90,7 +90,7 @@ export function reachOf({ options: { direction } }: TrialScheduler, { momentum, 
 
 /** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
 export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
-  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
+  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt', 'mayRiseAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
   return isOwn || typeof scheduler.options.score === 'function' ? 'host' : 'gpu';
 }
 
@@ -210,6 +210,7 @@ export class TrialRule {
         low,
         high,
         slot_word: controlWords.eventSlot,
+        rise_word: controlWords.mayRise,
         stride: this.#stride,
         ...this.#form,
         evidence_words: this.#evidenceWords,
