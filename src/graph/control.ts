@@ -24,8 +24,8 @@ export const controlWords = {
   envelope: 9,
   /** Updates that the host knows to have been skipped. */
   skipped: 10,
-  /** 1 where this step's event may raise the scale. */
-  mayRise: 11,
+  /** 1 while events search for the highest scale, which bounds it afterwards. */
+  searching: 11,
 } as const;
 
 export type ControlWord = keyof typeof controlWords;

@@ -113,7 +113,7 @@ fn main(@builtin(local_invocation_id) lid: vec3u) {
 /**
  * rates[1] = m is moved by the trials' losses, and rates[2], rates[3] where momentum and weight decay are tried; events[slot] tells how.
  * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0.
- * `hold` < 0 never holds. Where the control's word `rise_word` is not 1, m is its own upper bound. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the
+ * `hold` < 0 never holds. rates[4] is the highest m of events at which the control's word `search_word` is 1, and bounds m at the others; 0 for none. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the
  * score looked at (pairedNoise: `pairedDifferences`; armijo: `directionSlope`), which the event keeps.
  */
 export const trialRule = defineKernel({
@@ -124,7 +124,7 @@ export const trialRule = defineKernel({
   },
   uniforms: {
     n: 'u32', has_base: 'u32', normalize: 'u32', score: 'u32', parameter: 'f32', hold: 'f32', least_factor: 'f32', low: 'f32', high: 'f32',
-    slot_word: 'u32', rise_word: 'u32', stride: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', evidence_words: 'u32',
+    slot_word: 'u32', search_word: 'u32', stride: 'u32', form: 'u32', tries_momentum: 'u32', tries_decay: 'u32', evidence_words: 'u32',
   },
   wgsl: /* wgsl */ `${nonFinite}${expOf}${rootOf}${isLost('(u.form + 1u)')}
 // By whose loss trial t is scored: its own, unless losses are shuffled.
@@ -266,10 +266,12 @@ fn main() {
   var asked = before * half * half;
   if (is_held) { asked = before; }
   if (is_gone) { asked = before * u.least_factor; }
-  let high = select(min(before, u.high), u.high, control[u.rise_word] == 1u);
+  let searching = control[u.search_word] == 1u;
+  let high = select(min(rates[4], u.high), u.high, searching || rates[4] == 0.0);
   var after = clamp(asked, u.low, high);
   if (non_finite(asked)) { after = high; }
   rates[1] = after;
+  if (searching) { rates[4] = max(rates[4], after); }
   events[at + 6u] = bitcast<u32>(rates[2]);
   events[at + 8u] = bitcast<u32>(rates[3]);
   if (!is_held && !is_gone) {

@@ -22,8 +22,8 @@ export type ScoreBatch = 'same' | 'heldOut' | 'both';
 export type Direction = 'gradient' | 'accumulated' | 'optimizer';
 
 /**
- * So many events, so many steps apart, from the first step on, of which alone m may rise; those after them, at the scheduler's `every`, may but
- * lower it. What stands at the end of it is then the most that the run is made at, whatever later trials allow.
+ * So many events, so many steps apart, from the first step on. Those after them, at the scheduler's `every`, raise m no higher than these have
+ * left it at most, whatever they would allow.
  */
 export interface Search {
   /** an integer ≥ 1 */
@@ -65,7 +65,7 @@ export interface TrialOptions {
   base: PureSchedule | null;
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
-  /** how the run begins; null: at `every` from the first step, and any event may raise m */
+  /** how the run begins; null: with events at `every` from the first step, any of which may raise m as far as the bounds */
   search: Search | null;
   /**
    * Makes the run a control of one without it, all other options being those of the run that it stands beside: the rule fed equal losses
@@ -106,20 +106,20 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
 
 /**
  * A step's length found by trials, then a fixed decay: `armijo`, the largest factor that lowers the batch's loss by a tenth of what its slope
- * promises, along all that momentum makes of the gradient; factor7, a search of 8 events in the first 256 steps, after them four an epoch that can
- * only lower m, cosine envelope, m in [1e-8, 10]. Under another score equal losses hold m and do not drift (anchor, hold); a grid of factors has
+ * promises, along all that momentum makes of the gradient; factor7, a search of 8 events, 32 steps apart or as `every` says in steps, after
+ * them four an epoch that raise m no higher, cosine envelope, m in [1e-8, 1]. Under another score equal losses hold m and do not drift (anchor, hold); a grid of factors has
  * 'exp', along the optimizer's own step. A run of unknown length: `robust({ envelope: 'none' })`, or 'inverseSqrt'. Where it serves and where
  * not: docs/study.md.
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
-  const { score, factors = 'factor7' } = overrides;
+  const { score, factors = 'factor7', every = { perEpoch: 4 } } = overrides;
   const isGrid = typeof factors === 'object' && !Array.isArray(factors);
   const chosen = { score: score ?? (isGrid ? 'exp' : 'armijo') } as const;
   return {
-    lr: overrides.base ? 1 : 0.005, factors, every: { perEpoch: 4 }, ...followsScore(chosen, true), ...chosen, tau: 1, kappa: null, c: null,
+    lr: overrides.base ? 1 : 0.005, factors, every, ...followsScore(chosen, true), ...chosen, tau: 1, kappa: null, c: null,
     hold: true, batch: 'same', scoreBatch: null, direction: isGrid ? 'optimizer' : 'accumulated',
-    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 10], search: { events: 8, every: 32 }, control: null,
-    ...given(overrides),
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 1], control: null,
+    search: { events: 8, every: (every as { readonly steps?: number } | null)?.steps ?? 32 }, ...given(overrides),
   };
 }
 
@@ -237,9 +237,9 @@ function checkBounds({ bounds, lr }: TrialOptions): void {
   const isPair = Array.isArray(bounds) && bounds.length === 2 && bounds.every(Number.isFinite);
   if (!isPair || !(bounds[0] > 0 && bounds[0] < bounds[1])) {
     const rule = 'must be [low, high] with 0 < low < high, or null';
-    throw new AttrError({ op, arg: 'bounds', rule, got: bounds, fix: 'pass [1e-8, 10]' });
+    throw new AttrError({ op, arg: 'bounds', rule, got: bounds, fix: 'pass [1e-8, 1]' });
   }
-  for (const bound of bounds) checkFloat32(op, 'bounds', bound, 'pass [1e-8, 10]');
+  for (const bound of bounds) checkFloat32(op, 'bounds', bound, 'pass [1e-8, 1]');
   if (lr < bounds[0] || lr > bounds[1]) {
     throw new AttrError({ op, arg: 'lr', rule: `must lie within bounds [${bounds.join(', ')}]`, got: lr, fix: 'widen the bounds' });
   }

@@ -28,7 +28,7 @@ export interface TrialEvent {
   weights: number[];
   /** loss at the current weights on the trials' batch, where the loop gave it */
   baseLoss: number | null;
-  /** a bound changed lrAfter, or that the search is over */
+  /** a bound changed lrAfter, or the most that the search had found */
   clamped: boolean;
   /** trials with a NaN or infinite loss */
   nonFinite: number;
@@ -99,7 +99,7 @@ export class TrialScheduler implements Schedule {
 
   isDue(step: number, stepsPerEpoch?: number): boolean {
     const { every, search } = this.options;
-    return isDueAt(search && this.mayRiseAt(step) ? { steps: search.every } : every, step, stepsPerEpoch);
+    return isDueAt(search && this.isSearching(step) ? { steps: search.every } : every, step, stepsPerEpoch);
   }
 
   /** base · m · f_i, in the order of the factors: trial i's losses are L(θ − trialRates[i] · d). */
@@ -112,10 +112,20 @@ export class TrialScheduler implements Schedule {
     return this.options.base?.lrAt(step, totalSteps, stepsPerEpoch) ?? 1;
   }
 
-  /** Whether the event before update `step` may raise m. */
-  mayRiseAt(step: number): boolean {
+  /** Whether an event before update `step` is one of the search, which a scheduler without one never leaves. */
+  isSearching(step: number): boolean {
     const { search } = this.options;
     return search === null || step < search.events * search.every;
+  }
+
+  /** What no event before update `step` raises m above: once the search is over, the highest m that it left behind; Infinity before. */
+  ceilingAt(step: number): number {
+    return this.isSearching(step) ? Infinity : this.searched || Infinity;
+  }
+
+  /** The highest m that an event of the search left behind; 0 before the first. */
+  get searched(): number {
+    return this.#events.reduce((most, { step, lrAfter }) => (this.isSearching(step) ? Math.max(most, lrAfter) : most), 0);
   }
 
   /**
@@ -133,7 +143,7 @@ export class TrialScheduler implements Schedule {
     const holdBelow = hold ? holdUlps : null;
     const order = control === 'shuffledLosses' ? shuffledTrials(evidence.seed ?? 0, step, factors.length) : null;
     const { samples, slope, baseRate } = evidence;
-    const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow, mayRise: this.mayRiseAt(step) };
+    const rule = { normalize, score, tau, kappa, c, anchor, bounds, holdBelow, ceiling: this.ceilingAt(step) };
     const update = trialUpdate({ lr: lrBefore, factors, losses, baseLoss, samples, slope, baseRate, order, ...rule });
     const controlled = { ...(control && { control }), ...(order && { order }) };
     const given = { factors: [...factors], losses: [...losses], baseLoss };

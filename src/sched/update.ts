@@ -19,8 +19,8 @@ export interface TrialUpdateInput extends Scoring, Omit<TrialEvidence, 'seed'> {
   anchor: boolean;
   /** [lowest, highest] lr, or null for none */
   bounds: readonly [number, number] | null;
-  /** false: lr, where it is, is the upper bound @default true */
-  mayRise?: boolean;
+  /** an upper bound beside `bounds`, > 0 @default Infinity */
+  ceiling?: number;
   /** keep lr where all losses are finite and their range is at most so many float32 ulps of the largest |L|; null never holds */
   holdBelow: number | null;
   /** factor i is scored by the loss of trial order[i]: a permutation of 0 … N−1; null for each by its own @default null */
@@ -33,7 +33,7 @@ export interface TrialUpdate {
   multiplier: number;
   /** score weights, Σ = 1; all 0 where no loss is finite */
   weights: number[];
-  /** true where a bound changed lr, or `mayRise` did */
+  /** true where a bound or the ceiling changed lr */
   clamped: boolean;
   /** trials whose loss is NaN or ±Infinity */
   nonFinite: number;
@@ -58,7 +58,7 @@ export interface TrialUpdate {
  * of diverged trials are ours
  */
 export function trialUpdate(input: TrialUpdateInput): TrialUpdate {
-  const { lr, factors, losses, baseLoss = null, anchor, bounds, mayRise = true, holdBelow, score, c, order } = input;
+  const { lr, factors, losses, baseLoss = null, anchor, bounds, ceiling = Infinity, holdBelow, score, c, order } = input;
   checkInput(input);
   const reordered = <T>(xs: readonly T[]): readonly T[] => (order ? order.map((i) => xs[i]) : xs);
   const pairs = score === 'pairedNoise' ? pairedDifferences(input.samples, losses) : undefined;
@@ -71,7 +71,7 @@ export function trialUpdate(input: TrialUpdateInput): TrialUpdate {
   const multiplier = held ? 1 : allNonFinite ? Math.min(...factors) : weightedGeometricMean(factors, weights, anchor);
   const asked = lr * multiplier;
   const [low, high] = bounds ?? [0, Infinity];
-  const lrAfter = Math.min(Math.max(asked, low), mayRise ? high : Math.min(high, lr));
+  const lrAfter = Math.min(Math.max(asked, low), high, ceiling);
   const looked = { ...(pairs && { pairs }), ...(gate && { slope: input.slope! }) };
   return { lrAfter, multiplier, weights, clamped: lrAfter !== asked, nonFinite, held, allNonFinite, ...looked };
 }

@@ -67,7 +67,7 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
 });
 
 /** As the preset would be without a search, and so with a share that is more careful. */
-const gate = { c: 0.25, search: null } as const;
+const gate = { c: 0.25, search: null, bounds: [1e-8, 10] } as const;
 
 /** The preset but for some of its options. */
 const robustWith = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
@@ -114,14 +114,14 @@ export const methods: Record<MethodName, Method> = {
   published5: published('factor5', 'published, 5 factors'),
   published7: published('factor7', 'published, 7 factors'),
   robust: robustWith('robust', {},
-    'robust(): the largest of 7 factors that keeps a tenth of the linear decrease; 8 events 32 steps apart, then 4 an epoch that can only lower it; × cosine'),
+    'robust(): the largest of 7 factors that keeps a tenth of the linear decrease; 8 events 32 steps apart, then 4 an epoch that raise it no higher; × cosine'),
   robustInverseSqrt: robustWith('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
     "robust({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
   robustNoDecay: robustWith('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
   gate: robustWith('gate, no search, × cosine', gate,
-    'robust({ c: 0.25, search: null }): the largest factor that keeps a quarter of it, 4 events an epoch that can raise it too'),
+    'robust({ c: 0.25, search: null, bounds: [1e-8, 10] }): the largest factor that keeps a quarter of it, 4 events an epoch that can raise it too'),
   gateNoDecay: robustWith('gate, no search, no decay', { ...gate, envelope: 'none' }, 'what that gate does by itself'),
-  minMax: robustWith('min-max × cosine', { score: 'exp', direction: 'optimizer', search: null },
+  minMax: robustWith('min-max × cosine', { score: 'exp', direction: 'optimizer', search: null, bounds: [1e-8, 10] },
     'the published score with 7 factors, 4 events an epoch, along the step to be made, held where losses are equal, × cosine'),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),

@@ -151,7 +151,7 @@ export class StepPlans {
     const scalar = (label: string) => memory.storage('slots', label, scalarBytes);
     const flags = scalar('flags');
     const loss = scalar('loss');
-    const rates = scalar('rates');
+    const rates = memory.storage('slots', 'rates', 2 * scalarBytes);
     const scaler = lossScaling ? new LossScaler(memory, lossScaling) : null;
     const log = new StepLog(memory, loss, flags, rates, scaler);
     // What a read holds, and what is logged while it goes on.

@@ -72,8 +72,8 @@ export class Stepper {
     if (plans.rule) {
       const envelope = floatBits(this.#rateAt(update));
       plans.rule.sync(step);
-      const mayRise = Number(plans.rule.scheduler.mayRiseAt(step));
-      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope, mayRise });
+      const searching = Number(plans.rule.scheduler.isSearching(step));
+      plans.control.write({ slot: plans.log.note(step, null), eventSlot: this.isEventDue ? plans.rule.note(step) : 0, envelope, searching });
     } else if (plans.adaptive) {
       plans.adaptive.sync(step);
       plans.control.write({ slot: plans.log.note(step, null) });

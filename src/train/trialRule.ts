@@ -90,7 +90,7 @@ export function reachOf({ options: { direction } }: TrialScheduler, { momentum, 
 
 /** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
 export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
-  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt', 'mayRiseAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
+  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt', 'isSearching', 'ceilingAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
   return isOwn || typeof scheduler.options.score === 'function' ? 'host' : 'gpu';
 }
 
@@ -121,7 +121,7 @@ export class TrialRule {
     readonly memory: Memory,
     readonly scheduler: TrialScheduler,
     readonly optimizer: Required<SgdOptions>,
-    /** f32: η, m, momentum, weight decay. */
+    /** f32: η, m, momentum, weight decay, the highest m that a search has found. */
     readonly rates: Storage,
     readonly event: EventTrials,
     /** Of the run, by which a control shuffles losses. */
@@ -210,7 +210,7 @@ export class TrialRule {
         low,
         high,
         slot_word: controlWords.eventSlot,
-        rise_word: controlWords.mayRise,
+        search_word: controlWords.searching,
         stride: this.#stride,
         ...this.#form,
         evidence_words: this.#evidenceWords,
@@ -241,7 +241,7 @@ export class TrialRule {
     );
   }
 
-  /** Brings m, momentum and weight decay to the GPU where the host has set them: at the start, or when a state was loaded. */
+  /** Brings m, momentum, weight decay and what a search has found to the GPU where the host has set them: at the start, or when a state was loaded. */
   sync(step: number): void {
     const { scheduler, memory, rates, optimizer } = this;
     if (scheduler.lr === this.#m && scheduler.optimizer === this.#point) return;
@@ -249,7 +249,8 @@ export class TrialRule {
     this.#m = scheduler.lr;
     this.#point = scheduler.optimizer;
     const { momentum, weightDecay } = presentPoint(scheduler, optimizer);
-    memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, Float32Array.of(this.#m, momentum, weightDecay));
+    const values = Float32Array.of(this.#m, momentum, weightDecay, scheduler.searched);
+    memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, values);
   }
 
   get isFull(): boolean {

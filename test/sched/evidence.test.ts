@@ -4,6 +4,7 @@ import { AttrError } from '../../src/gpu/errors.ts';
 import { asPublished, eventFromJson, eventToJson, factorSets, pairedDifferences, scores, shuffledTrials, TrialScheduler, trialUpdate, robust } from '../../src/sched/index.ts';
 import type { ScheduleState, TrialOptions, TrialUpdateInput } from '../../src/sched/index.ts';
 import { uniformStream } from '../support/random.ts';
+import { minMax } from '../support/minMax.ts';
 
 const plain = { lr: 0.1, normalize: 'none', tau: 1, anchor: false, bounds: null, holdBelow: null } as const;
 const { factor3, factor5, factor7 } = factorSets;
@@ -179,7 +180,7 @@ describe('shuffled losses', () => {
   });
 
   it('a scheduler goes on from its state as if unbroken, and tells the order', () => {
-    const make = () => new TrialScheduler(robust({ control: 'shuffledLosses' }));
+    const make = () => new TrialScheduler(minMax({ control: 'shuffledLosses' }));
     const losses = [8, 7, 6, 5, 4, 3, 2];
     const [whole, first, second] = [make(), make(), make()];
     for (let step = 0; step < 8; step++) whole.apply(step, losses, null, { seed: 5 });
@@ -207,13 +208,13 @@ describe('blind drift', () => {
   });
 
   it('an anchored or holding rule stays where it is: its control is its envelope alone', () => {
-    const scheduler = new TrialScheduler(robust({ lr: 0.3, factors: 'factor5', control: 'blindDrift' }));
+    const scheduler = new TrialScheduler(minMax({ lr: 0.3, factors: 'factor5', control: 'blindDrift' }));
     expect(scheduler.drift(0)).toMatchObject({ held: true, lrAfter: 0.3 });
-    near(new TrialScheduler(robust({ lr: 0.3, factors: 'factor5', hold: false, control: 'blindDrift' })).drift(0).lrAfter, 0.3);
+    near(new TrialScheduler(minMax({ lr: 0.3, factors: 'factor5', hold: false, control: 'blindDrift' })).drift(0).lrAfter, 0.3);
   });
 
   it('is for that control alone', () => {
-    expect(() => new TrialScheduler(robust()).drift(0)).toThrow(expect.objectContaining({ arg: 'control', op: 'TrialScheduler.drift' }));
+    expect(() => new TrialScheduler(minMax()).drift(0)).toThrow(expect.objectContaining({ arg: 'control', op: 'TrialScheduler.drift' }));
   });
 });
 
@@ -235,7 +236,7 @@ describe('options', () => {
     ['control', { control: 'blindDrift', score: 'armijo' }],
     ['control', { control: 'blindDrift', score: (losses) => losses }], ['control', { control: 'blindDrift', factors: grid }],
   ] as [string, Partial<TrialOptions>][])('refuses %s: %j', (arg, overrides) => {
-    const make = () => new TrialScheduler(robust(overrides));
+    const make = () => new TrialScheduler(minMax(overrides));
     expect(make).toThrow(expect.objectContaining({ constructor: AttrError, arg }));
   });
 

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
 import { asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler } from '../../src/sched/index.ts';
 import type { Cadence, EnvelopeName, OwnScore, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
+import { minMax } from '../support/minMax.ts';
 
 const dueSteps = (every: Cadence, stepsPerEpoch: number | undefined, until: number): number[] =>
   Array.from({ length: until }, (_, step) => step).filter((step) => isDueAt(every, step, stepsPerEpoch));
@@ -42,7 +43,7 @@ describe('envelopes', () => {
   it('inverse root: 1, ½, ¼ after 0, 3 and 15 epochs, beyond any end, by the steps of an epoch alone', () => {
     expect([0, 30, 150, 1200].map((step) => envelopeAt('inverseSqrt', step, undefined, 10))).toEqual([1, 0.5, 0.25, 1 / 11]);
     expect(new ConstantSchedule({ lr: 2, envelope: 'inverseSqrt' }).lrAt(30, 40, 10)).toBe(1);
-    expect(new TrialScheduler(robust({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
+    expect(new TrialScheduler(minMax({ lr: 2, envelope: 'inverseSqrt' })).lrAt(30, undefined, 10)).toBe(1);
     for (const stepsPerEpoch of [undefined, 0, NaN]) {
       expect(() => envelopeAt('inverseSqrt', 0, 100, stepsPerEpoch)).toThrow(expect.objectContaining({ arg: 'stepsPerEpoch' }));
     }
@@ -63,28 +64,35 @@ describe('presets', () => {
   it('asPublished', () => {
     expect(asPublished()).toEqual({
       lr: 0.005, factors: 'factor5', every: { epochs: 1 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: false,
-      hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, control: null,
+      hold: false, batch: 'same', scoreBatch: null, direction: 'gradient', envelope: 'none', base: null, bounds: null, search: null, control: null,
     });
     expect(asPublished('factor3', { lr: 1 })).toMatchObject({ factors: 'factor3', lr: 1 });
   });
 
   it('robust', () => {
-    expect(robust({ lr: 0.1 })).toEqual({
-      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'minMax', score: 'exp', tau: 1, kappa: null, c: null, anchor: true,
-      hold: true, batch: 'same', scoreBatch: null, direction: 'optimizer', envelope: 'cosine', base: null,
-      bounds: [1e-8, 10], control: null,
-    });
+    const preset = {
+      lr: 0.1, factors: 'factor7', every: { perEpoch: 4 }, normalize: 'none', score: 'armijo', tau: 1, kappa: null, c: null, anchor: false,
+      hold: true, batch: 'same', scoreBatch: null, direction: 'accumulated', envelope: 'cosine', base: null,
+      bounds: [1e-8, 1], search: { events: 8, every: 32 }, control: null,
+    };
+    expect(robust({ lr: 0.1 })).toEqual(preset);
+    // Events every so many steps are so from the start.
+    expect(robust({ lr: 0.1, every: { steps: 5 } })).toEqual({ ...preset, every: { steps: 5 }, search: { events: 8, every: 5 } });
+    expect(robust({ every: { steps: 5 }, search: null }).search).toBeNull();
+    // A gate takes steps of one direction.
+    const factors = { lr: [2, 1], momentum: [0.9] };
+    expect(robust({ lr: 0.1, factors })).toEqual({ ...preset, factors, score: 'exp', normalize: 'minMax', anchor: true, direction: 'optimizer' });
   });
 
   it('a state brings no m out of bounds, and takes defaults for what they are', () => {
-    const state = new TrialScheduler(robust({ bounds: null, lr: 100 })).state();
-    const bounded = new TrialScheduler(robust());
+    const state = new TrialScheduler(minMax({ bounds: null, lr: 100 })).state();
+    const bounded = new TrialScheduler(minMax());
     const options = { ...(state.options as object), bounds: [1e-8, 10] };
     expect(() => bounded.load({ ...state, options })).toThrow(expect.objectContaining({ arg: 'state.lr' }));
     // 1/3 is no float32; where m was stopped there it is the next one.
-    const third = () => new TrialScheduler(robust({ bounds: [1e-8, 1 / 3] }));
+    const third = () => new TrialScheduler(minMax({ bounds: [1e-8, 1 / 3] }));
     third().load({ ...third().state(), lr: 0.33333334 });
-    const gate = (c: number | null) => new TrialScheduler(robust({ score: 'armijo', c }));
+    const gate = (c: number | null) => new TrialScheduler(minMax({ score: 'armijo', c }));
     gate(0.1).load(gate(null).state());
     expect(() => gate(0.2).load(gate(null).state())).toThrow(AttrError);
   });
@@ -97,7 +105,7 @@ describe('presets', () => {
 
 describe('TrialScheduler', () => {
   it('runs trials at m f, moves m, and steps at m times the envelope', () => {
-    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const scheduler = new TrialScheduler(minMax({ lr: 0.5, factors: 'factor3' }));
     expect([0, 1, 25, 26].map((step) => scheduler.isDue(step, 100))).toEqual([true, false, true, false]);
     expect(scheduler.trialRates()).toEqual([1, 0.5, 0.25]);
     expect(scheduler.lrAt(50, 100)).toBeCloseTo(0.25, 14);
@@ -114,10 +122,10 @@ describe('TrialScheduler', () => {
     expect(scheduler.events).toEqual([event]);
   });
 
-  it('asPublished drifts on equal losses, robust holds, bounds stop', () => {
+  it('asPublished drifts on equal losses, what holds stays, bounds stop', () => {
     const drifting = new TrialScheduler(asPublished('factor5', { lr: 1 }));
-    const holding = new TrialScheduler(robust({ lr: 1, factors: 'factor5' }));
-    const bounded = new TrialScheduler(robust({ lr: 9 }));
+    const holding = new TrialScheduler(minMax({ lr: 1, factors: 'factor5' }));
+    const bounded = new TrialScheduler(minMax({ lr: 9 }));
     for (let step = 0; step < 10; step += 1) {
       drifting.apply(step, [2, 2, 2, 2, 2]);
       holding.apply(step, [2, 2, 2, 2, 2]);
@@ -131,7 +139,7 @@ describe('TrialScheduler', () => {
   });
 
   it('goes on from its state in a fresh object, through JSON, to the bit', () => {
-    const make = (): TrialScheduler => new TrialScheduler(robust({ lr: 0.05 }));
+    const make = (): TrialScheduler => new TrialScheduler(minMax({ lr: 0.05 }));
     const losses = (step: number): number[] => [NaN, Infinity, 2.5, 2.1, 2.2 + Math.sin(step) / 9, 2.25, 2.3];
     const whole = make();
     for (let step = 0; step < 12; step += 1) whole.apply(step, losses(step), step === 3 ? -Infinity : 2.4);
@@ -145,6 +153,31 @@ describe('TrialScheduler', () => {
       expect(second.events).toEqual(whole.events);
       expect(second.lrAt(7, 12)).toBe(whole.lrAt(7, 12));
     }
+  });
+
+  it('a search has events of its own, and what it leaves behind at most is what later ones may come back to', () => {
+    const scheduler = new TrialScheduler(minMax({ lr: 0.1, search: { events: 3, every: 4 }, every: { steps: 10 } }));
+    expect([0, 3, 4, 8, 10, 11, 12, 20, 24, 30].filter((step) => scheduler.isDue(step))).toEqual([0, 4, 8, 20, 30]);
+    const [up, down] = [[1, 2, 2, 2, 2, 2, 2], [2, 2, 2, 2, 2, 2, 1]];
+    expect(scheduler.apply(0, up)).toMatchObject({ clamped: false });
+    const most = scheduler.apply(4, up).lrAfter;
+    expect(most).toBeGreaterThan(0.2);
+    expect(scheduler.apply(8, down).lrAfter).toBeLessThan(most);
+    expect([scheduler.ceilingAt(8), scheduler.ceilingAt(12), scheduler.searched]).toEqual([Infinity, most, most]);
+    expect(scheduler.apply(20, up)).toMatchObject({ lrAfter: most, clamped: false });
+    expect(scheduler.apply(30, up)).toMatchObject({ lrAfter: most, clamped: true });
+    expect(scheduler.apply(40, down).lrAfter).toBeLessThan(most);
+    const fresh = new TrialScheduler(minMax({ lr: 0.1, search: { events: 3, every: 4 }, every: { steps: 10 } }));
+    fresh.load(JSON.parse(JSON.stringify(scheduler.state())) as ScheduleState);
+    expect(fresh.apply(50, up).lrAfter).toBe(scheduler.apply(50, up).lrAfter);
+    expect(fresh.apply(60, up).lrAfter).toBe(most);
+    // Events of the search that are taken back have found nothing; where none is left, nothing bounds.
+    scheduler.revert(4);
+    expect(scheduler.ceilingAt(12)).toBe(scheduler.lr);
+    scheduler.revert(0);
+    expect([scheduler.searched, scheduler.ceilingAt(12)]).toEqual([0, Infinity]);
+    // Without a search no event is bounded by others.
+    expect(new TrialScheduler(minMax()).ceilingAt(1e6)).toBe(Infinity);
   });
 
   it('state is a copy', () => {
@@ -199,7 +232,7 @@ describe('TrialScheduler', () => {
       seen.push(losses, context);
       return [5, 1, 3];
     };
-    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
+    const scheduler = new TrialScheduler(minMax({ lr: 0.5, factors: 'factor3', normalize: 'none', tau: 0.3, score }));
     const event = scheduler.apply(0, [NaN, 2, 1], 2.5);
     expect(seen).toEqual([[NaN, 2, 1], { tau: 0.3, baseLoss: 2.5, factors: [2, 1, 0.5] }]);
     // The diverged trial's weight does not count.
@@ -212,7 +245,7 @@ describe('TrialScheduler', () => {
 
   it.each([[[1, 2]], [[1, 2, -1]], [[1, NaN, 1]], [[0, 0, 0]], [[1, Infinity, 1]], [undefined], [[7, 0, 0]]])(
     'a score of one\'s own that returns %j is refused, and m stays', (weights) => {
-      const scheduler = new TrialScheduler(robust({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
+      const scheduler = new TrialScheduler(minMax({ factors: 'factor3', normalize: 'none', score: () => weights as number[] }));
       // The first trial has diverged.
       expect(() => scheduler.apply(0, [NaN, 2, 3])).toThrow(expect.objectContaining({ constructor: AttrError, arg: 'score' }));
       expect(scheduler.lr).toBe(0.005);
@@ -220,9 +253,9 @@ describe('TrialScheduler', () => {
     });
 
   it('takes over events of the GPU, and takes events back', () => {
-    const scheduler = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const scheduler = new TrialScheduler(minMax({ lr: 0.5, factors: 'factor3' }));
     const first = scheduler.apply(0, [3, 2, 1]);
-    const other = new TrialScheduler(robust({ lr: 0.5, factors: 'factor3' }));
+    const other = new TrialScheduler(minMax({ lr: 0.5, factors: 'factor3' }));
     const told = { ...other.apply(4, [1, 2, 3]), lrBefore: first.lrAfter, lrAfter: 0.7 };
     scheduler.record(told);
     expect(scheduler.lr).toBe(0.7);
@@ -240,7 +273,7 @@ describe('TrialScheduler', () => {
 
   it('a grid is every factor with every momentum and weight decay; each takes its weighted mean where it makes sense', () => {
     const factors = { lr: [2, 0.5], momentum: [0.9, 0.99], weightDecay: [1e-4, 1e-2] };
-    const scheduler = new TrialScheduler(robust({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
+    const scheduler = new TrialScheduler(minMax({ lr: 1, factors, normalize: 'none', score: () => [0, 0, 1, 0, 0, 0, 0, 3] }));
     expect(scheduler.options).toMatchObject({
       factors: [2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5], momenta: [0.9, 0.9, 0.99, 0.99, 0.9, 0.9, 0.99, 0.99],
       weightDecays: [1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2, 1e-4, 1e-2],
@@ -251,7 +284,7 @@ describe('TrialScheduler', () => {
     expect(event.lrAfter).toBeCloseTo(2 ** 0.25 * 0.5 ** 0.75, 12);
     expect(event.optimizer!.after.momentum).toBeCloseTo(0.99, 12);
     expect(event.optimizer!.after.weightDecay).toBeCloseTo(1e-4 ** 0.25 * 1e-2 ** 0.75, 12);
-    const made = robust({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
+    const made = minMax({ factors, normalize: 'none', hold: false, score: (losses) => losses.map(() => 1) });
     const uniform = new TrialScheduler(made);
     // 1 − μ: the geometric mean of 0.1 and 0.01.
     expect(uniform.apply(0, Array(8).fill(1)).optimizer!.after.momentum).toBeCloseTo(1 - 10 ** -1.5, 12);
@@ -294,16 +327,18 @@ describe('TrialScheduler', () => {
     ['bounds', { bounds: [10, 1e-8] }], ['bounds', { bounds: [0, 1] }], ['bounds', { bounds: [1, NaN] }],
     ['factor', { factor: [2, 1] } as never],
     ['bounds', { bounds: [1] as never }],
+    ...[{ events: 0, every: 1 }, { events: 1, every: 0.5 }, { events: 2 }, 8, 'none'].map((search): (typeof bad)[number] =>
+      ['search', { search: search as never }]),
     ['lr', { lr: 20 }],
   ];
   it.each(bad)('bad option %s: %j', (arg, overrides) => {
-    const make = (): unknown => new TrialScheduler(robust({ lr: 0.1, ...overrides }));
+    const make = (): unknown => new TrialScheduler(minMax({ lr: 0.1, ...overrides }));
     expect(make).toThrow(AttrError);
     expect(make).toThrow(expect.objectContaining({ arg }));
   });
 
   it('says what and how', () => {
-    expect(() => new TrialScheduler(robust({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
+    expect(() => new TrialScheduler(minMax({ every: { perHour: 2 } as never }))).toThrowErrorMatchingInlineSnapshot(
       `[AttrError: TrialScheduler: every must be one of { epochs: n }, { steps: n }, { perEpoch: n }, got {"perHour":2}; pass { epochs: 1 }]`);
   });
 

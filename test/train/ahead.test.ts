@@ -4,8 +4,8 @@ import { ConstantSchedule } from '../../src/sched/schedule.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { testDevice, useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';
-import { robust } from '../../src/sched/index.ts';
 
 const device = useDevice();
 // The classes that are patched below.
@@ -77,7 +77,7 @@ test('two steps are under way when a third is submitted, and no fourth before th
 
 test.each([
   ['without events', () => new ConstantSchedule({ lr: 0.05 })],
-  ['with events', () => new TrialScheduler(robust({ every: { steps: 2 } }))],
+  ['with events', () => new TrialScheduler(minMax({ every: { steps: 2 } }))],
 ])('a run that is told of every step submits the next one before it waits for the log (%s)', async (_, schedule) => {
   await withTrainer(options({ schedule: schedule(), epochs: 2 }), async (trainer) => {
     let steps = 0;

@@ -1,11 +1,12 @@
 /** The controls of trials in a run, and what the newer scores need of one: memory, refusals, mixed precision, divergence. */
 import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
-import { asPublished, TrialScheduler, type TrialEvent, type TrialOptions, robust } from '../../src/sched/index.ts';
+import { asPublished, TrialScheduler, type TrialEvent, type TrialOptions } from '../../src/sched/index.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, LinearNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
 
 useDevice();
@@ -67,7 +68,7 @@ describe('blind drift', () => {
 
 describe('shuffled losses', () => {
   const shuffled = (seed: number) =>
-    run({ seed, shuffle: false, schedule: new TrialScheduler(robust({ lr: 0.05, every: { steps: 1 }, control: 'shuffledLosses' })) });
+    run({ seed, shuffle: false, schedule: new TrialScheduler(minMax({ lr: 0.05, every: { steps: 1 }, control: 'shuffledLosses' })) });
 
   test('go by the run\'s seed: the same one the same run, another one other orders', async () => {
     const [one, again, other] = [await shuffled(1), await shuffled(1), await shuffled(2)];
@@ -80,7 +81,7 @@ describe('shuffled losses', () => {
 });
 
 describe('scores that look at more than losses', () => {
-  const scheduler = (overrides: Partial<TrialOptions>) => new TrialScheduler(robust({ lr: 0.05, every: { steps: 4 }, ...overrides }));
+  const scheduler = (overrides: Partial<TrialOptions>) => new TrialScheduler(minMax({ lr: 0.05, every: { steps: 4 }, ...overrides }));
 
   test('of one image there is no noise to tell', async () => {
     const made = run({ batchSize: 1, schedule: scheduler({ score: 'pairedNoise' }) });

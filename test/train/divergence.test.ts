@@ -1,11 +1,12 @@
 /** Runs that blow up: they say when and why, and keep the last good state. */
 import { describe, expect, test } from 'vitest';
-import { asPublished, type TrialOptions, robust } from '../../src/sched/trialOptions.ts';
+import { asPublished, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { Evaluation, RunResult, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, LinearNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
 
 useDevice();
@@ -154,7 +155,7 @@ describe('trials that blow up', () => {
 
   test('a gradient that is not finite: one event at most, no step', async () => {
     const dataset = { ...randomDataset(), std: [0, 1, 1] };
-    const { result, events, steps } = await runOf({ dataset, schedule: new TrialScheduler(robust({ lr: 0.05, every: { steps: 1 } })) });
+    const { result, events, steps } = await runOf({ dataset, schedule: new TrialScheduler(minMax({ lr: 0.05, every: { steps: 1 } })) });
     expect(events.length).toBeLessThanOrEqual(1);
     expect(result.divergence).toMatchObject({ step: 0 });
     expect(steps).toEqual([]);
@@ -205,7 +206,7 @@ describe('trials that blow up', () => {
 
   test('come no more once the run has ended', async () => {
     // The rate is fine for trials; the weights blow up between events, before the log is read.
-    const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 4 }, envelope: 'none' }));
+    const schedule = new TrialScheduler(minMax({ lr: 0.05, every: { steps: 4 }, envelope: 'none' }));
     const lrAt = schedule.lrAt.bind(schedule);
     schedule.lrAt = (step, total) => (step === 1 ? 1e30 : lrAt(step, total));
     const { result, events } = await runOf({ schedule, epochs: 4 }, 256);

@@ -6,12 +6,12 @@ import { inferenceContext, trainingContext, type Module } from '../../src/nn/mod
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import type { Evaluation, TrainerOptions } from '../../src/train/trainerOptions.ts';
+import { minMax } from '../support/minMax.ts';
 import { assembleBatch, crossEntropy } from '../support/reference.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
 import { nd } from '../support/nd.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';
-import { robust } from '../../src/sched/index.ts';
 
 useDevice();
 
@@ -101,7 +101,7 @@ async function batchStatistics(model: Module, x: ReturnType<typeof imagesOf>): P
 
 describe.each([[[0.1, 0.1]], [[0.3, 0.05]], [[1, 0.5]]] as [[number, number]][])('running statistics with momenta %o', (momenta) => {
   test('running ← (1 − momentum)·running + momentum·batch, once a step; no event and no evaluation touches them', async () => {
-    const schedule = new TrialScheduler(robust({ lr: 0.02, every: { steps: 2 }, batch: 'both' }));
+    const schedule = new TrialScheduler(minMax({ lr: 0.02, every: { steps: 2 }, batch: 'both' }));
     const made = options({ model: new ConvNet(momenta), shuffle: false, schedule });
     await withTrainer(made, async (trainer) => {
       const { store } = trainer.plans;

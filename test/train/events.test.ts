@@ -7,11 +7,12 @@ import { trainingContext, type Module } from '../../src/nn/module.ts';
 import type { SgdOptions } from '../../src/optim/sgd.ts';
 import { pairedDifferences } from '../../src/sched/evidence.ts';
 import type { Schedule } from '../../src/sched/schedule.ts';
-import { type TrialOptions, robust } from '../../src/sched/trialOptions.ts';
+import { type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent } from '../../src/sched/trialScheduler.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { Trainer } from '../../src/train/trainer.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
+import { minMax } from '../support/minMax.ts';
 import { assembleBatch } from '../support/reference.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
@@ -72,6 +73,7 @@ const rows: Row[] = [
   })),
   { name: 'Armijo gate, along what momentum accumulates', optimizer: { momentum: 0.75 }, trials: { score: 'armijo', c: 0.4, factors: [1.5, 1, 0.7], direction: 'accumulated' } },
   { name: 'along what momentum accumulates, nesterov', optimizer: { momentum: 0.75, nesterov: true }, trials: { direction: 'accumulated' } },
+  { name: 'a search by the gate', trials: { score: 'armijo', direction: 'accumulated', search: { events: 2, every: 2 }, bounds: [1e-8, 1] } },
   { name: 'shuffled losses', trials: { control: 'shuffledLosses' }, more: { seed: 12 } },
   { name: 'running statistics with unlike momenta', momenta: [0.3, 0.05] },
 ];
@@ -90,7 +92,7 @@ describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, mo
   const options = (schedule: Schedule): TrainerOptions => ({
     model: new ConvNet(momenta), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule, ...more,
   });
-  const chosen = robust({ lr: 0.05, every: { steps: 2 }, ...trials });
+  const chosen = minMax({ lr: 0.05, every: { steps: 2 }, ...trials });
 
   test('changes no bit of the run but its learning rates', async () => {
     const own = new TrialScheduler(chosen);
@@ -149,7 +151,7 @@ describe('a grid of the optimizer\'s own momentum and weight decay', () => {
 
   test.each(optimizers)('%j: trials are those along the optimizer\'s direction', async (optimizer) => {
     const losses = async (factors: TrialOptions['factors']) => {
-      const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 2 }, factors }));
+      const schedule = new TrialScheduler(minMax({ lr: 0.05, every: { steps: 2 }, factors }));
       await train({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule });
       return schedule.events.map((event) => event.losses);
     };
@@ -198,7 +200,7 @@ describe('trial losses are those of N copies of the weights', () => {
   const average = (xs: readonly number[]): number => xs.reduce((sum, x) => sum + x, 0) / xs.length;
 
   test.each(cases)('$name', async ({ trials, optimizer = momentum, reach = 1, images }) => {
-    const schedule = new TrialScheduler(robust({ lr: 0.05, every: { steps: 3 }, ...trials }));
+    const schedule = new TrialScheduler(minMax({ lr: 0.05, every: { steps: 3 }, ...trials }));
     await withTrainer({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, optimizer, schedule }, async (trainer) => {
       const { store, sgd } = trainer.plans;
       for (let i = 0; i < 3; i++) await trainer.trainStep();

@@ -1,7 +1,7 @@
 /** Runs of softmax regression against the same training in float64 on the host: which images, at what rate, along what, scored on what. */
 import { describe, expect, test } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
-import { linearLr, steps, robust } from '../../src/sched/index.ts';
+import { linearLr, steps } from '../../src/sched/index.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { asPublished, type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler, type TrialEvent, type TriedOptimizer } from '../../src/sched/trialScheduler.ts';
@@ -9,6 +9,7 @@ import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { hostRun, weightsOf } from './hostTrainer.ts';
 import { LinearNet, randomDataset, withTrainer } from './nets.ts';
 
@@ -31,7 +32,7 @@ interface Row {
 
 const lr = 0.002;
 const constant = () => new ConstantSchedule({ lr });
-const trial = (overrides: Partial<TrialOptions>) => () => new TrialScheduler(robust({ lr, every: { steps: 2 }, ...overrides }));
+const trial = (overrides: Partial<TrialOptions>) => () => new TrialScheduler(minMax({ lr, every: { steps: 2 }, ...overrides }));
 const published = (overrides: Partial<TrialOptions> = {}) => () => new TrialScheduler(asPublished('factor5', { lr, ...overrides }));
 const momentum = { momentum: 0.9, weightDecay: 0.01 };
 const nesterov = { momentum: 0.9, nesterov: true };
@@ -91,7 +92,7 @@ const rows: Row[] = [
   },
   {
     name: 'paired noise, scored on the host', more: { optimizer: momentum }, events: everySecond,
-    schedule: () => new HostScheduler(robust({ lr, factors: gentle, every: { steps: 2 }, score: 'pairedNoise', batch: 'both' })),
+    schedule: () => new HostScheduler(minMax({ lr, factors: gentle, every: { steps: 2 }, score: 'pairedNoise', batch: 'both' })),
   },
   ...gated.flatMap((optimizer): Row[] => [
     {
@@ -105,7 +106,7 @@ const rows: Row[] = [
   ]),
   {
     name: 'Armijo gate on a base, scored on the host', more: { optimizer: momentum }, events: everySecond,
-    schedule: () => new HostScheduler(robust({ every: { steps: 2 }, score: 'armijo', factors: gentle, base: rising() })),
+    schedule: () => new HostScheduler(minMax({ every: { steps: 2 }, score: 'armijo', factors: gentle, base: rising() })),
   },
   {
     name: 'Armijo gate on a base', more: { optimizer: momentum }, events: everySecond,

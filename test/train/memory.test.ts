@@ -8,14 +8,14 @@ import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { totalBytes, withLiveBuffers } from './gpuCalls.ts';
 import { LinearNet, randomDataset, withTrainer } from './nets.ts';
-import { robust } from '../../src/sched/index.ts';
 
 useDevice();
 
 const dataset = proceduralDataset({ train: 64, test: 32 });
-const trials = (n: number) => new TrialScheduler(robust({ factors: Array.from({ length: n }, (_, i) => 2 ** ((i - n / 2) / 4)) }));
+const trials = (n: number) => new TrialScheduler(minMax({ factors: Array.from({ length: n }, (_, i) => 2 ** ((i - n / 2) / 4)) }));
 
 interface Held {
   readonly bytes: number;
@@ -53,7 +53,7 @@ describe('ResNet18 with trials', () => {
   test('trials over momentum and weight decay look along what training holds', async () => {
     const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
     const factors = { lr: [2, 1, 0.5], momentum: [0.95, 0.8], weightDecay: [1e-3, 1e-4] };
-    const held = await hold(new TrialScheduler(robust({ factors })));
+    const held = await hold(new TrialScheduler(minMax({ factors })));
     expect(held.bytes - bare.bytes).toBe(held.trials);
     expect(held.trials).toBeLessThanOrEqual(64 * 1024);
     expect(held.passes.reduce((a, b) => a + b)).toBe(12);
@@ -61,7 +61,7 @@ describe('ResNet18 with trials', () => {
 
   test('the host\'s rule adds no more', async () => {
     const score = (losses: readonly number[]) => losses.map((loss) => 1 / loss);
-    const held = await hold(new TrialScheduler(robust({ normalize: 'none', score })));
+    const held = await hold(new TrialScheduler(minMax({ normalize: 'none', score })));
     expect(held.trials).toBeLessThanOrEqual(64 * 1024);
   });
 

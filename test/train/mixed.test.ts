@@ -7,11 +7,12 @@ import type { Storage, Tensor } from '../../src/graph/tensor.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
 import type { SgdOptions } from '../../src/optim/sgd.ts';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
-import { type TrialOptions, robust } from '../../src/sched/trialOptions.ts';
+import { type TrialOptions } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, LinearNet, randomDataset, withTrainer } from './nets.ts';
 
 const device = useDevice();
@@ -170,7 +171,7 @@ describe('the loss scale', () => {
 });
 
 describe('events in mixed precision', () => {
-  const trial = (more: Partial<TrialOptions> = {}) => new TrialScheduler(robust({ lr: 0.02, every: { steps: 1 }, envelope: 'none', ...more }));
+  const trial = (more: Partial<TrialOptions> = {}) => new TrialScheduler(minMax({ lr: 0.02, every: { steps: 1 }, envelope: 'none', ...more }));
   const onHost: Partial<TrialOptions> = { normalize: 'none', score: (losses) => losses.map((loss) => Math.exp(-loss)) };
 
   test.each<[string, Partial<TrialOptions>]>([

@@ -7,11 +7,12 @@ import { sizeBytes, Variable, type Tensor } from '../../src/graph/tensor.ts';
 import { Module } from '../../src/nn/module.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
-import { asPublished, robust } from '../../src/sched/trialOptions.ts';
+import { asPublished } from '../../src/sched/trialOptions.ts';
 import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice, testDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { countCalls, creations, totalBytes, withLiveBuffers } from './gpuCalls.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';
 
@@ -64,7 +65,7 @@ describe('a step', () => {
   });
 
   test.each(['same', 'heldOut', 'both'] as const)('with an event is one pass of one submit too and reads nothing (%s)', async (batch) => {
-    const schedule = new TrialScheduler(robust({ every: { steps: 2 }, batch }));
+    const schedule = new TrialScheduler(minMax({ every: { steps: 2 }, batch }));
     await withTrainer(options({ schedule }), async (trainer) => {
       const { plans } = trainer;
       const calls = await countCalls(async () => {
@@ -87,7 +88,7 @@ describe('a step', () => {
 
   test('with a score of one\'s own makes nothing either; trial losses alone are read back', async () => {
     const score = (losses: readonly number[]) => losses.map((loss) => Math.exp(-loss));
-    const schedule = new TrialScheduler(robust({ every: { steps: 1 }, batch: 'both', score, normalize: 'none' }));
+    const schedule = new TrialScheduler(minMax({ every: { steps: 1 }, batch: 'both', score, normalize: 'none' }));
     await withTrainer(options({ schedule }), async (trainer) => {
       await trainer.trainStep();
       await trainer.losses();
@@ -101,7 +102,7 @@ describe('a step', () => {
   });
 
   test('a run of events reads steps and events together, every logEvery steps', async () => {
-    await withTrainer(options({ epochs: 2, schedule: new TrialScheduler(robust({ every: { steps: 1 } })) }), async (trainer) => {
+    await withTrainer(options({ epochs: 2, schedule: new TrialScheduler(minMax({ every: { steps: 1 } })) }), async (trainer) => {
       const calls = await countCalls(async () => void (await trainer.run({ evaluate: false })));
       expect(calls).toMatchObject({ mapAsync: 4, submit: 10 + 2 });
     });
@@ -153,10 +154,10 @@ describe('memory', () => {
   const rows: { name: string; make: () => Partial<TrainerOptions>; factors: number }[] = [
     { name: 'plain SGD', make: () => ({ optimizer: {} }), factors: 0 },
     { name: 'momentum', make: () => ({}), factors: 0 },
-    { name: 'trials', make: () => ({ schedule: new TrialScheduler(robust()) }), factors: 7 },
+    { name: 'trials', make: () => ({ schedule: new TrialScheduler(minMax()) }), factors: 7 },
     {
       name: 'trials on other batches, larger than training\'s', factors: 7,
-      make: () => ({ schedule: new TrialScheduler(robust({ batch: 'both', scoreBatch: 9 })) }),
+      make: () => ({ schedule: new TrialScheduler(minMax({ batch: 'both', scoreBatch: 9 })) }),
     },
     {
       name: 'ResNet18, imagenet stem', factors: 5,
@@ -221,8 +222,8 @@ describe('memory', () => {
       make: () => ({ dataset: { ...randomDataset(), test: { ...randomDataset().test, ...part } } }),
     })),
     { arg: 'memoryBudget', make: () => ({ memoryBudget: 1 }) },
-    { arg: 'memoryBudget', make: () => ({ memoryBudget: -1, schedule: new TrialScheduler(robust()) }) },
-    { arg: 'scoreBatch', make: () => ({ schedule: new TrialScheduler(robust({ scoreBatch: 23 })) }) },
+    { arg: 'memoryBudget', make: () => ({ memoryBudget: -1, schedule: new TrialScheduler(minMax()) }) },
+    { arg: 'scoreBatch', make: () => ({ schedule: new TrialScheduler(minMax({ scoreBatch: 23 })) }) },
   ];
 
   test.each(bad)('a trainer that cannot be made ($arg) leaves nothing, and the model can be used', async ({ arg, make }) => {

@@ -2,13 +2,14 @@
 import { describe, expect, test } from 'vitest';
 import { AttrError, DataError, ShapeError } from '../../src/gpu/errors.ts';
 import type { Module } from '../../src/nn/module.ts';
-import { asPublished, ConstantSchedule, cosineAnnealingLr, dog, epochs, hypergradient, percent, reduceLROnPlateau, scheduleFree, slsArmijo, stepLr, TrialScheduler, warmup, robust } from '../../src/sched/index.ts';
+import { asPublished, ConstantSchedule, cosineAnnealingLr, dog, epochs, hypergradient, percent, reduceLROnPlateau, robust, scheduleFree, slsArmijo, stepLr, TrialScheduler, warmup } from '../../src/sched/index.ts';
 import type { Schedule, TrialEvent } from '../../src/sched/index.ts';
 import { decodeCheckpoint, encodeCheckpoint, type Checkpoint } from '../../src/train/checkpoint.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import type { Trainer } from '../../src/train/trainer.ts';
 import type { Evaluation, RunCallbacks, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, LinearNet, randomDataset, withTrainer } from './nets.ts';
 
 useDevice();
@@ -45,7 +46,7 @@ const reread = (checkpoint: Checkpoint): Checkpoint => decodeCheckpoint(encodeCh
 const f16Scaling = { initScale: 2 ** 24, growthInterval: 2 };
 const ownScore = (losses: readonly number[]): number[] => losses.map((loss) => Math.exp(-loss));
 const conv = (seed: number): Module => new ConvNet([0.1, 0.2], seed);
-const trial = (more: Parameters<typeof robust>[0] = {}) => () => new TrialScheduler(robust({ every: { steps: 2 }, factors: [2, 1, 0.5], ...more }));
+const trial = (more: Parameters<typeof minMax>[0] = {}) => () => new TrialScheduler(minMax({ every: { steps: 2 }, factors: [2, 1, 0.5], ...more }));
 
 const recipes: Record<string, Recipe> = {
   'a constant rate, plain SGD': { schedule: () => new ConstantSchedule({ lr: 0.05 }) },
@@ -64,6 +65,9 @@ const recipes: Record<string, Recipe> = {
   },
   'trials by paired noise, two batches': { schedule: trial({ score: 'pairedNoise', batch: 'both' }), optimizer: { momentum: 0.9 } },
   'trials by the Armijo gate': { schedule: trial({ score: 'armijo' }), optimizer: { momentum: 0.9, nesterov: true, weightDecay: 1e-3 } },
+  'the preset: a search, then no more than it found': {
+    schedule: () => new TrialScheduler(robust({ lr: 0.05, search: { events: 3, every: 2 }, every: { steps: 2 } })), optimizer: { momentum: 0.9 },
+  },
   'trials whose losses are shuffled': { schedule: trial({ control: 'shuffledLosses' }), optimizer: { momentum: 0.9 } },
   'blind drift': {
     schedule: () => new TrialScheduler(asPublished('factor5', { every: { steps: 2 }, control: 'blindDrift' })), optimizer: { momentum: 0.9 },
@@ -232,7 +236,7 @@ describe('a checkpoint', () => {
   });
 
   test('is of one scheduler, its score and its cadence', async () => {
-    const of = (more: Parameters<typeof robust>[0]): Recipe => ({ ...recipe, schedule: trial(more) });
+    const of = (more: Parameters<typeof minMax>[0]): Recipe => ({ ...recipe, schedule: trial(more) });
     const checkpoint = await made(of({}));
     const others = [
       [{ every: { steps: 3 } }, 'schedule.every.steps'],
@@ -255,7 +259,7 @@ describe('a checkpoint', () => {
     const checkpoint = await made({ ...recipe, schedule: trial() });
     const model = new LinearNet(undefined, undefined, 8);
     const before = model.fc.weight.data.slice();
-    const schedule = new TrialScheduler(robust({ every: { steps: 2 }, factors: [2, 1, 0.5] }));
+    const schedule = new TrialScheduler(minMax({ every: { steps: 2 }, factors: [2, 1, 0.5] }));
     const state = { ...checkpoint.state, schedule: { ...checkpoint.state.schedule, events: 'none' } };
     const options = { ...optionsOf({ ...recipe, schedule: () => schedule, model: () => model }), resume: { ...checkpoint, state } };
     await expect(withTrainer(options, async () => undefined)).rejects.toThrow(expect.objectContaining({ arg: 'state.events' }));

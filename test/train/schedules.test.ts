@@ -1,12 +1,13 @@
 /** Schedules in a run: in closed form, under the trials, by metrics, and past steps that are not made. */
 import { describe, expect, test } from 'vitest';
-import { ConstantSchedule, cosineAnnealingLr, epochs, exponentialLr, oneCycleLr, percent, perEpoch, reduceLROnPlateau, sequential, stepLr, steps, TrialScheduler, warmup, robust } from '../../src/sched/index.ts';
+import { ConstantSchedule, cosineAnnealingLr, epochs, exponentialLr, oneCycleLr, percent, perEpoch, reduceLROnPlateau, sequential, stepLr, steps, TrialScheduler, warmup } from '../../src/sched/index.ts';
 import type { PureSchedule, Schedule, TrialOptions } from '../../src/sched/index.ts';
 import type { LoggedStep } from '../../src/train/stepLog.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { Evaluation, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { shortest } from '../../src/train/float32.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { hostRun } from './hostTrainer.ts';
 import { LinearNet, randomDataset, withTrainer } from './nets.ts';
 
@@ -47,7 +48,7 @@ describe('a schedule in closed form', () => {
     ['a warm-up longer than the run', warmup(cosineAnnealingLr({ lr: 0.1, tMax: percent(100) }), { totalIters: epochs(4) }), {}, 'warmup', 'totalIters'],
     ['a length of no step', cosineAnnealingLr({ lr: 0.1, tMax: percent(20) }), { maxSteps: 2 }, 'cosineAnnealingLr', 'tMax'],
     ['rates past all numbers', exponentialLr({ lr: 0.1, gamma: 1e30 }), {}, 'Trainer', 'schedule'],
-    ['such a base of trials', new TrialScheduler(robust({ base: oneCycleLr({ maxLr: 1, totalSteps: steps(19) }) })), {}, 'oneCycleLr', 'step'],
+    ['such a base of trials', new TrialScheduler(minMax({ base: oneCycleLr({ maxLr: 1, totalSteps: steps(19) }) })), {}, 'oneCycleLr', 'step'],
   ])('that does not fit the run is refused before it begins: %s', async (_, schedule, more, op, arg) => {
     await expect(Trainer.create(options(schedule, more))).rejects.toMatchObject({ op, arg });
   });
@@ -98,7 +99,7 @@ describe('a base under the trials', () => {
 
   const paths: [string, Partial<TrialOptions>][] = [['on the GPU', {}], ['on the host', onHost]];
   test.each(paths)('trials at base · m · f, steps at base · m, %s', async (_, more) => {
-    const make = () => new TrialScheduler(robust({ base, every: { steps: 3 }, ...more }));
+    const make = () => new TrialScheduler(minMax({ base, every: { steps: 3 }, ...more }));
     const schedule = make();
     expect(schedule.lr).toBe(1);
     const { log } = await stepsOf(options(schedule));
@@ -116,19 +117,19 @@ describe('a base under the trials', () => {
   });
 
   test('goes into the state, and refuses another', () => {
-    const make = (gamma: number) => new TrialScheduler(robust({ base: exponentialLr({ lr: 0.1, gamma }) }));
+    const make = (gamma: number) => new TrialScheduler(minMax({ base: exponentialLr({ lr: 0.1, gamma }) }));
     const state = JSON.parse(JSON.stringify(make(0.9).state())) as ReturnType<TrialScheduler['state']>;
     const fresh = make(0.9);
     fresh.load(state);
     expect(fresh.lrAt(5)).toBe(make(0.9).lrAt(5));
     expect(() => make(0.8).load(state)).toThrow(expect.objectContaining({ arg: 'state.parameters' }));
-    const without = new TrialScheduler(robust({ envelope: 'none' }));
+    const without = new TrialScheduler(minMax({ envelope: 'none' }));
     expect(() => without.load(state)).toThrow(expect.objectContaining({ arg: 'state.base' }));
   });
 
   test('replaces the envelope, and is in closed form', () => {
-    expect(() => new TrialScheduler(robust({ base, envelope: 'cosine' }))).toThrow(expect.objectContaining({ arg: 'envelope' }));
-    expect(() => new TrialScheduler(robust({ base: new ConstantSchedule({ lr: 1 }) as never }))).toThrow(expect.objectContaining({ arg: 'base' }));
+    expect(() => new TrialScheduler(minMax({ base, envelope: 'cosine' }))).toThrow(expect.objectContaining({ arg: 'envelope' }));
+    expect(() => new TrialScheduler(minMax({ base: new ConstantSchedule({ lr: 1 }) as never }))).toThrow(expect.objectContaining({ arg: 'base' }));
   });
 });
 
@@ -153,7 +154,7 @@ describe('steps that overflow in mixed precision', () => {
   });
 
   test('nor the base of trials', async () => {
-    const schedule = new TrialScheduler(robust({ base: rates, every: { steps: 2 }, factors: [2, 1, 0.5] }));
+    const schedule = new TrialScheduler(minMax({ base: rates, every: { steps: 2 }, factors: [2, 1, 0.5] }));
     const { log } = await stepsOf(mixed(schedule), 256);
     let update = 0;
     for (const { lr, skipped, step } of log) {

@@ -8,6 +8,7 @@ import type { LoggedStep } from '../../src/train/stepLog.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { Evaluation, RunCallbacks, RunResult, TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, randomDataset, ratesAt, withTrainer } from './nets.ts';
 
 useDevice();
@@ -223,7 +224,7 @@ test('a loop of one\'s own that reads no losses for long gets all of them', asyn
 });
 
 test('a loop of one\'s own that asks for no events for long gets all of them, and its schedule too', async () => {
-  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: [2, 0.5], every: { steps: 1 }, scoreBatch: 1 }));
+  const schedule = new TrialScheduler(minMax({ lr: 0.05, factors: [2, 0.5], every: { steps: 1 }, scoreBatch: 1 }));
   await withTrainer(options({ epochs: 40, schedule }), async (trainer) => {
     for (let i = 0; i < 150; i++) await trainer.trainStep();
     const events = await trainer.events();
@@ -258,7 +259,7 @@ test('a state that is loaded between steps is what the next step is made with', 
 });
 
 test('a step after the last one is refused, and nothing is told of it', async () => {
-  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3', every: { steps: 1 } }));
+  const schedule = new TrialScheduler(minMax({ lr: 0.05, factors: 'factor3', every: { steps: 1 } }));
   await withTrainer(options({ maxSteps: 2, schedule }), async (trainer) => {
     // The envelope ends at step 2, with rate 0.
     for (let i = 0; i < 3; i++) await trainer.trainStep();
@@ -269,7 +270,7 @@ test('a step after the last one is refused, and nothing is told of it', async ()
 });
 
 test('a scheduler is of one trainer, and of one run', async () => {
-  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3' }));
+  const schedule = new TrialScheduler(minMax({ lr: 0.05, factors: 'factor3' }));
   const refusal = expect.objectContaining({ op: 'Trainer', arg: 'schedule' });
   const refused = () => expect(Trainer.create(options({ schedule }))).rejects.toThrow(refusal);
   await expect(Trainer.create(options({ schedule, batchSize: 1000 }))).rejects.toThrow(expect.objectContaining({ arg: 'batchSize' }));
@@ -287,7 +288,7 @@ test('what a score of one\'s own throws ends the run: a second try would give th
     if (++asked === 2) throw new Error('no score today');
     return losses.map((loss) => 1 / loss);
   };
-  const schedule = new TrialScheduler(robust({ lr: 0.05, factors: 'factor3', every: { steps: 2 }, normalize: 'none', score }));
+  const schedule = new TrialScheduler(minMax({ lr: 0.05, factors: 'factor3', every: { steps: 2 }, normalize: 'none', score }));
   await withTrainer(options({ schedule }), async (trainer) => {
     for (let i = 0; i < 2; i++) await trainer.trainStep();
     for (let i = 0; i < 2; i++) await expect(trainer.trainStep()).rejects.toThrow('no score today');

@@ -9,12 +9,13 @@ import type { Storage } from '../../src/graph/tensor.ts';
 import { flagNonFiniteLoss } from '../../src/kernels/sgd.ts';
 import { nextPass } from '../../src/kernels/trialRule.ts';
 import { resolveSgdOptions, stepAsMove, type SgdOptions } from '../../src/optim/sgd.ts';
-import { FLOAT32, holdUlps, shuffledTrials, TrialScheduler, trialUpdate, robust } from '../../src/sched/index.ts';
+import { FLOAT32, holdUlps, shuffledTrials, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
 import type { NormalizeName, TrialEvent, TrialOptions } from '../../src/sched/index.ts';
 import { shortest } from '../../src/train/float32.ts';
 import { coefficientForm, trialFactors, TrialRule, type EventSamples } from '../../src/train/trialRule.ts';
 import { chunkTrials } from '../../src/trials/passes.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { uniformStream } from '../support/random.ts';
 
 const device = useDevice();
@@ -39,6 +40,8 @@ interface Setting {
   readonly batches?: number;
   readonly slope?: number;
   readonly seed?: number;
+  /** m after events that there were before, from step 0 on. */
+  readonly earlier?: readonly number[];
 }
 
 /** As passes leave them: every part padded to whole vec4s, here by what must not count. */
@@ -54,11 +57,13 @@ function sampleStorage(memory: Memory, samples: readonly (readonly number[])[], 
 /** Runs the rule once on losses written from the host. */
 async function runRule(
   options: TrialOptions, losses: readonly number[], base: number | null,
-  { flags = 0, slot = 3, optimizer = {}, first = 0, samples: given, batches = 1, slope: along, seed }: Setting = {},
+  { flags = 0, slot = 3, optimizer = {}, first = 0, samples: given, batches = 1, slope: along, seed, earlier = [] }: Setting = {},
 ): Promise<Outcome> {
   const memory = new Memory(device());
   try {
     const scheduler = new TrialScheduler(options);
+    const like = earlier.length > 0 ? new TrialScheduler(options).apply(0, losses) : null;
+    earlier.forEach((lrAfter, step) => scheduler.record({ ...like!, step, lrAfter }));
     const { queue } = device().gpu;
     const write = ({ buffer }: Storage, offset: number, data: Float32Array | Uint32Array) =>
       queue.writeBuffer(buffer, offset, data as Float32Array<ArrayBuffer>);
@@ -66,7 +71,7 @@ async function runRule(
     const words = coefficientForm(scheduler, resolveSgdOptions(optimizer)) + 1;
     const coefficients = memory.storage('trials', 'coefficients', 4 * words * count);
     const lossStorage = memory.storage('trials', 'losses', 4 * count);
-    const rates = memory.storage('slots', 'rates', 16);
+    const rates = memory.storage('slots', 'rates', 32);
     const flagStorage = memory.storage('slots', 'flags', 16);
     const control = new Control(memory);
     const samples = given ? sampleStorage(memory, given, batches) : null;
@@ -82,7 +87,7 @@ async function runRule(
     write(flagStorage, 0, Uint32Array.of(flags));
     // Earlier places of the log are other events': here they are noted and never run.
     for (let i = 0; i < slot; i++) rule.note(i);
-    control.write({ first, eventSlot: rule.note(slot), envelope: floatBits(0.25) });
+    control.write({ first, eventSlot: rule.note(slot), envelope: floatBits(0.25), searching: Number(scheduler.isSearching(slot)) });
     const encoder = device().gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     plan.encode(pass);
@@ -93,7 +98,7 @@ async function runRule(
     const read = async ({ buffer }: Storage, size: number) => new Float32Array(await device().read(buffer, 0, size));
     const flat = await read(coefficients, 4 * words * count);
     return {
-      events, scheduler, rates: await read(rates, 16), flags: new Uint32Array(await device().read(flagStorage.buffer, 0, 4))[0],
+      events, scheduler, rates: await read(rates, 32), flags: new Uint32Array(await device().read(flagStorage.buffer, 0, 4))[0],
       coefficients: all.map((_, t) => [...flat.subarray(words * t, words * (t + 1))]),
     };
   } finally {
@@ -111,7 +116,7 @@ const tolerance = 1e-6;
 async function check(
   overrides: Partial<TrialOptions>, given: readonly number[], givenBase = 1, setting: Setting = {},
 ): Promise<TrialEvent> {
-  const options = robust(overrides);
+  const options = minMax(overrides);
   const losses = given.map(f32);
   const baseLoss = options.score === 'relGain' || options.score === 'armijo' ? f32(givenBase) : null;
   const { events, scheduler, rates, coefficients, flags } = await runRule(options, losses, baseLoss, setting);
@@ -280,7 +285,7 @@ describe('the Armijo gate', () => {
     const event = await check({ score: 'armijo', factors, lr: 0.1 }, rising, 2, { slope: 1 });
     expect(event.multiplier).toBeCloseTo(0.25, 6);
     for (const slope of [NaN, Infinity, -Infinity]) {
-      const { events: [none] } = await runRule(robust({ score: 'armijo', factors, lr: 0.1 }), [2, 1, 2, 0, 2, 2, 2], 2, { slope });
+      const { events: [none] } = await runRule(minMax({ score: 'armijo', factors, lr: 0.1 }), [2, 1, 2, 0, 2, 2, 2], 2, { slope });
       expect(none.weights).toEqual([0, 0, 0, 0, 1, 0, 0]);
     }
   });
@@ -291,7 +296,7 @@ describe('the Armijo gate', () => {
   });
 
   test('a base loss that is not finite sets a flag', async () => {
-    const { events, flags } = await runRule(robust({ score: 'armijo' }), Array(7).fill(1), NaN, { slope: 1 });
+    const { events, flags } = await runRule(minMax({ score: 'armijo' }), Array(7).fill(1), NaN, { slope: 1 });
     expect(events).toEqual([]);
     expect(flags).toBe(flagNonFiniteLoss);
   });
@@ -393,25 +398,57 @@ describe('bounds', () => {
   });
 });
 
+describe('a search', () => {
+  const up = [1, 2, 2, 2, 2, 2, 2];
+  const [most, last] = [0.6, 0.4].map((m) => shortest(f32(m)));
+  const options = (events: number, more: Partial<TrialOptions> = {}) => minMax({ search: { events, every: 1 }, bounds: null, ...more });
+
+  test('bounds the events after it by the highest m that it left behind', async () => {
+    const { events: [event], rates } = await runRule(options(2), up, null, { earlier: [most, last] });
+    expect(event).toMatchObject({ lrBefore: last, lrAfter: most, clamped: true });
+    expect([...rates.subarray(1, 2), ...rates.subarray(4, 5)]).toEqual([f32(most), f32(most)]);
+    const below = await runRule(options(2), [...up].reverse(), null, { earlier: [most, last] });
+    expect(below.events[0]).toMatchObject({ clamped: false });
+    expect(below.rates[4]).toBe(f32(most));
+    // Events after the search do not raise what it has found, whatever they were told to be.
+    const later = await runRule(options(2), up, null, { earlier: [last, last, most] });
+    expect(later.events[0]).toMatchObject({ lrBefore: most, lrAfter: last, clamped: true });
+  });
+
+  test('bounds none of its own events, and bounds closer than it stay', async () => {
+    const { events: [event], rates } = await runRule(options(4), up, null, { earlier: [most, last] });
+    expect(event.lrAfter).toBeGreaterThan(most);
+    expect(event.clamped).toBe(false);
+    expect(rates[4]).toBe(f32(event.lrAfter));
+    const bounded = await runRule(options(2, { bounds: [1e-3, 0.5] }), up, null, { earlier: [most, last] });
+    expect(bounded.events[0]).toMatchObject({ lrAfter: 0.5, clamped: true });
+  });
+
+  test('that has found nothing bounds nothing', async () => {
+    const { events: [event] } = await runRule(options(1, { lr: 0.5 }), up, null);
+    expect(event.lrAfter).toBeGreaterThan(0.5);
+  });
+});
+
 describe('what stops the rule', () => {
   const losses = [3, 2, 1, 1.5, 2, 2.5, 2.7];
 
   test('a flag that is set: m and flags stay, no event is told', async () => {
-    const { events, rates, flags } = await runRule(robust({ lr: 0.5 }), losses, null, { flags: 8 });
+    const { events, rates, flags } = await runRule(minMax({ lr: 0.5 }), losses, null, { flags: 8 });
     expect(events).toEqual([]);
     expect(rates[1]).toBe(0.5);
     expect(flags).toBe(8);
   });
 
   test.each([NaN, Infinity])('a base loss of %s: a flag is set, as the weights themselves are lost', async (base) => {
-    const { events, rates, flags } = await runRule(robust({ lr: 0.5, score: 'relGain', normalize: 'none' }), losses, base);
+    const { events, rates, flags } = await runRule(minMax({ lr: 0.5, score: 'relGain', normalize: 'none' }), losses, base);
     expect(events).toEqual([]);
     expect(rates[1]).toBe(0.5);
     expect(flags).toBe(flagNonFiniteLoss);
   });
 
   test('a coefficient beyond float32 loses its trial, whatever the loss says', async () => {
-    const { events: [event] } = await runRule(robust({ lr: 1, factors: [1e48, 1, 0.5], anchor: false }), [0, 2, 1], null);
+    const { events: [event] } = await runRule(minMax({ lr: 1, factors: [1e48, 1, 0.5], anchor: false }), [0, 2, 1], null);
     expect(event).toMatchObject({ nonFinite: 1, allNonFinite: false });
     expect(event.weights[0]).toBe(0);
     expect(event.lrAfter).toBeLessThan(1);
@@ -419,7 +456,7 @@ describe('what stops the rule', () => {
 
   test('in a grid any of a trial\'s coefficients does', async () => {
     const factors = { lr: [1], momentum: [0.9, 0.5], weightDecay: [1e-4, 1e39] };
-    const { events: [event] } = await runRule(robust({ lr: 0.5, factors }), [2, 0, 1, 0], null, { optimizer: { momentum: 0.9 } });
+    const { events: [event] } = await runRule(minMax({ lr: 0.5, factors }), [2, 0, 1, 0], null, { optimizer: { momentum: 0.9 } });
     expect(event.nonFinite).toBe(2);
     expect(event.weights.map((weight) => weight > 0)).toEqual([true, false, true, false]);
   });
@@ -434,7 +471,7 @@ describe('a grid over learning rate, momentum and weight decay', () => {
   test.each(optimizers)('%j: coefficients are those of the whole step, and each number takes its weighted mean', async (optimizer) => {
     for (const first of [0, 1]) {
       for (const grid of [factors, { ...factors, momentum: [0.95, 0.9, 0.8, 0.7, 0.6, 0], weightDecay: undefined }]) {
-        const { events: [event], coefficients, rates, scheduler } = await runRule(robust({ lr: 0.5, factors: grid }), losses, null, {
+        const { events: [event], coefficients, rates, scheduler } = await runRule(minMax({ lr: 0.5, factors: grid }), losses, null, {
           optimizer, first,
         });
         const own = resolveSgdOptions(optimizer);
@@ -445,7 +482,7 @@ describe('a grid over learning rate, momentum and weight decay', () => {
           const want = [decay, ofBuffer, ofGradient];
           want.forEach((c, k) => close(coefficients[i][k], c, 3e-7 * Math.abs(c), `trial ${i}, number ${k}`));
         });
-        const want = new TrialScheduler(robust({ lr: 0.5, factors: grid })).apply(3, losses.map(f32));
+        const want = new TrialScheduler(minMax({ lr: 0.5, factors: grid })).apply(3, losses.map(f32));
         close(event.lrAfter / want.lrAfter, 1, tolerance, 'rate');
         const { before, after } = event.optimizer!;
         close(after.momentum!, want.optimizer!.after.momentum!, tolerance, 'momentum');
@@ -461,15 +498,15 @@ describe('a grid over learning rate, momentum and weight decay', () => {
   test('equal losses and none at all leave momentum and weight decay as they are', async () => {
     const optimizer = { momentum: 0.9, weightDecay: 5e-4 };
     for (const loss of [2, NaN]) {
-      const { events: [event] } = await runRule(robust({ factors }), Array(12).fill(loss), null, { optimizer });
+      const { events: [event] } = await runRule(minMax({ factors }), Array(12).fill(loss), null, { optimizer });
       expect(event.optimizer!.after).toEqual({ momentum: 0.9, weightDecay: 5e-4 });
     }
   });
 
   test('without momentum there is no buffer to try it on; weight decay goes by the gradient alone', async () => {
-    const made = runRule(robust({ factors }), losses, null);
+    const made = runRule(minMax({ factors }), losses, null);
     await expect(made).rejects.toThrow(expect.objectContaining({ arg: 'factors.momentum' }));
-    const { coefficients } = await runRule(robust({ lr: 0.5, factors: { lr: [2, 1], weightDecay: [0.25, 0.125] } }), [1, 2, 3, 4], null);
+    const { coefficients } = await runRule(minMax({ lr: 0.5, factors: { lr: [2, 1], weightDecay: [0.25, 0.125] } }), [1, 2, 3, 4], null);
     expect(coefficients).toEqual([[-0.25, -1], [-0.125, -1], [-0.125, -0.5], [-0.0625, -0.5]]);
   });
 });

@@ -11,8 +11,8 @@ import { Trainer } from '../../src/train/trainer.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { expectClose } from '../support/close.ts';
 import { useDevice } from '../support/device.ts';
+import { minMax } from '../support/minMax.ts';
 import { ConvNet, randomDataset, withTrainer } from './nets.ts';
-import { robust } from '../../src/sched/index.ts';
 
 const device = useDevice();
 
@@ -31,7 +31,7 @@ afterEach(() => {
 const dataset = randomDataset({ train: 40, size: 16 });
 const options = (more: Partial<TrainerOptions> = {}): TrainerOptions => ({
   model: new ConvNet(), dataset, batchSize: 8, epochs: 1, optimizer: { momentum: 0.9 },
-  schedule: new TrialScheduler(robust({ lr: 0.05, every: { steps: 2 } })), ...more,
+  schedule: new TrialScheduler(minMax({ lr: 0.05, every: { steps: 2 } })), ...more,
 });
 
 /** Losses of all steps, events and the evaluation. */
