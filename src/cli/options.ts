@@ -1,7 +1,7 @@
 /** The option tables of the commands, and the rules that span several options. */
 import { ForkstepError } from '../gpu/errors.ts';
 import { factorSets, FLOAT32, presetNames, presets, PureSchedule, resolveFactors } from '../sched/index.ts';
-import type { Cadence, Factors, PresetName } from '../sched/index.ts';
+import type { Cadence, Factors, PresetName, Search } from '../sched/index.ts';
 import type { CheckpointCadence } from '../train/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
@@ -19,6 +19,17 @@ export function cadence(spec: { help: string; defaultText: string }): Option<Cad
     return match[2].startsWith('epoch') ? { epochs: n } : { steps: n };
   };
   return { placeholder: '1epoch|50steps|4/epoch', default: undefined, isRequired: false, ...spec, parse };
+}
+
+/** `8x32`: 8 events, 32 steps apart; or none. */
+export function search(spec: { help: string; defaultText: string }): Option<Search | 'none' | undefined> {
+  const parse = (value: string): Search | 'none' => {
+    if (value === 'none') return value;
+    const match = /^([1-9]\d{0,8})x([1-9]\d{0,8})$/.exec(value);
+    if (!match) throw new BadValue('must be a count of events and the steps between them such as 8x32, or none');
+    return { events: Number(match[1]), every: Number(match[2]) };
+  };
+  return { placeholder: '8x32|none', default: undefined, isRequired: false, ...spec, parse };
 }
 
 /** Factors: a list such as 4,2,1,0.5,0.125, or a set's name. */
@@ -98,6 +109,10 @@ export const trialOptions = {
     help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}`,
   }),
   every: cadence({ defaultText: ofPreset('1epoch', '4/epoch'), help: 'how often trials are made' }),
+  search: search({
+    defaultText: ofPreset('none', '8x32, or with --every 50steps 8x50'),
+    help: 'begin with so many events, so many steps apart, and never raise the rate above the highest that they left',
+  }),
   envelope: choice(['none', 'cosine', 'linear', 'inverseSqrt'], {
     default: undefined,
     defaultText: ofPreset('none', 'cosine'),

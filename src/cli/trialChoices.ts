@@ -1,7 +1,7 @@
 /** The options of the commands that say how trials are scored, and the trial scheduler's options that they come to. */
 import { ForkstepError } from '../gpu/errors.ts';
 import { presets, TrialScheduler } from '../sched/index.ts';
-import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, TrialOptions } from '../sched/index.ts';
+import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, Search, TrialOptions } from '../sched/index.ts';
 import { UsageError, choice, flagOf, number } from './args.ts';
 import type { OptionValues } from './args.ts';
 
@@ -10,7 +10,7 @@ const onOff = ['on', 'off'] as const;
 export const scoringOptions = {
   score: choice(['exp', 'relGain', 'rank', 'pairedNoise', 'armijo'], {
     default: undefined,
-    defaultText: 'exp',
+    defaultText: "the preset's, exp|armijo",
     help: 'how losses become weights',
   }),
   normalize: choice(['minMax', 'zScore', 'mean', 'sum', 'l2', 'none'], {
@@ -44,7 +44,7 @@ export const scoringOptions = {
   }),
   direction: choice(['gradient', 'accumulated', 'optimizer'], {
     default: undefined,
-    defaultText: "the preset's, gradient|optimizer",
+    defaultText: "the preset's, gradient|accumulated",
     help: 'trials step along the raw gradient, along all that momentum makes of it, or as the optimizer would',
   }),
   control: choice(['blindDrift', 'shuffledLosses'], {
@@ -62,6 +62,7 @@ export interface TrialValues extends ScoringValues {
   lr: number;
   factors: Factors | undefined;
   every: Cadence | undefined;
+  search: Search | 'none' | undefined;
   envelope: EnvelopeName | undefined;
   scoreBatch: number | undefined;
 }
@@ -76,7 +77,8 @@ const keyOf: Record<string, string> = { batch: 'scoreOn', c: 'armijoC' };
 export function trialOptionsOf(values: TrialValues, base: PureSchedule | null = null): TrialOptions {
   const { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, armijoC: c, scoreOn: batch, direction, control } = values;
   const [anchor, hold] = [values.anchor, values.hold].map((word) => word && word === 'on');
-  const given = { factors, every, envelope, scoreBatch, score, normalize, tau, kappa, c, anchor, hold, batch, direction, control };
+  const search = values.search === 'none' ? null : values.search;
+  const given = { search, factors, every, envelope, scoreBatch, score, normalize, tau, kappa, c, anchor, hold, batch, direction, control };
   const chosen = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<TrialOptions>;
   return presets[values.preset]({ ...chosen, ...(base ? { base } : { lr: values.lr }) });
 }

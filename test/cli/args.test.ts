@@ -77,6 +77,7 @@ const wrongValues: Record<string, readonly string[]> = {
   tau: ['0', '-1', 'warm'],
   kappa: ['0', '-1', 'x'],
   armijoC: ['0', '1', 'x'],
+  search: ['8', '8x', '0x4', 'x4', '8x1.5', '-1x4', '8×32'],
   anchor: ['true', 'yes', ''],
   hold: ['1', 'On'],
   scoreOn: ['heldout', 'training'],
@@ -317,6 +318,9 @@ describe('rules that span options', () => {
     expect(of('--normalize', 'zScore', '--tau', '0.5', '--direction', 'optimizer', '--anchor', 'off')).toEqual(
       asPublished('factor5', { normalize: 'zScore', tau: 0.5, direction: 'optimizer' }),
     );
+    expect(of('--search', '4x10').search).toEqual({ events: 4, every: 10 });
+    expect(of('--preset', 'robust', '--search', 'none', '--every', '5steps')).toEqual(robust({ search: null, every: { steps: 5 } }));
+    expect(usageError(() => train('--scheduler', 'constant', '--search', '8x32')).arg).toBe('--search');
     const scored = ['--score armijo', '--score pairedNoise', '--preset robust --score rank --tau 0.3'];
     for (const line of [...scored, '--control blindDrift', '--envelope inverseSqrt']) train(...line.split(' '));
   });

@@ -113,7 +113,7 @@ describe('forkstep, built', () => {
     ],
     [
       ['compare', '--lr', '11'],
-      'forkstep compare: --lr must lie in 1e-8 … 10 with --preset robust, got 11; or use --preset asPublished',
+      'forkstep compare: --lr must lie in 1e-8 … 1 with --preset robust, got 11; or use --preset asPublished',
     ],
     [
       ['train', '--out', `${thisFile}/out`, '--width', '1'],

@@ -121,8 +121,8 @@ describe('a run that was ended by Ctrl-C', () => {
   it('goes on as if nothing had been, with other options where they do not matter', () => {
     const from = stepOf('broken');
     // Defaults of the preset, and of what was not given.
-    const asItWas = ['--scheduler', 'trial', '--tau', '1', '--normalize', 'minMax', '--envelope', 'cosine', '--hold', 'on', '--score', 'exp', '--direction', 'optimizer',
-      '--score-batch', '8', '--factors', '2,1,0.5'];
+    const asItWas = ['--scheduler', 'trial', '--tau', '1', '--normalize', 'none', '--envelope', 'cosine', '--hold', 'on', '--score', 'armijo', '--armijo-c', '0.1',
+      '--direction', 'accumulated', '--search', '8x4', '--score-batch', '8', '--factors', '2,1,0.5'];
     const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', ...asItWas, '--json');
     expect(run.code).toBe(0);
     expect(run.stderr).toContain(`trial: 18 steps of 8 images, from step ${from}\n`);

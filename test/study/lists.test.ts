@@ -166,9 +166,12 @@ describe('costs', () => {
     expect(expectedCost({ ...small, method: 'published5' })).toEqual({ training: 1152, trials: 4 * 5 * 32 });
     expect(expectedCost({ ...small, method: 'published5', options: { scoreBatch: 128, batch: 'both' } }).trials).toBe(4 * 5 * 128 * 2);
     // Both ask four times an epoch: here before each of its three steps.
-    expect(expectedCost({ ...small, method: 'robust' }).trials).toBe(4 * 3 * 7 * 32);
+    expect(expectedCost({ ...small, method: 'minMax' }).trials).toBe(4 * 3 * 7 * 32);
     // A gate asks for the loss at the weights too.
     expect(expectedCost({ ...small, method: 'gate' }).trials).toBe(4 * 3 * 8 * 32);
+    // A search of 8 events, 32 steps apart, ends with the first step of the sixteenth epoch, which has three events after that.
+    const searched = (epochs: number) => expectedCost({ ...small, train: 544, epochs, method: 'robust' }).trials / (8 * 32);
+    expect([1, 2, 15, 16].map(searched)).toEqual([1, 2, 8, 11]);
     expect(totalCost(expectedCost(small))).toBe(1152);
   });
 

@@ -53,6 +53,7 @@ const units: Record<string, (n: Json) => string> = {
 function asText(value: Json): string {
   if (Array.isArray(value)) return value.map(asText).join(',');
   if (typeof value !== 'object' || value === null) return String(value);
+  if ('events' in value) return `${asText(value.events)}x${asText(value.every)}`;
   const [[unit, n] = ['', null]] = Object.entries(value);
   return units[unit]?.(n) ?? JSON.stringify(value);
 }
