@@ -8,7 +8,7 @@ import { limitSet } from '../src/data/dataset.ts';
 import { readCifar10 } from '../src/data/cifar.node.ts';
 import { openDevice } from '../src/gpu/device.ts';
 import { resnet18 } from '../src/nn/resnet.ts';
-import { ConstantSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../src/sched/index.ts';
+import { ConstantSchedule, cosineAnnealingLr, percent, robust, TrialScheduler, warmup, type Schedule, type TrialOptions } from '../src/sched/index.ts';
 import { Trainer } from '../src/train/trainer.ts';
 import { chosen, fail, optionsAndWords, positive, positives, printTable, refuse, writeReport, type Row } from './support/report.ts';
 
@@ -29,22 +29,30 @@ if (!rates.every((lr) => lr > 0 && lr <= 10)) refuse(`--rates must be numbers in
 const seeds = positives('seeds', values.seeds);
 
 const trial = (overrides: Partial<TrialOptions>) => (lr: number): Schedule => new TrialScheduler(robust({ lr, ...overrides }));
-const gate = { score: 'armijo', c: 0.25, direction: 'accumulated' } as const;
+const averaging = { score: 'exp', direction: 'optimizer', search: null, bounds: [1e-8, 10] } as const;
+const minMax = (overrides: Partial<TrialOptions>) => trial({ ...averaging, ...overrides });
+const gate = (overrides: Partial<TrialOptions>) => trial({ c: 0.25, search: null, bounds: [1e-8, 10], ...overrides });
 
 /** By name, what makes a schedule of a first rate. Those without a cosine need not know the run's length. */
 const candidates: Record<string, (lr: number) => Schedule> = {
   'cosine alone': (lr) => new ConstantSchedule({ lr, envelope: 'cosine' }),
+  // What `robust` would do if it looked at no loss: up to the most that its bounds allow.
+  'cosine from 1, warm-up': () => warmup(cosineAnnealingLr({ lr: 1, tMax: percent(100) }), { totalIters: percent(20), startFactor: 0.005 }),
   robust: trial({}),
-  'cosine, held-out, paired noise': trial({ score: 'pairedNoise', batch: 'heldOut' }),
-  'inverse root': trial({ envelope: 'inverseSqrt' }),
-  'no envelope, held-out, paired noise': trial({ envelope: 'none', score: 'pairedNoise', batch: 'heldOut' }),
-  'cosine, shuffled losses': trial({ control: 'shuffledLosses' }),
-  'cosine, every 10 steps': trial({ every: { steps: 10 } }),
-  'cosine, paired noise': trial({ score: 'pairedNoise' }),
-  'cosine, Armijo gate': trial({ score: 'armijo', c: 0.5 }),
-  'cosine, gate, accumulated': trial(gate),
-  'inverse root, gate, accumulated': trial({ ...gate, envelope: 'inverseSqrt' }),
-  'no envelope': trial({ envelope: 'none' }),
+  'robust, shuffled losses': trial({ control: 'shuffledLosses' }),
+  'robust, inverse root': trial({ envelope: 'inverseSqrt' }),
+  'robust, no envelope': trial({ envelope: 'none' }),
+  'min-max': minMax({}),
+  'min-max, held-out, paired noise': minMax({ score: 'pairedNoise', batch: 'heldOut' }),
+  'min-max, inverse root': minMax({ envelope: 'inverseSqrt' }),
+  'no envelope, held-out, paired noise': minMax({ envelope: 'none', score: 'pairedNoise', batch: 'heldOut' }),
+  'min-max, shuffled losses': minMax({ control: 'shuffledLosses' }),
+  'min-max, every 10 steps': minMax({ every: { steps: 10 } }),
+  'min-max, paired noise': minMax({ score: 'pairedNoise' }),
+  'gate along the optimizer': gate({ c: 0.5, direction: 'optimizer' }),
+  gate: gate({}),
+  'gate, inverse root': gate({ envelope: 'inverseSqrt' }),
+  'min-max, no envelope': minMax({ envelope: 'none' }),
   constant: (lr) => new ConstantSchedule({ lr }),
 };
 

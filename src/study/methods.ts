@@ -1,7 +1,7 @@
 /** Every way to set the learning rate that a study can compare, by name: one entry each. */
 import {
-  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, perEpoch, robust, scheduleFree,
-  slsArmijo, sps, stepLr, steps, TrialScheduler,
+  aliG, asPublished, cdat, ConstantSchedule, constantLr, cosineAnnealingLr, dog, hypergradient, linearLr, pal, percent, perEpoch, robust,
+  scheduleFree, slsArmijo, sps, stepLr, steps, TrialScheduler, warmup,
 } from '../sched/index.ts';
 import type { AlrOptions, ControlName, FactorSetName, Schedule, TrialOptions } from '../sched/index.ts';
 import type { MethodOptions } from './recipe.ts';
@@ -46,7 +46,7 @@ export type Method = ScheduledMethod | TreeMethod;
 export type MethodName =
   | 'constant' | 'torchConstantLr' | 'linearDefault' | 'linearDecay' | 'cosine' | 'step'
   | 'published3' | 'published5' | 'published7' | 'robust' | 'robustInverseSqrt' | 'robustNoDecay' | 'gate' | 'gateNoDecay' | 'minMax'
-  | 'blindDrift' | 'shuffledLosses' | 'robustShuffled'
+  | 'blindDrift' | 'shuffledLosses' | 'robustShuffled' | 'robustBlind'
   | 'slsArmijo' | 'pal' | 'cdat' | 'hypergradient' | 'sps' | 'aliG' | 'dog' | 'scheduleFree'
   | 'alr' | 'alrEqualCost';
 
@@ -130,6 +130,11 @@ export const methods: Record<MethodName, Method> = {
   robustShuffled: {
     ...robustWith('control: robust, shuffled', { control: 'shuffledLosses' }, 'robust(), its losses dealt out among the factors at random'),
     family: 'control',
+  },
+  robustBlind: {
+    ...closed('control: robust, blind', 'what robust() would do if it looked at no loss: from 0.005 to its bound, 1, over a fifth of the run, × cosine',
+      () => warmup(cosineAnnealingLr({ lr: 1, tMax: percent(100) }), { totalIters: percent(20), startFactor: 0.005 })),
+    family: 'control', takesRate: false,
   },
   slsArmijo: rule('SLS: Armijo', 'searches each step down by 0.9 from 2^(1/B) times the last rate, at first from the rate; 10 trials, c = 0.1',
     (lr) => slsArmijo({ initLr: lr })),
