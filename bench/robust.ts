@@ -25,7 +25,7 @@ const [width, batchSize, epochs, trained, tested, minutes] = counts.map((name) =
 const momentum = Number(values.momentum);
 if (!(momentum >= 0 && momentum < 1)) refuse(`--momentum must be in [0, 1), got ${JSON.stringify(values.momentum)}`);
 const rates = values.rates.split(',').map(Number);
-if (!rates.every((lr) => lr > 0 && lr <= 10)) refuse(`--rates must be numbers in 0 … 10, got ${JSON.stringify(values.rates)}`);
+if (!rates.every((lr) => lr > 0 && lr <= 1)) refuse(`--rates must be numbers in 0 … 1, got ${JSON.stringify(values.rates)}`);
 const seeds = positives('seeds', values.seeds);
 
 const trial = (overrides: Partial<TrialOptions>) => (lr: number): Schedule => new TrialScheduler(robust({ lr, ...overrides }));

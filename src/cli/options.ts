@@ -1,7 +1,7 @@
 /** The option tables of the commands, and the rules that span several options. */
 import { ForkstepError } from '../gpu/errors.ts';
 import { factorSets, FLOAT32, presetNames, presets, PureSchedule, resolveFactors } from '../sched/index.ts';
-import type { Cadence, Factors, PresetName, Search } from '../sched/index.ts';
+import type { Cadence, Factors, PresetName, TrialSearch } from '../sched/index.ts';
 import type { CheckpointCadence } from '../train/index.ts';
 import { BadValue, UsageError, choice, decimal, flag, flagOf, integer, number, path, required, text } from './args.ts';
 import type { Option, OptionValues, Parsed } from './args.ts';
@@ -22,8 +22,8 @@ export function cadence(spec: { help: string; defaultText: string }): Option<Cad
 }
 
 /** `8x32`: 8 events, 32 steps apart; or none. */
-export function search(spec: { help: string; defaultText: string }): Option<Search | 'none' | undefined> {
-  const parse = (value: string): Search | 'none' => {
+export function search(spec: { help: string; defaultText: string }): Option<TrialSearch | 'none' | undefined> {
+  const parse = (value: string): TrialSearch | 'none' => {
     if (value === 'none') return value;
     const match = /^([1-9]\d{0,8})x([1-9]\d{0,8})$/.exec(value);
     if (!match) throw new BadValue('must be a count of events and the steps between them such as 8x32, or none');
@@ -108,10 +108,10 @@ export const trialOptions = {
     defaultText: ofPreset('factor5 = 4,2,1,0.5,0.125', 'factor7'),
     help: `trials run at these multiples of the learning rate; or ${Object.keys(factorSets).join(', ')}`,
   }),
-  every: cadence({ defaultText: ofPreset('1epoch', '4/epoch'), help: 'how often trials are made' }),
+  every: cadence({ defaultText: ofPreset('1epoch', '4/epoch'), help: 'how often trials are made, after a search' }),
   search: search({
     defaultText: ofPreset('none', '8x32, or with --every 50steps 8x50'),
-    help: 'begin with so many events, so many steps apart, and never raise the rate above the highest that they left',
+    help: 'begin with so many events, so many steps apart, and afterwards never raise the rate above the highest that they left',
   }),
   envelope: choice(['none', 'cosine', 'linear', 'inverseSqrt'], {
     default: undefined,

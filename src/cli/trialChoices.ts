@@ -1,7 +1,7 @@
 /** The options of the commands that say how trials are scored, and the trial scheduler's options that they come to. */
 import { ForkstepError } from '../gpu/errors.ts';
 import { presets, TrialScheduler } from '../sched/index.ts';
-import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, Search, TrialOptions } from '../sched/index.ts';
+import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, TrialSearch, TrialOptions } from '../sched/index.ts';
 import { UsageError, choice, flagOf, number } from './args.ts';
 import type { OptionValues } from './args.ts';
 
@@ -50,7 +50,7 @@ export const scoringOptions = {
   control: choice(['blindDrift', 'shuffledLosses'], {
     default: undefined,
     defaultText: 'none',
-    help: 'a run to compare with: equal losses and no trials, or losses handed out among the factors at random',
+    help: 'a run to compare with: equal losses and no trials (not with armijo), or losses handed out among the factors at random',
   }),
 };
 
@@ -62,7 +62,7 @@ export interface TrialValues extends ScoringValues {
   lr: number;
   factors: Factors | undefined;
   every: Cadence | undefined;
-  search: Search | 'none' | undefined;
+  search: TrialSearch | 'none' | undefined;
   envelope: EnvelopeName | undefined;
   scoreBatch: number | undefined;
 }

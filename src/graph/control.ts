@@ -24,7 +24,7 @@ export const controlWords = {
   envelope: 9,
   /** Updates that the host knows to have been skipped. */
   skipped: 10,
-  /** 1 while events search for the highest scale, which bounds it afterwards. */
+  /** 1 where an event may raise the scale as far as its bounds; else to the highest that those had left. */
   searching: 11,
 } as const;
 

@@ -113,7 +113,8 @@ fn main(@builtin(local_invocation_id) lid: vec3u) {
 /**
  * rates[1] = m is moved by the trials' losses, and rates[2], rates[3] where momentum and weight decay are tried; events[slot] tells how.
  * One invocation, any n. With `has_base` trial n is the one at 0. A flag set before: the rates stay and the event's first word is 0.
- * `hold` < 0 never holds. rates[4] is the highest m of events at which the control's word `search_word` is 1, and bounds m at the others; 0 for none. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the
+ * `hold` < 0 never holds. rates[4] is the highest m that events have left where the control's word `search_word` was 1, and bounds m at the
+ * others; 0 for none. `parameter` is the score's: τ, pairedNoise's κ, armijo's c. The first `evidence_words` of `evidence` are what the
  * score looked at (pairedNoise: `pairedDifferences`; armijo: `directionSlope`), which the event keeps.
  */
 export const trialRule = defineKernel({

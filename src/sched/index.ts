@@ -32,7 +32,7 @@ export type { ReduceLROnPlateauOptions } from './plateau.ts';
 export { PureSchedule } from './pure.ts';
 export type { PureSpec } from './pure.ts';
 export { asPublished, FLOAT32, holdUlps, presetNames, presets, robust } from './trialOptions.ts';
-export type { Direction, PresetName, ResolvedTrialOptions, ScoreBatch, Search, TrialOptions } from './trialOptions.ts';
+export type { Direction, PresetName, ResolvedTrialOptions, ScoreBatch, TrialOptions, TrialSearch } from './trialOptions.ts';
 export { eventFromJson, eventToJson, TrialScheduler } from './trialScheduler.ts';
 export type { JsonNumber, OptimizerPoint, TrialEvent, TrialEventJson, TriedOptimizer } from './trialScheduler.ts';
 export * from './rules/index.ts';

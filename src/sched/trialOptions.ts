@@ -25,7 +25,7 @@ export type Direction = 'gradient' | 'accumulated' | 'optimizer';
  * So many events, so many steps apart, from the first step on. Those after them, at the scheduler's `every`, raise m no higher than these have
  * left it at most, whatever they would allow.
  */
-export interface Search {
+export interface TrialSearch {
   /** an integer ≥ 1 */
   readonly events: number;
   /** an integer ≥ 1, steps */
@@ -66,7 +66,7 @@ export interface TrialOptions {
   /** [lowest, highest] m, or null for none */
   bounds: readonly [number, number] | null;
   /** how the run begins; null: with events at `every` from the first step, any of which may raise m as far as the bounds */
-  search: Search | null;
+  search: TrialSearch | null;
   /**
    * Makes the run a control of one without it, all other options being those of the run that it stands beside: the rule fed equal losses
    * and no trial run ('blindDrift'), or its losses handed out among the factors at random ('shuffledLosses', by the run's seed). Null for
@@ -105,23 +105,29 @@ export function asPublished(factors: Factors | FactorGrid = 'factor5', overrides
 }
 
 /**
- * A step's length found by trials, then a fixed decay: `armijo`, the largest factor that lowers the batch's loss by a tenth of what its slope
- * promises, along all that momentum makes of the gradient; factor7, a search of 8 events, 32 steps apart or as `every` says in steps, after
- * them four an epoch that raise m no higher, cosine envelope, m in [1e-8, 1]. Under another score equal losses hold m and do not drift (anchor, hold); a grid of factors has
- * 'exp', along the optimizer's own step. A run of unknown length: `robust({ envelope: 'none' })`, or 'inverseSqrt'. Where it serves and where
- * not: docs/study.md.
+ * A rate found by trials, then a fixed decay. `armijo`: the largest factor of factor7 that lowers the batch's loss by a tenth of what its slope
+ * promises, along all that momentum makes of the gradient. A search of 8 events, 32 steps apart or as `every` says in steps; after it four events
+ * an epoch, which raise m no higher. Cosine envelope, m in [1e-8, 1]. Another score has an anchor, a grid over momentum or weight decay the score
+ * 'exp' along the optimizer's own step. For a run of unknown length: `robust({ envelope: 'inverseSqrt' })`, or 'none'. With a base, of which m is
+ * a multiple, there is no envelope, and m stays in [1e-3, 10]; a base that warms up is searched in its smallest rates: pass `search: null`.
+ * Where it serves and where not: docs/study.md.
  */
 export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
   const { score, factors = 'factor7', every = { perEpoch: 4 } } = overrides;
-  const isGrid = typeof factors === 'object' && !Array.isArray(factors);
-  const chosen = { score: score ?? (isGrid ? 'exp' : 'armijo') } as const;
+  // A gate compares steps along one direction.
+  const triesMore = typeof factors === 'object' && factors !== null && ('momentum' in factors || 'weightDecay' in factors);
+  const chosen = { score: score ?? (triesMore ? 'exp' : 'armijo') } as const;
   return {
     lr: overrides.base ? 1 : 0.005, factors, every, ...followsScore(chosen, true), ...chosen, tau: 1, kappa: null, c: null,
-    hold: true, batch: 'same', scoreBatch: null, direction: isGrid ? 'optimizer' : 'accumulated',
-    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: [1e-8, 1], control: null,
-    search: { events: 8, every: (every as { readonly steps?: number } | null)?.steps ?? 32 }, ...given(overrides),
+    hold: true, batch: 'same', scoreBatch: null, direction: triesMore ? 'optimizer' : 'accumulated',
+    envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: overrides.base ? [1e-3, 10] : [1e-8, 1],
+    control: null,
+    search: { events: 8, every: stepsOf(every) ?? 32 }, ...given(overrides),
   };
 }
+
+/** Of a cadence in steps, how many; what is none is refused later. */
+const stepsOf = (every: Cadence | null): number | undefined => (typeof every === 'object' && every && 'steps' in every ? every.steps : undefined);
 
 /** By name, each a function of what is to differ from it. */
 export const presets = {
@@ -146,7 +152,7 @@ export function resolveTrialOptions(options: TrialOptions): ResolvedTrialOptions
   checkScoring(op, options);
   checkFloat32(op, 'tau', options.tau, '1 is usual');
   if (options.kappa !== null) checkFloat32(op, 'kappa', options.kappa, '1 is usual');
-  if (options.c !== null) checkFloat32(op, 'c', options.c, '0.5 is usual');
+  if (options.c !== null) checkFloat32(op, 'c', options.c, '0.1 is usual');
   checkName(op, 'batch', options.batch, batchNames);
   checkName(op, 'direction', options.direction, directionNames);
   checkName(op, 'envelope', options.envelope, envelopes);
@@ -226,8 +232,8 @@ function checkFlag(arg: string, value: boolean): void {
 
 function checkSearch({ search }: TrialOptions): void {
   if (search === null) return;
-  const { events, every }: Partial<Search> = search ?? {};
-  if ([events, every].every((n) => Number.isSafeInteger(n) && n! >= 1)) return;
+  const { events, every, ...rest }: Partial<TrialSearch> = search ?? {};
+  if ([events, every].every((n) => Number.isSafeInteger(n) && n! >= 1) && Object.keys(rest).length === 0) return;
   refuse('search', 'must be { events: n, every: steps }, integers ≥ 1, or null', JSON.stringify(search), 'pass { events: 8, every: 32 }');
 }
 

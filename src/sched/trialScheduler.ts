@@ -19,7 +19,7 @@ export interface TrialEvent {
   step: number;
   lrBefore: number;
   lrAfter: number;
-  /** what the trials asked for: lrBefore · multiplier, before the bounds */
+  /** what the trials asked for: lrBefore · multiplier, before the bounds and the ceiling */
   multiplier: number;
   /** one a trial, as are losses and weights */
   factors: number[];
@@ -112,7 +112,7 @@ export class TrialScheduler implements Schedule {
     return this.options.base?.lrAt(step, totalSteps, stepsPerEpoch) ?? 1;
   }
 
-  /** Whether an event before update `step` is one of the search, which a scheduler without one never leaves. */
+  /** Whether m may rise as far as the bounds before update `step`: within the search, and always without one. */
   isSearching(step: number): boolean {
     const { search } = this.options;
     return search === null || step < search.events * search.every;
@@ -120,11 +120,11 @@ export class TrialScheduler implements Schedule {
 
   /** What no event before update `step` raises m above: once the search is over, the highest m that it left behind; Infinity before. */
   ceilingAt(step: number): number {
-    return this.isSearching(step) ? Infinity : this.searched || Infinity;
+    return this.isSearching(step) ? Infinity : this.highestFound || Infinity;
   }
 
-  /** The highest m that an event of the search left behind; 0 before the first. */
-  get searched(): number {
+  /** The highest m that an event of the search left behind, or any event without a search; 0 before the first. */
+  get highestFound(): number {
     return this.#events.reduce((most, { step, lrAfter }) => (this.isSearching(step) ? Math.max(most, lrAfter) : most), 0);
   }
 

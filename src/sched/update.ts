@@ -29,7 +29,7 @@ export interface TrialUpdateInput extends Scoring, Omit<TrialEvidence, 'seed'> {
 
 export interface TrialUpdate {
   lrAfter: number;
-  /** what the trials asked for, before the bounds: lr · multiplier */
+  /** what the trials asked for, before the bounds and the ceiling: lr · multiplier */
   multiplier: number;
   /** score weights, Σ = 1; all 0 where no loss is finite */
   weights: number[];
@@ -103,6 +103,8 @@ function checkInput(input: TrialUpdateInput): void {
   if (!(Number.isFinite(lr) && lr > 0)) {
     throw new AttrError({ op, arg: 'lr', rule: 'must be finite and > 0', got: lr, fix: 'set bounds if trials drive it out of range' });
   }
+  const { ceiling = Infinity } = input;
+  if (!(ceiling > 0)) throw new AttrError({ op, arg: 'ceiling', rule: 'must be > 0', got: ceiling, fix: 'leave it out for none' });
   if (losses.length !== factors.length || losses.length === 0) {
     throw new AttrError({
       op, arg: 'losses', rule: `must hold one loss a factor (${factors.length})`, got: losses.length,

@@ -132,7 +132,7 @@ export const methods: Record<MethodName, Method> = {
     family: 'control',
   },
   robustBlind: {
-    ...closed('control: robust, blind', 'what robust() would do if it looked at no loss: from 0.005 to its bound, 1, over a fifth of the run, × cosine',
+    ...closed('control: robust, blind', 'about what robust() would do if it looked at no loss: from 0.005 to its bound, 1, over a fifth of the run, × cosine',
       () => warmup(cosineAnnealingLr({ lr: 1, tMax: percent(100) }), { totalIters: percent(20), startFactor: 0.005 })),
     family: 'control', takesRate: false,
   },

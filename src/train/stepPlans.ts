@@ -127,7 +127,7 @@ export class StepPlans {
     readonly control: Control,
     readonly store: VariableStore,
     readonly sgd: Sgd,
-    /** f32: the learning rate; the scale m that it is made of where the rule runs on the GPU; momentum and weight decay of a grid. */
+    /** f32: the learning rate; the scale m that it is made of where the rule runs on the GPU; momentum and weight decay of a grid; the highest m of a search. */
     readonly rates: Storage,
     /** Divergence bits, u32. */
     readonly flags: Storage,

@@ -90,7 +90,8 @@ export function reachOf({ options: { direction } }: TrialScheduler, { momentum, 
 
 /** A score of one's own, or a scheduler whose rule was overridden, is asked on the host. */
 export function rulePath(scheduler: TrialScheduler): TrialEvent['path'] {
-  const isOwn = (['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt', 'isSearching', 'ceilingAt'] as const).some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
+  const asked = ['apply', 'trialRates', 'lrAt', 'envelopeAt', 'baseAt', 'isSearching', 'ceilingAt'] as const;
+  const isOwn = asked.some((name) => scheduler[name] !== TrialScheduler.prototype[name]);
   return isOwn || typeof scheduler.options.score === 'function' ? 'host' : 'gpu';
 }
 
@@ -249,7 +250,7 @@ export class TrialRule {
     this.#m = scheduler.lr;
     this.#point = scheduler.optimizer;
     const { momentum, weightDecay } = presentPoint(scheduler, optimizer);
-    const values = Float32Array.of(this.#m, momentum, weightDecay, scheduler.searched);
+    const values = Float32Array.of(this.#m, momentum, weightDecay, scheduler.highestFound);
     memory.device.gpu.queue.writeBuffer(rates.buffer, rates.offset + 4, values);
   }
 

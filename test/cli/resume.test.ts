@@ -20,7 +20,7 @@ beforeAll(buildCli);
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const small = ['--width', '4', '--batch', '8', '--train-limit', '48', '--test-limit', '8'];
-const trial = [...small, '--momentum', '0.9', '--epochs', '3', '--preset', 'robust', '--every', '4steps', '--factors', 'factor3', '--tensorboard'];
+const trial = [...small, '--momentum', '0.9', '--epochs', '3', '--preset', 'robust', '--every', '4steps', '--search', '2x4', '--factors', 'factor3', '--tensorboard'];
 const at = (out: string, file: string): string => join(folder, out, file);
 const read = (out: string, file: string): Buffer => readFileSync(at(out, file));
 const train = (out: string, ...more: string[]) => forkstep(['train', ...more, '--out', join(folder, out)]);
@@ -74,6 +74,8 @@ describe('a run that was ended by Ctrl-C', () => {
     [['--scheduler', 'constant'], `--scheduler must be left out, ${goesOn}, got constant; leave --scheduler out`],
     [['--lr', '0.1', '--seed', '1'], `--lr must be 0.005, ${goesOn}, got 0.1; leave --lr out`],
     [['--tau', '2'], `--tau must be left out, ${goesOn}, got 2; leave --tau out`],
+    [['--search', '3x4'], `--search must be 2x4, ${goesOn}, got 3x4; leave --search out`],
+    [['--search', 'none'], `--search must be 2x4, ${goesOn}, got none; leave --search out`],
     [['--armijo-c', '0.3'], `--armijo-c must be left out, ${goesOn}, got 0.3; leave --armijo-c out`],
     [['--train-limit', '40'], `--train-limit must be 48, ${goesOn}, got 40; leave --train-limit out`],
     [['--envelope', 'linear'], `--envelope must be left out, ${goesOn}, got linear; leave --envelope out`],
@@ -122,7 +124,7 @@ describe('a run that was ended by Ctrl-C', () => {
     const from = stepOf('broken');
     // Defaults of the preset, and of what was not given.
     const asItWas = ['--scheduler', 'trial', '--tau', '1', '--normalize', 'none', '--envelope', 'cosine', '--hold', 'on', '--score', 'armijo', '--armijo-c', '0.1',
-      '--direction', 'accumulated', '--search', '8x4', '--score-batch', '8', '--factors', '2,1,0.5'];
+      '--direction', 'accumulated', '--search', '2x4', '--score-batch', '8', '--factors', '2,1,0.5'];
     const run = train('broken', '--resume', '--checkpoint-every', '10min', '--memory-budget', '1MiB', '--log-every', '3', '--momentum', '0.9', ...asItWas, '--json');
     expect(run.code).toBe(0);
     expect(run.stderr).toContain(`trial: 18 steps of 8 images, from step ${from}\n`);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { AttrError } from '../../src/gpu/errors.ts';
-import { asPublished, ConstantSchedule, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, TrialScheduler } from '../../src/sched/index.ts';
+import { asPublished, ConstantSchedule, constantLr, envelopeAt, eventFromJson, eventToJson, isDueAt, robust, steps, TrialScheduler, trialUpdate } from '../../src/sched/index.ts';
 import type { Cadence, EnvelopeName, OwnScore, ScheduleState, TrialOptions } from '../../src/sched/index.ts';
 import { minMax } from '../support/minMax.ts';
 
@@ -79,7 +79,10 @@ describe('presets', () => {
     // Events every so many steps are so from the start.
     expect(robust({ lr: 0.1, every: { steps: 5 } })).toEqual({ ...preset, every: { steps: 5 }, search: { events: 8, every: 5 } });
     expect(robust({ every: { steps: 5 }, search: null }).search).toBeNull();
-    // A gate takes steps of one direction.
+    // A gate takes steps of one direction; factors of the rate alone are no grid.
+    expect(robust({ lr: 0.1, factors: { lr: [2, 1] } })).toEqual({ ...preset, factors: { lr: [2, 1] } });
+    const base = constantLr({ lr: 0.1, totalIters: steps(5) });
+    expect(robust({ base })).toEqual({ ...preset, lr: 1, base, envelope: 'none', bounds: [1e-3, 10] });
     const factors = { lr: [2, 1], momentum: [0.9] };
     expect(robust({ lr: 0.1, factors })).toEqual({ ...preset, factors, score: 'exp', normalize: 'minMax', anchor: true, direction: 'optimizer' });
   });
@@ -163,7 +166,7 @@ describe('TrialScheduler', () => {
     const most = scheduler.apply(4, up).lrAfter;
     expect(most).toBeGreaterThan(0.2);
     expect(scheduler.apply(8, down).lrAfter).toBeLessThan(most);
-    expect([scheduler.ceilingAt(8), scheduler.ceilingAt(12), scheduler.searched]).toEqual([Infinity, most, most]);
+    expect([scheduler.ceilingAt(8), scheduler.ceilingAt(12), scheduler.highestFound]).toEqual([Infinity, most, most]);
     expect(scheduler.apply(20, up)).toMatchObject({ lrAfter: most, clamped: false });
     expect(scheduler.apply(30, up)).toMatchObject({ lrAfter: most, clamped: true });
     expect(scheduler.apply(40, down).lrAfter).toBeLessThan(most);
@@ -175,7 +178,7 @@ describe('TrialScheduler', () => {
     scheduler.revert(4);
     expect(scheduler.ceilingAt(12)).toBe(scheduler.lr);
     scheduler.revert(0);
-    expect([scheduler.searched, scheduler.ceilingAt(12)]).toEqual([0, Infinity]);
+    expect([scheduler.highestFound, scheduler.ceilingAt(12)]).toEqual([0, Infinity]);
     // Without a search no event is bounded by others.
     expect(new TrialScheduler(minMax()).ceilingAt(1e6)).toBe(Infinity);
   });
@@ -327,7 +330,7 @@ describe('TrialScheduler', () => {
     ['bounds', { bounds: [10, 1e-8] }], ['bounds', { bounds: [0, 1] }], ['bounds', { bounds: [1, NaN] }],
     ['factor', { factor: [2, 1] } as never],
     ['bounds', { bounds: [1] as never }],
-    ...[{ events: 0, every: 1 }, { events: 1, every: 0.5 }, { events: 2 }, 8, 'none'].map((search): (typeof bad)[number] =>
+    ...[{ events: 0, every: 1 }, { events: 1, every: 0.5 }, { events: 2 }, { events: 8, every: 32, after: 1 }, 8, 'none'].map((search): (typeof bad)[number] =>
       ['search', { search: search as never }]),
     ['lr', { lr: 20 }],
   ];
@@ -335,6 +338,11 @@ describe('TrialScheduler', () => {
     const make = (): unknown => new TrialScheduler(minMax({ lr: 0.1, ...overrides }));
     expect(make).toThrow(AttrError);
     expect(make).toThrow(expect.objectContaining({ arg }));
+  });
+
+  it.each([0, -1, NaN])('a ceiling of %s is refused', (ceiling) => {
+    const rule = { lr: 1, factors: [2, 1], losses: [1, 2], anchor: false, bounds: null, holdBelow: null, normalize: 'minMax', score: 'exp', tau: 1 } as const;
+    expect(() => trialUpdate({ ...rule, ceiling })).toThrow(expect.objectContaining({ arg: 'ceiling' }));
   });
 
   it('says what and how', () => {

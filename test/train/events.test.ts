@@ -88,6 +88,17 @@ async function train(options: TrainerOptions): Promise<{ logged: LoggedStep[]; s
   });
 }
 
+test('after a search m comes back to what that found and no further', async () => {
+  // So small a rate that the largest factor is always best.
+  const scheduler = new TrialScheduler(minMax({ lr: 1e-4, every: { steps: 1 }, search: { events: 2, every: 2 } }));
+  await train({ model: new ConvNet(), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer: {}, schedule: scheduler });
+  const [first, found, ...later] = scheduler.events;
+  expect([first.step, found.step, ...later.map(({ step }) => step)]).toEqual([0, 2, 4, 5, 6]);
+  expect([first.clamped, found.clamped]).toEqual([false, false]);
+  expect(found.lrAfter).toBeGreaterThan(2.5e-4);
+  for (const event of later) expect(event).toMatchObject({ lrAfter: found.lrAfter, clamped: true, path: 'gpu' });
+});
+
 describe.each(rows)('an event: $name', ({ trials, optimizer = momentum, more, momenta }) => {
   const options = (schedule: Schedule): TrainerOptions => ({
     model: new ConvNet(momenta), dataset: randomDataset(), batchSize: 4, epochs: 3, maxSteps: steps, optimizer, schedule, ...more,

@@ -5,7 +5,7 @@ import { add, flatten, linear, tensor } from '../../src/graph/functional.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
 import { ConstantSchedule, type Schedule } from '../../src/sched/schedule.ts';
-import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
+import { robust, TrialScheduler } from '../../src/sched/index.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice } from '../support/device.ts';
 import { minMax } from '../support/minMax.ts';
@@ -57,6 +57,14 @@ describe('ResNet18 with trials', () => {
     expect(held.bytes - bare.bytes).toBe(held.trials);
     expect(held.trials).toBeLessThanOrEqual(64 * 1024);
     expect(held.passes.reduce((a, b) => a + b)).toBe(12);
+  });
+
+  test('the preset, with its slope and the loss at the weights, in nothing else', async () => {
+    const bare = await hold(new ConstantSchedule({ lr: 0.01 }));
+    const held = await hold(new TrialScheduler(robust()));
+    expect(held.bytes - bare.bytes).toBe(held.trials);
+    expect(held.trials).toBeLessThanOrEqual(64 * 1024);
+    expect(held.passes.reduce((a, b) => a + b)).toBe(8);
   });
 
   test('the host\'s rule adds no more', async () => {

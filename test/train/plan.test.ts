@@ -8,7 +8,7 @@ import { Module } from '../../src/nn/module.ts';
 import { resnet18 } from '../../src/nn/resnet.ts';
 import { ConstantSchedule } from '../../src/sched/schedule.ts';
 import { asPublished } from '../../src/sched/trialOptions.ts';
-import { TrialScheduler } from '../../src/sched/trialScheduler.ts';
+import { robust, TrialScheduler } from '../../src/sched/index.ts';
 import { Trainer } from '../../src/train/trainer.ts';
 import type { TrainerOptions } from '../../src/train/trainerOptions.ts';
 import { useDevice, testDevice } from '../support/device.ts';
@@ -155,6 +155,7 @@ describe('memory', () => {
     { name: 'plain SGD', make: () => ({ optimizer: {} }), factors: 0 },
     { name: 'momentum', make: () => ({}), factors: 0 },
     { name: 'trials', make: () => ({ schedule: new TrialScheduler(minMax()) }), factors: 7 },
+    { name: 'the preset', make: () => ({ schedule: new TrialScheduler(robust()) }), factors: 8 },
     {
       name: 'trials on other batches, larger than training\'s', factors: 7,
       make: () => ({ schedule: new TrialScheduler(minMax({ batch: 'both', scoreBatch: 9 })) }),
