@@ -103,6 +103,8 @@ export function checkTrials(
     if (!(error instanceof ForkstepError)) throw error;
     const key = keyOf[error.arg] ?? error.arg;
     const arg = Object.hasOwn(scoringOptions, key) ? flagOf(key) : error.arg;
-    throw new UsageError({ op: command, arg, rule: error.expected, got: error.got, fix: `see ${command} --help` }, { cause: error });
+    // What does not go with a score that nobody named, but the preset.
+    const named = values.score === undefined && error.expected.includes('score') ? 'name another --score, or ' : '';
+    throw new UsageError({ op: command, arg, rule: error.expected, got: error.got, fix: `${named}see ${command} --help` }, { cause: error });
   }
 }

@@ -322,6 +322,7 @@ describe('rules that span options', () => {
     expect(of('--preset', 'robust', '--search', 'none', '--every', '5steps')).toEqual(robust({ search: null, every: { steps: 5 } }));
     expect(usageError(() => train('--scheduler', 'constant', '--search', '8x32')).arg).toBe('--search');
     const scored = ['--score armijo', '--score pairedNoise', '--preset robust --score rank --tau 0.3'];
+    expect(usageError(() => train('--preset', 'robust', '--tau', '2')).message).toContain('name another --score, or see');
     for (const line of [...scored, '--control blindDrift', '--envelope inverseSqrt']) train(...line.split(' '));
   });
 
