@@ -36,6 +36,7 @@ describe('matching', () => {
   it('takes what contains any of the words, in order; all without words', () => {
     expect(of()).toEqual(names);
     expect(of('f+b')).toEqual(['conv b8 f+b']);
+    expect(of('conv b8 f')).toEqual(['conv b8 f']);
     expect(of('relu', 'b8')).toEqual(['conv b8 f', 'conv b8 f+b', 'relu f']);
   });
 
