@@ -52,7 +52,7 @@ function eventRow(event: ReportEvent, nTrials: number, isUniform: boolean): stri
     return `<td class="${kind}" style="--w:${share}" title="weight ${share} %">${escapeHtml(factor + formatNumber(loss, 5))}</td>`;
   });
   const flags = [
-    event.held === true ? 'held: losses equal within rounding' : '', event.clamped === true ? 'at a bound, or the highest of the search' : '',
+    event.held === true ? 'held: losses equal within rounding' : '', event.clamped === true ? 'at a bound' : '',
     event.allNonFinite === true ? 'every trial diverged' : '',
   ].filter((flag) => flag !== '');
   const chosen = `× ${formatNumber(event.lrAfter / event.lrBefore)}`;
