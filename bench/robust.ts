@@ -8,7 +8,8 @@ import { limitSet } from '../src/data/dataset.ts';
 import { readCifar10 } from '../src/data/cifar.node.ts';
 import { openDevice } from '../src/gpu/device.ts';
 import { resnet18 } from '../src/nn/resnet.ts';
-import { ConstantSchedule, cosineAnnealingLr, percent, robust, TrialScheduler, warmup, type Schedule, type TrialOptions } from '../src/sched/index.ts';
+import { ConstantSchedule, robust, TrialScheduler, type Schedule, type TrialOptions } from '../src/sched/index.ts';
+import { blindRobust, gateOptions, minMaxOptions } from '../src/study/methods.ts';
 import { Trainer } from '../src/train/trainer.ts';
 import { chosen, fail, optionsAndWords, positive, positives, printTable, refuse, writeReport, type Row } from './support/report.ts';
 
@@ -29,15 +30,13 @@ if (!rates.every((lr) => lr > 0 && lr <= 1)) refuse(`--rates must be numbers in 
 const seeds = positives('seeds', values.seeds);
 
 const trial = (overrides: Partial<TrialOptions>) => (lr: number): Schedule => new TrialScheduler(robust({ lr, ...overrides }));
-const averaging = { score: 'exp', direction: 'optimizer', search: null, bounds: [1e-8, 10] } as const;
-const minMax = (overrides: Partial<TrialOptions>) => trial({ ...averaging, ...overrides });
-const gate = (overrides: Partial<TrialOptions>) => trial({ c: 0.25, search: null, bounds: [1e-8, 10], ...overrides });
+const minMax = (overrides: Partial<TrialOptions>) => trial({ ...minMaxOptions, ...overrides });
+const gate = (overrides: Partial<TrialOptions>) => trial({ ...gateOptions, ...overrides });
 
 /** By name, what makes a schedule of a first rate. Those without a cosine need not know the run's length. */
 const candidates: Record<string, (lr: number) => Schedule> = {
   'cosine alone': (lr) => new ConstantSchedule({ lr, envelope: 'cosine' }),
-  // What `robust` would do if it looked at no loss: up to the most that its bounds allow.
-  'cosine from 1, warm-up': () => warmup(cosineAnnealingLr({ lr: 1, tMax: percent(100) }), { totalIters: percent(20), startFactor: 0.005 }),
+  'cosine from 1, warm-up': blindRobust,
   robust: trial({}),
   'robust, shuffled losses': trial({ control: 'shuffledLosses' }),
   'robust, inverse root': trial({ envelope: 'inverseSqrt' }),

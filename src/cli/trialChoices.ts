@@ -1,7 +1,7 @@
 /** The options of the commands that say how trials are scored, and the trial scheduler's options that they come to. */
 import { ForkstepError } from '../gpu/errors.ts';
 import { presets, TrialScheduler } from '../sched/index.ts';
-import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, TrialSearch, TrialOptions } from '../sched/index.ts';
+import type { Cadence, EnvelopeName, Factors, PresetName, PureSchedule, TrialOptions, TrialSearch } from '../sched/index.ts';
 import { UsageError, choice, flagOf, number } from './args.ts';
 import type { OptionValues } from './args.ts';
 

@@ -121,13 +121,12 @@ export function robust(overrides: Partial<TrialOptions> = {}): TrialOptions {
     lr: overrides.base ? 1 : 0.005, factors, every, ...followsScore(chosen, true), ...chosen, tau: 1, kappa: null, c: null,
     hold: true, batch: 'same', scoreBatch: null, direction: triesMore ? 'optimizer' : 'accumulated',
     envelope: overrides.base ? 'none' : 'cosine', base: null, bounds: overrides.base ? [1e-3, 10] : [1e-8, 1],
-    control: null,
-    search: { events: 8, every: stepsOf(every) ?? 32 }, ...given(overrides),
+    control: null, search: { events: 8, every: stepCadence(every) ?? 32 }, ...given(overrides),
   };
 }
 
 /** Of a cadence in steps, how many; what is none is refused later. */
-const stepsOf = (every: Cadence | null): number | undefined => (typeof every === 'object' && every && 'steps' in every ? every.steps : undefined);
+const stepCadence = (every: Cadence | null): number | undefined => (typeof every === 'object' && every && 'steps' in every ? every.steps : undefined);
 
 /** By name, each a function of what is to differ from it. */
 export const presets = {

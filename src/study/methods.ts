@@ -66,8 +66,15 @@ const published = (factors: FactorSetName, title: string): ScheduledMethod => ({
   schedule: ({ lr, options }) => new TrialScheduler(asPublished(factors, { lr, ...options })),
 });
 
-/** As the preset would be without a search, and so with a share that is more careful. */
-const gate = { c: 0.25, search: null, bounds: [1e-8, 10] } as const;
+/** Of the preset: what makes it a gate that may climb all the time, and so asks for a larger share. */
+export const gateOptions = { c: 0.25, search: null, bounds: [1e-8, 10] } as const;
+
+/** Of the preset: what makes it the published score under a decay. */
+export const minMaxOptions = { score: 'exp', direction: 'optimizer', search: null, bounds: [1e-8, 10] } as const;
+
+/** About the preset without its trials: up to its bound over a fifth of the run, then its envelope. */
+export const blindRobust = (): Schedule =>
+  warmup(cosineAnnealingLr({ lr: 1, tMax: percent(100) }), { totalIters: percent(20), startFactor: 0.005 });
 
 /** The preset but for some of its options. */
 const robustWith = (title: string, own: Partial<TrialOptions>, note: string): ScheduledMethod => ({
@@ -118,10 +125,10 @@ export const methods: Record<MethodName, Method> = {
   robustInverseSqrt: robustWith('robust, × 1/√(1 + epochs)', { envelope: 'inverseSqrt' },
     "robust({ envelope: 'inverseSqrt' }): a decay that need not know the run's length"),
   robustNoDecay: robustWith('robust, no decay', { envelope: 'none' }, "robust({ envelope: 'none' }): what its trials do by themselves"),
-  gate: robustWith('gate, no search, × cosine', gate,
+  gate: robustWith('gate, no search, × cosine', gateOptions,
     'robust({ c: 0.25, search: null, bounds: [1e-8, 10] }): the largest factor that keeps a quarter of it, 4 events an epoch that can raise it too'),
-  gateNoDecay: robustWith('gate, no search, no decay', { ...gate, envelope: 'none' }, 'what that gate does by itself'),
-  minMax: robustWith('min-max × cosine', { score: 'exp', direction: 'optimizer', search: null, bounds: [1e-8, 10] },
+  gateNoDecay: robustWith('gate, no search, no decay', { ...gateOptions, envelope: 'none' }, 'what that gate does by itself'),
+  minMax: robustWith('min-max × cosine', minMaxOptions,
     'the published score with 7 factors, 4 events an epoch, along the step to be made, held where losses are equal, × cosine'),
   blindDrift: control('blindDrift', 'control: blind drift',
     'published, 5 factors, told equal losses: no trial is run, the rate falls by 0.87 an event'),
@@ -133,7 +140,7 @@ export const methods: Record<MethodName, Method> = {
   },
   robustBlind: {
     ...closed('control: robust, blind', 'about what robust() would do if it looked at no loss: from 0.005 to its bound, 1, over a fifth of the run, × cosine',
-      () => warmup(cosineAnnealingLr({ lr: 1, tMax: percent(100) }), { totalIters: percent(20), startFactor: 0.005 })),
+      blindRobust),
     family: 'control', takesRate: false,
   },
   slsArmijo: rule('SLS: Armijo', 'searches each step down by 0.9 from 2^(1/B) times the last rate, at first from the rate; 10 trials, c = 0.1',

@@ -424,6 +424,12 @@ describe('a search', () => {
     expect(bounded.events[0]).toMatchObject({ lrAfter: 0.5, clamped: true });
   });
 
+  test('whose trials all diverged has found what is left of m', async () => {
+    const { events: [event], rates } = await runRule(options(4, { lr: 0.5 }), Array(7).fill(NaN), null);
+    expect(event).toMatchObject({ allNonFinite: true, lrAfter: 0.0625 });
+    expect(rates[4]).toBe(0.0625);
+  });
+
   test('that has found nothing bounds nothing', async () => {
     const { events: [event] } = await runRule(options(1, { lr: 0.5 }), up, null);
     expect(event.lrAfter).toBeGreaterThan(0.5);
