@@ -215,7 +215,8 @@ fn main() {
   var base = 0.0;
   if (u.has_base == 1u) {
     base = losses[u.n];
-    if (non_finite(base)) { flags[0] |= ${flagNonFiniteLoss}u; }
+    // Where the step is lost already the loss at the weights may be 0 · Inf: that a gradient overflowed is no loss.
+    if (flags[0] == 0u && non_finite(base)) { flags[0] |= ${flagNonFiniteLoss}u; }
   }
   if (flags[0] != 0u) {
     events[at] = 0u;

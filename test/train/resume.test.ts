@@ -82,6 +82,10 @@ const recipes: Record<string, Recipe> = {
   'a rule with a second point, in mixed precision': {
     schedule: () => scheduleFree({ lr: 0.1 }), model: conv, precision: 'mixed', lossScaling: f16Scaling,
   },
+  'mixed precision with skipped steps and a search': {
+    schedule: () => new TrialScheduler(robust({ lr: 0.05, search: { events: 3, every: 2 }, every: { steps: 2 } })), precision: 'mixed',
+    lossScaling: f16Scaling, optimizer: { momentum: 0.9 },
+  },
   'mixed precision with skipped steps and trials': { schedule: trial(), precision: 'mixed', lossScaling: f16Scaling, optimizer: { momentum: 0.9 } },
 };
 

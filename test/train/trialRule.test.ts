@@ -446,6 +446,12 @@ describe('what stops the rule', () => {
     expect(flags).toBe(8);
   });
 
+  test('a flag that is set stays as it is, whatever the base loss', async () => {
+    const { events, flags } = await runRule(minMax({ score: 'armijo' }), losses, NaN, { flags: 8, slope: 1 });
+    expect(events).toEqual([]);
+    expect(flags).toBe(8);
+  });
+
   test.each([NaN, Infinity])('a base loss of %s: a flag is set, as the weights themselves are lost', async (base) => {
     const { events, rates, flags } = await runRule(minMax({ lr: 0.5, score: 'relGain', normalize: 'none' }), losses, base);
     expect(events).toEqual([]);
